@@ -1,0 +1,118 @@
+/* One context's loop: epoll, timers, listeners, connections, counters. Owned by one thread at a
+ * time; nothing here knows Python. The application side (bridge) drives it:
+ *
+ *   pp_loop_turn(loop, timeout)          detached: flush, wait, accept, receive, parse, time out
+ *   while ((conn = pp_loop_take_event(loop, &events)))      attached: run the application
+ *   while ((owner = pp_loop_take_released(loop)))           attached: drop borrowed buffers
+ *
+ * A turn does bounded work under one `now`: 1. flush the connections with fresh output; 2. free
+ * what was marked for closing; 3. epoll_wait; 4. accept, receive, parse; 5. timers.
+ * Sockets of connections are edge-triggered and registered once; other descriptors (asyncio's) are
+ * level-triggered and reported by pp_loop_take_foreign. */
+#ifndef PP_NET_LOOP_H
+#define PP_NET_LOOP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "base/err.h"
+#include "base/list.h"
+#include "base/mem.h"
+#include "base/timer.h"
+#include "proto/h1_conn.h"
+
+struct pp_settings {
+    struct pp_h1_limits http;
+    uint32_t limit_pipeline;    /* requests answered on one connection per batch before others go on */
+    uint32_t limit_concurrency; /* requests with the application at once; 0 = unlimited; beyond: 503 */
+    uint32_t keep_alive_ms, request_header_ms, body_idle_ms, write_ms; /* 0 = off */
+    bool server_header, date_header;
+    const struct pp_h1_out_field *extra_fields; /* owned copy made by pp_loop_new */
+    size_t extra_count;
+    int access_log_fd;             /* -1 = off */
+    const char *access_log_prefix; /* owned copy made by pp_loop_new; NULL = "" */
+    bool report_finished;          /* keep head spans until the end and raise PP_EV_FINISHED */
+};
+
+/* Monotone counters, readable from any thread (relaxed atomics or plain aligned stores). */
+struct pp_counters {
+    uint64_t accepted, closed, accept_errors, requests, responses[6] /* [0]: none, [1]: 1xx .. */;
+    uint64_t bytes_in, bytes_out, turns, batches;
+    uint64_t errors[PP_ERR_COUNT];
+};
+
+struct pp_loop;
+struct pp_conn;
+
+struct pp_loop *pp_loop_new(const struct pp_settings *settings) PP_MUST_USE; /* NULL: errno says why */
+/* Closes every connection without a word and frees all. The bridge must have detached each app
+ * pointer before (pp_loop_next_conn helps), and drained pp_loop_take_released. */
+void pp_loop_free(struct pp_loop *loop);
+
+int pp_loop_fd(const struct pp_loop *loop); /* the epoll descriptor */
+/* Starts accepting from a listening, non-blocking socket that stays the caller's. exclusive:
+ * EPOLLEXCLUSIVE, for a socket that several processes share. */
+int pp_loop_listen(struct pp_loop *loop, int fd, bool exclusive) PP_MUST_USE;
+void pp_loop_unlisten(struct pp_loop *loop); /* all listeners */
+
+/* One turn. timeout_ms < 0: until something happens; the wait is cut short by our own timers,
+ * by a wake-up and by work that is already there. Returns the number of things to take (events +
+ * foreign + messages), or a PP_ERR code when epoll itself failed. */
+int pp_loop_turn(struct pp_loop *loop, int timeout_ms) PP_MUST_USE;
+/* Sends what is queued now, without waiting: for event loops that are not driven by our turn. */
+void pp_loop_flush(struct pp_loop *loop);
+/* True when output waits for pp_loop_flush or the next turn. */
+bool pp_loop_dirty(const struct pp_loop *loop);
+/* Milliseconds until the loop needs a turn for its timers; -1: not before I/O. For add_reader. */
+int pp_loop_wait_ms(struct pp_loop *loop);
+
+#define PP_EV_REQUEST 1u  /* a request head is there: pp_conn_head; exactly one per request */
+#define PP_EV_BODY 2u     /* what pp_conn_body_want asked for is there: bytes, the end, or the failure */
+#define PP_EV_DRAINED 4u  /* queued output fell to PP_OUT_LOW_BYTES or less (after pp_conn_out_full) */
+#define PP_EV_CLOSED 8u   /* the peer is gone or was timed out: no more input, output is dropped.
+                             The conn stays valid until pp_conn_finish. Comes once. */
+#define PP_EV_EOF 16u     /* the peer shut down its sending side; answers can still be sent */
+#define PP_EV_FINISHED 32u /* only with report_finished: the response is complete (access log) */
+
+/* The next connection with something for the application, FIFO, and what it is; NULL when the batch
+ * is over (at most PP_BATCH_REQUESTS per turn; the rest comes with the next turn, which then does
+ * not block). Events of one connection come merged. */
+struct pp_conn *pp_loop_take_event(struct pp_loop *loop, unsigned *events);
+/* Owners (see pp_conn_respond) whose bytes are not needed any more. */
+void *pp_loop_take_released(struct pp_loop *loop);
+
+/* Foreign descriptors: level-triggered, `events` as EPOLLIN/EPOLLOUT. */
+int pp_loop_foreign_add(struct pp_loop *loop, int fd, uint32_t events) PP_MUST_USE;
+int pp_loop_foreign_mod(struct pp_loop *loop, int fd, uint32_t events) PP_MUST_USE;
+int pp_loop_foreign_del(struct pp_loop *loop, int fd) PP_MUST_USE;
+bool pp_loop_take_foreign(struct pp_loop *loop, int *fd, uint32_t *events);
+
+/* From any thread, and from a signal handler: makes the running or next turn return soon. */
+void pp_loop_wake(struct pp_loop *loop);
+/* Graceful end: stop listening; idle connections close; others close after their response. */
+void pp_loop_drain(struct pp_loop *loop);
+bool pp_loop_drained(const struct pp_loop *loop); /* draining and no connection left */
+/* Every connection gets PP_EV_CLOSED and its socket is closed (reset when output was left). */
+void pp_loop_abort(struct pp_loop *loop);
+
+/* Relaxed reads from any thread. */
+uint32_t pp_loop_connections(const struct pp_loop *loop);
+uint32_t pp_loop_in_flight(const struct pp_loop *loop); /* REQUEST given out, finish not yet called */
+const struct pp_counters *pp_loop_counters(const struct pp_loop *loop);
+/* Cached once per turn. */
+uint64_t pp_loop_now_ms(const struct pp_loop *loop);
+
+/* Messages from other threads (net/mailbox.c): an intrusive stack, taken in the order posted. */
+struct pp_msg {
+    struct pp_msg *next;
+};
+void pp_loop_post(struct pp_loop *loop, struct pp_msg *msg); /* any thread; wakes the loop */
+struct pp_msg *pp_loop_take_msg(struct pp_loop *loop);
+
+/* Ownership: the loop asserts (PP_ASSERT) that the calling thread is its owner. A new owner, after
+ * the old one stopped calling, takes it over (leader/follower). */
+void pp_loop_adopt(struct pp_loop *loop);
+
+#endif
