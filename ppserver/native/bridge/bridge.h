@@ -1,5 +1,193 @@
-/* Shared by the bridge's files: per-module state, the Core object, and the seams between them. */
+/* Shared by the bridge's files: the module's state, the Core object and the seams between them.
+ *
+ * Threads and interpreters: all Python state is in the module state or in a Core. A Core and its
+ * loop belong to one thread at a time, so its fields need no lock on any build; what other threads
+ * may call (wake, drain, counters) goes through atomics of the net layer. */
 #ifndef PP_BRIDGE_BRIDGE_H
 #define PP_BRIDGE_BRIDGE_H
-/* placeholder until module.c lands */
+
+#include "bridge/compat.h"
+
+#include "net/conn.h"
+#include "net/loop.h"
+
+/* Types and imported names; one per module object, so one per interpreter. */
+typedef struct {
+    PyTypeObject *core_type;
+    PyTypeObject *request_type; /* also the `send` callable */
+    PyTypeObject *receive_type; /* the `receive` callable */
+    PyTypeObject *done_type;    /* finished awaitable, shared */
+    PyTypeObject *wait_type;    /* awaitable of receive() and of a send() that waits */
+    PyTypeObject *runner_type;  /* coroutine of the worker Task */
+    PyTypeObject *wsgi_input_type;
+    PyTypeObject *wsgi_start_type;
+    PyTypeObject *wsgi_write_type;
+    PyTypeObject *file_wrapper_type;
+    PyObject *client_disconnected; /* class ClientDisconnected(OSError) */
+    PyObject *cancelled_error;     /* asyncio.CancelledError */
+    PyObject *task_class;          /* asyncio.Task */
+    PyObject *enter_task, *leave_task; /* asyncio.tasks._enter_task, _leave_task */
+    PyObject *get_weakref_count;       /* weakref.getweakrefcount */
+} PpState;
+
+extern struct PyModuleDef pp_module_def;
+PpState *pp_state_of_type(PyTypeObject *type); /* of one of our types; never NULL, no exception */
+
+/* Constants of one context: its own objects, so that contexts never share a reference count.
+ * Interned text keys are X(field, "text"). */
+#define PP_TEXT_CONSTANTS(X)                                                                       \
+    X(type, "type")                                                                                \
+    X(asgi, "asgi")                                                                                \
+    X(http, "http")                                                                                \
+    X(http_version, "http_version")                                                                \
+    X(server, "server")                                                                            \
+    X(client, "client")                                                                            \
+    X(scheme, "scheme")                                                                            \
+    X(https, "https")                                                                              \
+    X(method, "method")                                                                            \
+    X(root_path, "root_path")                                                                      \
+    X(path, "path")                                                                                \
+    X(raw_path, "raw_path")                                                                        \
+    X(query_string, "query_string")                                                                \
+    X(headers, "headers")                                                                          \
+    X(state, "state")                                                                              \
+    X(version, "version")                                                                          \
+    X(spec_version, "spec_version")                                                                \
+    X(v3_0, "3.0")                                                                                 \
+    X(v2_4, "2.4")                                                                                 \
+    X(v1_0, "1.0")                                                                                 \
+    X(v1_1, "1.1")                                                                                 \
+    X(body, "body")                                                                                \
+    X(more_body, "more_body")                                                                      \
+    X(status, "status")                                                                            \
+    X(trailers, "trailers")                                                                        \
+    X(http_request, "http.request")                                                                \
+    X(http_disconnect, "http.disconnect")                                                          \
+    X(http_response_start, "http.response.start")                                                  \
+    X(http_response_body, "http.response.body")                                                    \
+    X(create_future, "create_future")                                                              \
+    X(set_result, "set_result")                                                                    \
+    X(done, "done")                                                                                \
+    X(cancel, "cancel")                                                                            \
+    X(cancelling, "cancelling")                                                                    \
+    X(callbacks, "_callbacks")                                                                     \
+    X(must_cancel, "_must_cancel")                                                                 \
+    X(future_blocking, "_asyncio_future_blocking")                                                 \
+    X(call_soon, "call_soon")                                                                      \
+    X(call_later, "call_later")                                                                    \
+    X(loop, "loop")                                                                                \
+    X(eager_start, "eager_start")                                                                  \
+    X(close, "close")                                                                              \
+    X(throw_, "throw")
+
+struct pp_constants {
+#define PP_FIELD_(field, text) PyObject *field;
+    PP_TEXT_CONSTANTS(PP_FIELD_)
+#undef PP_FIELD_
+    PyObject *methods[PP_METHOD_COUNT];      /* str; [PP_METHOD_OTHER] is NULL */
+    PyObject *names[PP_H1_NAME_COUNT];       /* bytes, lower-case; [PP_H1_NAME_OTHER] is NULL */
+    PyObject *empty_bytes, *empty_str;
+};
+int pp_constants_init(struct pp_constants *k); /* -1 with an exception; fini is then still right */
+void pp_constants_fini(struct pp_constants *k);
+int pp_constants_visit(struct pp_constants *k, visitproc visit, void *arg);
+
+/* Recently seen header fields: (name, value) tuples that are handed out again when a client repeats
+ * itself. Direct-mapped, bounded, per context. */
+#define PP_HEADER_CACHE_SLOTS 256
+#define PP_HEADER_CACHE_VALUE_MAX 256
+
+enum pp_core_mode { PP_MODE_NONE, PP_MODE_ASGI, PP_MODE_WSGI };
+enum pp_task_mode { PP_TASK_WORKER, PP_TASK_EAGER, PP_TASK_PLAIN };
+
+struct pp_wsgi; /* bridge/wsgi.c */
+
+typedef struct {
+    PyObject_HEAD
+    struct pp_loop *loop; /* owned; NULL after close() */
+    PpState *state;       /* borrowed from the module, which the type keeps alive */
+    struct pp_constants k;
+    enum pp_core_mode mode;
+    enum pp_task_mode task_mode;
+    PyObject *app;        /* owned; the ASGI or WSGI callable */
+    PyObject *on_error;   /* owned; called with (exception, scope or environ) */
+    PyObject *access_log; /* owned or NULL: the slow path through Python logging */
+    PyObject *lifespan_state; /* owned dict or NULL */
+    PyObject *root_path;      /* owned str */
+    PyObject *root_path_bytes; /* owned bytes, for raw_path */
+    /* ASGI */
+    PyObject *event_loop;     /* owned or NULL */
+    PyObject *scope_template; /* owned dict */
+    PyObject *asgi_template;  /* owned dict */
+    PyObject *done;           /* owned: the shared finished awaitable */
+    PyObject *worker;         /* owned or NULL: the idle worker Task */
+    PyObject *runner;         /* owned or NULL: its coroutine */
+    Py_ssize_t worker_weakrefs; /* of an untouched worker */
+    PyObject *server_cache;   /* owned tuple or NULL: the last local address... */
+    struct sockaddr_storage server_cache_addr; /* ...and what it was made from */
+    PyObject *header_cache[PP_HEADER_CACHE_SLOTS]; /* owned tuples or NULL */
+    PyObject *ready_key;      /* owned or NULL: what poll() returns when a batch is due */
+    bool attached;            /* driven by add_reader instead of poll() */
+    bool in_batch;
+    bool flush_scheduled, tick_scheduled, batch_scheduled;
+    bool drain_requested;     /* set by drain() from any thread, carried out by the loop's thread */
+    /* WSGI */
+    struct pp_wsgi *wsgi;     /* owned or NULL */
+    PyObject *weakrefs;
+} PpCore;
+
+/* core.c */
+/* Reports an application's exception (consumes the raised one) to on_error; never raises. */
+void pp_core_report_error(PpCore *core, PyObject *scope_or_environ);
+/* Drops what the net layer no longer needs: borrowed response bodies, users of dead connections. */
+void pp_core_release(PpCore *core);
+/* Carries out drain_requested on the loop's thread. */
+void pp_core_apply_requests(PpCore *core);
+/* "Cannot ... after close()": NULL loop check; -1 with an exception. */
+int pp_core_check_open(PpCore *core);
+
+/* selector.c: the asyncio-facing side (methods of Core). */
+PyObject *pp_selector_poll(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+extern PyMethodDef pp_selector_methods[]; /* merged into Core's */
+/* Output was queued outside of a batch: makes sure that somebody flushes. -1 with an exception. */
+int pp_selector_output_queued(PpCore *core);
+
+/* scope.c */
+/* A new scope dict for the request that begins on conn; NULL with an exception. */
+PyObject *pp_scope_new(PpCore *core, struct pp_conn *conn);
+int pp_scope_setup(PpCore *core); /* the templates; -1 with an exception */
+/* The peer as (host, port) tuple or None (new reference), cached on the connection. */
+PyObject *pp_scope_client(PpCore *core, struct pp_conn *conn);
+/* The local address as (host, port) or (path, None); cached per core. New reference. */
+PyObject *pp_scope_server(PpCore *core, struct pp_conn *conn);
+/* Percent-decoded, then UTF-8 with U+FFFD for what is malformed. New str. */
+PyObject *pp_scope_decode_path(const uint8_t *data, size_t len, bool encoded);
+
+/* asgi.c */
+void pp_asgi_run_batch(PpCore *core); /* never raises */
+extern PyType_Spec pp_request_spec, pp_receive_spec, pp_done_spec, pp_wait_spec;
+PyObject *pp_done_new(PpCore *core);
+typedef struct PpRequest PpRequest;
+/* The application's coroutine ended: exception set (raised) or not. Answers what is missing. */
+void pp_request_app_ended(PpRequest *req, PyObject *scope, bool failed);
+
+/* worker.c */
+extern PyType_Spec pp_runner_spec;
+/* Runs the application for one request by core->task_mode. Steals nothing; never raises. */
+void pp_worker_run(PpCore *core, PpRequest *req, PyObject *scope, PyObject *receive);
+void pp_worker_batch_begin(PpCore *core);
+void pp_worker_batch_end(PpCore *core);
+void pp_worker_drop(PpCore *core); /* at close */
+
+/* wsgi.c: everything of section WSGI; see the head of that file. */
+extern PyType_Spec pp_wsgi_input_spec, pp_wsgi_start_spec, pp_wsgi_write_spec, pp_file_wrapper_spec;
+extern PyMethodDef pp_wsgi_methods[]; /* serve_wsgi, run_wsgi: merged into Core's */
+int pp_wsgi_traverse(PpCore *core, visitproc visit, void *arg);
+void pp_wsgi_clear(PpCore *core);
+void pp_wsgi_wake(PpCore *core); /* drain() or stop() was requested */
+
+/* response.c: shared by ASGI and WSGI. */
+/* Sets the Python exception that goes with an APP_* or NO_MEMORY code. */
+void pp_raise_code(PpCore *core, int code);
+
 #endif
