@@ -90,7 +90,6 @@ struct pp_constants {
 };
 int pp_constants_init(struct pp_constants *k); /* -1 with an exception; fini is then still right */
 void pp_constants_fini(struct pp_constants *k);
-int pp_constants_visit(struct pp_constants *k, visitproc visit, void *arg);
 
 /* Recently seen header fields: (name, value) tuples that are handed out again when a client repeats
  * itself. Direct-mapped, bounded, per context. */
@@ -126,6 +125,7 @@ typedef struct {
     PyObject *server_cache;   /* owned tuple or NULL: the last local address... */
     struct sockaddr_storage server_cache_addr; /* ...and what it was made from */
     PyObject *header_cache[PP_HEADER_CACHE_SLOTS]; /* owned tuples or NULL */
+    PyObject *selector;       /* owned or NULL: the CoreSelector of selector() */
     PyObject *ready_key;      /* owned or NULL: what poll() returns when a batch is due */
     bool attached;            /* driven by add_reader instead of poll() */
     bool in_batch;
@@ -147,7 +147,6 @@ void pp_core_apply_requests(PpCore *core);
 int pp_core_check_open(PpCore *core);
 
 /* selector.c: the asyncio-facing side (methods of Core). */
-PyObject *pp_selector_poll(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
 extern PyMethodDef pp_selector_methods[]; /* merged into Core's */
 /* Output was queued outside of a batch: makes sure that somebody flushes. -1 with an exception. */
 int pp_selector_output_queued(PpCore *core);

@@ -80,6 +80,9 @@ int pp_loop_wait_ms(struct pp_loop *loop);
  * is over (at most PP_BATCH_REQUESTS per turn; the rest comes with the next turn, which then does
  * not block). Events of one connection come merged. */
 struct pp_conn *pp_loop_take_event(struct pp_loop *loop, unsigned *events);
+/* True when pp_loop_take_event would give something, now or after the next turn (left over from a
+ * bounded batch, or a pipelined request that begins). */
+bool pp_loop_pending(const struct pp_loop *loop);
 /* Owners (see pp_conn_respond) whose bytes are not needed any more. */
 void *pp_loop_take_released(struct pp_loop *loop);
 

@@ -1,0 +1,587 @@
+/* The Core object: one context's loop and its place to run Python.
+ *
+ * It owns the native loop, the application and the settings, and offers what server.py needs:
+ * listening, serving, draining, counters. Everything runs on the thread that drives the loop, except
+ * wake(), drain() and the counters, which any thread and any signal handler may call. */
+#include "bridge/bridge.h"
+
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+
+/* ---- errors ---- */
+
+void pp_raise_code(PpCore *core, int code)
+{
+    (void)core;
+    switch (code) {
+    case PP_ERR_NO_MEMORY:
+        PyErr_NoMemory();
+        return;
+    case PP_ERR_SYSTEM:
+        PyErr_SetFromErrno(PyExc_OSError);
+        return;
+    default:
+        PyErr_Format(pp_err_status(code) == 500 ? PyExc_ValueError : PyExc_RuntimeError, "%s",
+                     pp_err_text(code));
+    }
+}
+
+void pp_core_report_error(PpCore *core, PyObject *scope)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    if (exc == NULL) {
+        return;
+    }
+    if (core->on_error != NULL) {
+        PyObject *args[] = {exc, scope != NULL ? scope : Py_None};
+        PyObject *r = PyObject_Vectorcall(core->on_error, args, 2, NULL);
+        if (r == NULL) {
+            PyErr_WriteUnraisable(core->on_error);
+        }
+        Py_XDECREF(r);
+    }
+    else {
+        PyErr_SetRaisedException(Py_NewRef(exc));
+        PyErr_WriteUnraisable(core->app);
+    }
+    Py_DECREF(exc);
+}
+
+int pp_core_check_open(PpCore *core)
+{
+    if (core->loop == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the core is closed");
+        return -1;
+    }
+    return 0;
+}
+
+void pp_core_release(PpCore *core)
+{
+    PyObject *owner;
+    while ((owner = pp_loop_take_released(core->loop)) != NULL) {
+        Py_DECREF(owner);
+    }
+    while ((owner = pp_loop_take_dead_user(core->loop)) != NULL) {
+        Py_DECREF(owner);
+    }
+}
+
+void pp_core_apply_requests(PpCore *core)
+{
+    if (__atomic_load_n(&core->drain_requested, __ATOMIC_ACQUIRE)) {
+        __atomic_store_n(&core->drain_requested, false, __ATOMIC_RELEASE);
+        pp_loop_drain(core->loop);
+    }
+}
+
+/* ---- settings ---- */
+
+static int seconds_to_ms(double seconds, const char *name, uint32_t *ms)
+{
+    if (!isfinite(seconds) || seconds < 0.0 || seconds > 4000000.0) {
+        PyErr_Format(PyExc_ValueError, "%s: expected 0 to 4000000 seconds", name);
+        return -1;
+    }
+    *ms = (uint32_t)ceil(seconds * 1000.0);
+    return 0;
+}
+
+static int bounded(unsigned long long value, unsigned long long low, unsigned long long high,
+                   const char *name)
+{
+    if (value < low || value > high) {
+        PyErr_Format(PyExc_ValueError, "%s: expected %llu to %llu, got %llu", name, low, high,
+                     value);
+        return -1;
+    }
+    return 0;
+}
+
+/* Fills fields from a sequence of (bytes, bytes); the bytes stay owned by `headers`. */
+static struct pp_h1_out_field *extra_fields(PyObject *headers, size_t *count)
+{
+    Py_ssize_t n = PyTuple_GET_SIZE(headers);
+    struct pp_h1_out_field *fields = PyMem_Calloc((size_t)n + 1, sizeof(*fields));
+    if (fields == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *pair = PyTuple_GET_ITEM(headers, i);
+        if (!PyTuple_Check(pair) || PyTuple_GET_SIZE(pair) != 2 ||
+            !PyBytes_Check(PyTuple_GET_ITEM(pair, 0)) || !PyBytes_Check(PyTuple_GET_ITEM(pair, 1))) {
+            PyErr_SetString(PyExc_TypeError, "headers: expected (bytes, bytes) tuples");
+            PyMem_Free(fields);
+            return NULL;
+        }
+        PyObject *name = PyTuple_GET_ITEM(pair, 0), *value = PyTuple_GET_ITEM(pair, 1);
+        fields[i].name = (const uint8_t *)PyBytes_AS_STRING(name);
+        fields[i].name_len = (size_t)PyBytes_GET_SIZE(name);
+        fields[i].value = (const uint8_t *)PyBytes_AS_STRING(value);
+        fields[i].value_len = (size_t)PyBytes_GET_SIZE(value);
+    }
+    *count = (size_t)n;
+    return fields;
+}
+
+static int core_init(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"limit_request_line",
+                               "limit_request_fields",
+                               "limit_request_head",
+                               "limit_pipeline",
+                               "limit_concurrency",
+                               "max_request_body_size",
+                               "timeout_keep_alive",
+                               "timeout_request_header",
+                               "timeout_body_idle",
+                               "timeout_write",
+                               "server_header",
+                               "date_header",
+                               "headers",
+                               "access_log_fd",
+                               "access_log_prefix",
+                               "access_log",
+                               NULL};
+    PpCore *core = (PpCore *)self;
+    struct pp_settings s = {.access_log_fd = -1};
+    unsigned long long line = 8192, fields = 100, head = 32768, pipeline = 64, concurrency = 0,
+                       body = 0;
+    double keep_alive = 75.0, header = 10.0, body_idle = 30.0, write = 30.0;
+    int server_header = 1, date_header = 1;
+    PyObject *headers = NULL, *access_log = Py_None;
+    const char *prefix = "INFO:     ";
+    if (core->loop != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "Core.__init__ called twice");
+        return -1;
+    }
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$KKKKKKddddppOiyO:Core", keywords, &line,
+                                     &fields, &head, &pipeline, &concurrency, &body, &keep_alive,
+                                     &header, &body_idle, &write, &server_header, &date_header,
+                                     &headers, &s.access_log_fd, &prefix, &access_log)) {
+        return -1;
+    }
+    if (bounded(line, 64, PP_HEAD_BYTES_MAX, "limit_request_line") < 0 ||
+        bounded(fields, 1, PP_FIELDS_MAX, "limit_request_fields") < 0 ||
+        bounded(head, 128, PP_HEAD_BYTES_MAX, "limit_request_head") < 0 ||
+        bounded(pipeline, 1, 1000000, "limit_pipeline") < 0 ||
+        bounded(concurrency, 0, 100000000, "limit_concurrency") < 0 ||
+        seconds_to_ms(keep_alive, "timeout_keep_alive", &s.keep_alive_ms) < 0 ||
+        seconds_to_ms(header, "timeout_request_header", &s.request_header_ms) < 0 ||
+        seconds_to_ms(body_idle, "timeout_body_idle", &s.body_idle_ms) < 0 ||
+        seconds_to_ms(write, "timeout_write", &s.write_ms) < 0) {
+        return -1;
+    }
+    PyObject *pairs = headers != NULL ? PySequence_Tuple(headers) : PyTuple_New(0);
+    if (pairs == NULL) {
+        return -1;
+    }
+    struct pp_h1_out_field *extra = extra_fields(pairs, &s.extra_count);
+    if (extra == NULL) {
+        Py_DECREF(pairs);
+        return -1;
+    }
+    s.http.request_line_bytes = (uint32_t)line;
+    s.http.head_bytes = (uint32_t)head;
+    s.http.field_count = (uint32_t)fields;
+    s.http.body_bytes = body;
+    s.limit_pipeline = (uint32_t)pipeline;
+    s.limit_concurrency = (uint32_t)concurrency;
+    s.server_header = server_header != 0;
+    s.date_header = date_header != 0;
+    s.extra_fields = extra;
+    s.access_log_prefix = prefix;
+    s.report_finished = access_log != Py_None;
+    errno = 0;
+    core->loop = pp_loop_new(&s);
+    PyMem_Free(extra);
+    Py_DECREF(pairs);
+    if (core->loop == NULL) {
+        if (errno != 0) {
+            PyErr_SetFromErrno(PyExc_OSError);
+        }
+        else {
+            PyErr_NoMemory();
+        }
+        return -1;
+    }
+    core->state = pp_state_of_type(Py_TYPE(self));
+    if (access_log != Py_None) {
+        core->access_log = Py_NewRef(access_log);
+    }
+    return pp_constants_init(&core->k);
+}
+
+/* ---- listening and shutting down ---- */
+
+static PyObject *core_add_listener(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"fd", "exclusive", NULL};
+    PpCore *core = (PpCore *)self;
+    int fd, exclusive = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "i|$p:add_listener", keywords, &fd,
+                                     &exclusive) ||
+        pp_core_check_open(core) < 0) {
+        return NULL;
+    }
+    int rc = pp_loop_listen(core->loop, fd, exclusive != 0);
+    if (rc != PP_OK) {
+        pp_raise_code(core, rc);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_stop_listening(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PpCore *core = (PpCore *)self;
+    if (pp_core_check_open(core) < 0) {
+        return NULL;
+    }
+    pp_loop_unlisten(core->loop);
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_wake(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PpCore *core = (PpCore *)self;
+    if (core->loop != NULL) {
+        pp_loop_wake(core->loop);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_drain(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PpCore *core = (PpCore *)self;
+    if (core->loop != NULL) {
+        __atomic_store_n(&core->drain_requested, true, __ATOMIC_RELEASE);
+        pp_loop_wake(core->loop);
+        pp_wsgi_wake(core);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_drained(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PpCore *core = (PpCore *)self;
+    return PyBool_FromLong(core->loop == NULL ||
+                           (!__atomic_load_n(&core->drain_requested, __ATOMIC_ACQUIRE) &&
+                            pp_loop_drained(core->loop)));
+}
+
+static PyObject *core_stop(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PpCore *core = (PpCore *)self;
+    if (core->loop == NULL) {
+        Py_RETURN_NONE;
+    }
+    if (core->mode == PP_MODE_WSGI) {
+        pp_wsgi_wake(core);
+        Py_RETURN_NONE;
+    }
+    pp_loop_unlisten(core->loop);
+    pp_loop_abort(core->loop);
+    pp_asgi_run_batch(core); /* tells the applications */
+    pp_core_release(core);
+    Py_RETURN_NONE;
+}
+
+static void close_loop(PpCore *core)
+{
+    if (core->loop == NULL) {
+        return;
+    }
+    struct pp_conn *conn = NULL;
+    while ((conn = pp_loop_next_conn(core->loop, conn)) != NULL) {
+        PP_CHECK(pp_conn_app(conn) == NULL);
+        PyObject *user = pp_conn_user(conn);
+        pp_conn_set_user(conn, NULL);
+        Py_XDECREF(user);
+    }
+    pp_core_release(core);
+    struct pp_loop *loop = core->loop;
+    core->loop = NULL;
+    pp_loop_free(loop);
+}
+
+static PyObject *core_close(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PpCore *core = (PpCore *)self;
+    if (core->loop == NULL) {
+        Py_RETURN_NONE;
+    }
+    if (core->in_batch) {
+        PyErr_SetString(PyExc_RuntimeError, "close() called from inside a request");
+        return NULL;
+    }
+    if (core->mode != PP_MODE_WSGI) {
+        pp_loop_adopt(core->loop);
+        pp_loop_abort(core->loop);
+        pp_asgi_run_batch(core);
+        while (pp_loop_next_conn(core->loop, NULL) != NULL && pp_loop_in_flight(core->loop) > 0) {
+            /* A batch is bounded: go on until every request has heard of the end. */
+            if (pp_loop_turn(core->loop, 0) < 0) {
+                break;
+            }
+            pp_asgi_run_batch(core);
+        }
+    }
+    pp_worker_drop(core);
+    pp_wsgi_clear(core);
+    close_loop(core);
+    Py_RETURN_NONE;
+}
+
+/* ---- serving ---- */
+
+static int set_task_mode(PpCore *core, const char *task)
+{
+    if (strcmp(task, "worker") == 0) {
+        core->task_mode = PP_TASK_WORKER;
+    }
+    else if (strcmp(task, "plain") == 0) {
+        core->task_mode = PP_TASK_PLAIN;
+    }
+    else if (strcmp(task, "eager") == 0) {
+#if PY_VERSION_HEX < 0x030C0000
+        PyErr_SetString(PyExc_ValueError, "task 'eager' needs CPython 3.12 or later");
+        return -1;
+#else
+        core->task_mode = PP_TASK_EAGER;
+#endif
+    }
+    else {
+        PyErr_Format(PyExc_ValueError, "task: expected 'worker', 'eager' or 'plain', got '%s'",
+                     task);
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *core_serve_asgi(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"app", "loop", "state", "root_path", "task", "on_error", NULL};
+    PpCore *core = (PpCore *)self;
+    PyObject *app, *loop, *state = Py_None, *root_path = NULL, *on_error = Py_None;
+    const char *task = "worker";
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OUsO:serve_asgi", keywords, &app, &loop,
+                                     &state, &root_path, &task, &on_error) ||
+        pp_core_check_open(core) < 0) {
+        return NULL;
+    }
+    if (core->mode != PP_MODE_NONE) {
+        PyErr_SetString(PyExc_RuntimeError, "the core already serves an application");
+        return NULL;
+    }
+    if (state != Py_None && !PyDict_Check(state)) {
+        PyErr_SetString(PyExc_TypeError, "state: expected dict or None");
+        return NULL;
+    }
+    if (set_task_mode(core, task) < 0) {
+        return NULL;
+    }
+    Py_XSETREF(core->app, Py_NewRef(app));
+    Py_XSETREF(core->event_loop, Py_NewRef(loop));
+    Py_XSETREF(core->lifespan_state, state == Py_None ? NULL : Py_NewRef(state));
+    Py_XSETREF(core->root_path, Py_NewRef(root_path != NULL ? root_path : core->k.empty_str));
+    Py_XSETREF(core->root_path_bytes, PyUnicode_AsUTF8String(core->root_path));
+    Py_XSETREF(core->on_error, on_error == Py_None ? NULL : Py_NewRef(on_error));
+    if (core->root_path_bytes == NULL || pp_scope_setup(core) < 0) {
+        return NULL;
+    }
+    if (core->done == NULL && (core->done = pp_done_new(core)) == NULL) {
+        return NULL;
+    }
+    pp_loop_adopt(core->loop);
+    core->mode = PP_MODE_ASGI;
+    Py_RETURN_NONE;
+}
+
+/* ---- counters ---- */
+
+static int put(PyObject *dict, const char *name, uint64_t value)
+{
+    PyObject *number = PyLong_FromUnsignedLongLong(value);
+    if (number == NULL) {
+        return -1;
+    }
+    int rc = PyDict_SetItemString(dict, name, number);
+    Py_DECREF(number);
+    return rc;
+}
+
+static PyObject *core_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    static const char *const classes[6] = {"responses_none", "responses_1xx", "responses_2xx",
+                                           "responses_3xx",  "responses_4xx", "responses_5xx"};
+    PpCore *core = (PpCore *)self;
+    if (pp_core_check_open(core) < 0) {
+        return NULL;
+    }
+    const struct pp_counters *c = pp_loop_counters(core->loop);
+    PyObject *d = PyDict_New();
+    if (d == NULL) {
+        return NULL;
+    }
+    if (put(d, "accepted", c->accepted) < 0 || put(d, "closed", c->closed) < 0 ||
+        put(d, "accept_errors", c->accept_errors) < 0 || put(d, "requests", c->requests) < 0 ||
+        put(d, "bytes_in", c->bytes_in) < 0 || put(d, "bytes_out", c->bytes_out) < 0 ||
+        put(d, "turns", c->turns) < 0 || put(d, "batches", c->batches) < 0 ||
+        put(d, "connections", pp_loop_connections(core->loop)) < 0 ||
+        put(d, "in_flight", pp_loop_in_flight(core->loop)) < 0) {
+        goto fail;
+    }
+    for (int i = 0; i < 6; i++) {
+        if (put(d, classes[i], c->responses[i]) < 0) {
+            goto fail;
+        }
+    }
+    for (int i = 0; i < PP_ERR_COUNT; i++) {
+        char name[64];
+        PyOS_snprintf(name, sizeof(name), "errors_%s", pp_err_name(pp_err_at(i)));
+        if (put(d, name, c->errors[i]) < 0) {
+            goto fail;
+        }
+    }
+    return d;
+fail:
+    Py_DECREF(d);
+    return NULL;
+}
+
+static PyObject *get_epoll_fd(PyObject *self, void *Py_UNUSED(closure))
+{
+    PpCore *core = (PpCore *)self;
+    return PyLong_FromLong(core->loop == NULL ? -1 : pp_loop_fd(core->loop));
+}
+
+static PyObject *get_connections(PyObject *self, void *Py_UNUSED(closure))
+{
+    PpCore *core = (PpCore *)self;
+    return PyLong_FromUnsignedLong(core->loop == NULL ? 0 : pp_loop_connections(core->loop));
+}
+
+static PyObject *get_in_flight(PyObject *self, void *Py_UNUSED(closure))
+{
+    PpCore *core = (PpCore *)self;
+    return PyLong_FromUnsignedLong(core->loop == NULL ? 0 : pp_loop_in_flight(core->loop));
+}
+
+/* ---- the type ---- */
+
+/* X(field): every owned reference of PpCore outside its constants. */
+#define PP_CORE_FIELDS(X)                                                                          \
+    X(app)                                                                                         \
+    X(on_error)                                                                                    \
+    X(access_log)                                                                                  \
+    X(lifespan_state)                                                                              \
+    X(root_path)                                                                                   \
+    X(root_path_bytes)                                                                             \
+    X(event_loop)                                                                                  \
+    X(scope_template)                                                                              \
+    X(asgi_template)                                                                               \
+    X(done)                                                                                        \
+    X(worker)                                                                                      \
+    X(runner)                                                                                      \
+    X(server_cache)                                                                                \
+    X(selector)                                                                                    \
+    X(ready_key)
+
+static int core_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    PpCore *core = (PpCore *)self;
+    Py_VISIT(Py_TYPE(self));
+#define PP_VISIT_(field) Py_VISIT(core->field);
+    PP_CORE_FIELDS(PP_VISIT_)
+#undef PP_VISIT_
+    return pp_wsgi_traverse(core, visit, arg);
+}
+
+static int core_clear(PyObject *self)
+{
+    PpCore *core = (PpCore *)self;
+#define PP_CLEAR_(field) Py_CLEAR(core->field);
+    PP_CORE_FIELDS(PP_CLEAR_)
+#undef PP_CLEAR_
+    for (size_t i = 0; i < PP_HEADER_CACHE_SLOTS; i++) {
+        Py_CLEAR(core->header_cache[i]);
+    }
+    return 0;
+}
+
+static void core_dealloc(PyObject *self)
+{
+    PpCore *core = (PpCore *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (core->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(self);
+    }
+    /* Requests hold their Core, so none can be in flight here. */
+    pp_wsgi_clear(core);
+    close_loop(core);
+    core_clear(self);
+    pp_constants_fini(&core->k);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef core_own_methods[] = {
+    {"add_listener", (PyCFunction)(void (*)(void))core_add_listener, METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("add_listener(fd, *, exclusive=False)\n\nAccept from a listening socket, which stays "
+               "the caller's. exclusive: the socket is shared by several processes.")},
+    {"stop_listening", core_stop_listening, METH_NOARGS,
+     PyDoc_STR("stop_listening()\n\nAccept no more connections.")},
+    {"serve_asgi", (PyCFunction)(void (*)(void))core_serve_asgi, METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("serve_asgi(app, loop, *, state=None, root_path='', task='worker', on_error=None)"
+               "\n\nServe an ASGI 3 application on the given event loop.")},
+    {"drain", core_drain, METH_NOARGS,
+     PyDoc_STR("drain()\n\nGraceful end: stop listening, close idle connections, finish the rest. "
+               "May be called from any thread and from signal handlers.")},
+    {"drained", core_drained, METH_NOARGS,
+     PyDoc_STR("drained() -> bool\n\nTrue when drain() has come to its end.")},
+    {"stop", core_stop, METH_NOARGS, PyDoc_STR("stop()\n\nClose every connection now.")},
+    {"wake", core_wake, METH_NOARGS,
+     PyDoc_STR("wake()\n\nMake the loop turn; from any thread.")},
+    {"close", core_close, METH_NOARGS,
+     PyDoc_STR("close()\n\nClose all connections and free the loop.")},
+    {"stats", core_stats, METH_NOARGS,
+     PyDoc_STR("stats() -> dict[str, int]\n\nCounters since the start, and the connections and "
+               "requests of now.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef core_getset[] = {
+    {"epoll_fd", get_epoll_fd, NULL, PyDoc_STR("The epoll descriptor; -1 after close()."), NULL},
+    {"connections", get_connections, NULL, PyDoc_STR("Open connections now."), NULL},
+    {"in_flight", get_in_flight, NULL, PyDoc_STR("Requests with the application now."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef core_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(PpCore, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot core_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("One parallel context: event loop, connections, application.")},
+    {Py_tp_init, core_init},
+    {Py_tp_new, PyType_GenericNew},
+    {Py_tp_dealloc, core_dealloc},
+    {Py_tp_traverse, core_traverse},
+    {Py_tp_clear, core_clear},
+    {Py_tp_methods, core_own_methods},
+    {Py_tp_getset, core_getset},
+    {Py_tp_members, core_members},
+    {0, NULL},
+};
+
+PyType_Spec pp_core_spec = {
+    .name = "ppserver._native.Core",
+    .basicsize = sizeof(PpCore),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = core_slots,
+};

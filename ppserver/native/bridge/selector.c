@@ -1,0 +1,436 @@
+/* The event-loop-facing side of Core: how an asyncio loop drives the native one.
+ *
+ * Two ways. As the loop's selector (asyncio): select() is poll(), which detaches from the
+ * interpreter once, lets the native loop flush, wait, receive and parse, and returns the ready
+ * descriptors of asyncio plus, when requests are due, one synthetic key whose reader callback is
+ * _batch. So applications start inside an ordinary asyncio Handle and all of asyncio's rules for
+ * exceptions, stop() and debugging hold. By add_reader (uvloop, a loop that runs already): the epoll
+ * descriptor becomes readable, _on_readable makes a turn without waiting and runs the batch; time-outs
+ * need a tick by call_later, and output that a task queues later needs a flush by call_soon. */
+#include "bridge/bridge.h"
+
+#include <math.h>
+#include <sys/epoll.h>
+
+#define TICK_SECONDS 0.1
+
+/* ---- as asyncio's selector ---- */
+
+static int timeout_ms(PyObject *timeout, int *ms)
+{
+    if (timeout == Py_None) {
+        *ms = -1;
+        return 0;
+    }
+    double seconds = PyFloat_AsDouble(timeout);
+    if (seconds == -1.0 && PyErr_Occurred()) {
+        return -1;
+    }
+    if (seconds <= 0.0) {
+        *ms = 0;
+    }
+    else if (!(seconds < 86400.0)) {
+        *ms = 86400000;
+    }
+    else {
+        *ms = (int)ceil(seconds * 1000.0); /* never wake up before a timer is due */
+    }
+    return 0;
+}
+
+static int append_ready(PyObject *ready, PyObject *key, long mask)
+{
+    PyObject *number = PyLong_FromLong(mask);
+    if (number == NULL) {
+        return -1;
+    }
+    PyObject *pair = PyTuple_Pack(2, key, number);
+    Py_DECREF(number);
+    if (pair == NULL) {
+        return -1;
+    }
+    int rc = PyList_Append(ready, pair);
+    Py_DECREF(pair);
+    return rc;
+}
+
+static int append_foreign(PpCore *core, PyObject *ready, PyObject *keys)
+{
+    int fd;
+    uint32_t events;
+    while (pp_loop_take_foreign(core->loop, &fd, &events)) {
+        long mask = 0;
+        if (events & ~(uint32_t)EPOLLIN) {
+            mask |= 2; /* EVENT_WRITE; errors wake both sides, as selectors.EpollSelector has it */
+        }
+        if (events & ~(uint32_t)EPOLLOUT) {
+            mask |= 1; /* EVENT_READ */
+        }
+        PyObject *number = PyLong_FromLong(fd), *key;
+        if (number == NULL) {
+            return -1;
+        }
+        int found = PyDict_GetItemRef(keys, number, &key);
+        Py_DECREF(number);
+        if (found < 0) {
+            return -1;
+        }
+        if (found == 0) {
+            continue; /* unregistered meanwhile */
+        }
+        /* key is selectors.SelectorKey(fileobj, fd, events, data) */
+        if (PyTuple_Check(key) && PyTuple_GET_SIZE(key) >= 3) {
+            long wanted = PyLong_AsLong(PyTuple_GET_ITEM(key, 2));
+            if (wanted == -1 && PyErr_Occurred()) {
+                Py_DECREF(key);
+                return -1;
+            }
+            mask &= wanted;
+        }
+        int rc = mask != 0 ? append_ready(ready, key, mask) : 0;
+        Py_DECREF(key);
+        if (rc < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* poll(timeout, keys) -> [(key, mask)] */
+static PyObject *core_poll(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    PpCore *core = (PpCore *)self;
+    int ms;
+    if (nargs != 2 || !PyDict_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "poll(timeout, keys)");
+        return NULL;
+    }
+    if (pp_core_check_open(core) < 0 || timeout_ms(args[0], &ms) < 0) {
+        return NULL;
+    }
+    struct pp_loop *loop = core->loop;
+    pp_core_apply_requests(core);
+    int count;
+    Py_BEGIN_ALLOW_THREADS
+    count = pp_loop_turn(loop, ms);
+    Py_END_ALLOW_THREADS
+    if (count < 0) {
+        pp_raise_code(core, count);
+        return NULL;
+    }
+    pp_core_release(core);
+    PyObject *ready = PyList_New(0);
+    if (ready == NULL) {
+        return NULL;
+    }
+    if (count > 0) {
+        if (append_foreign(core, ready, args[1]) < 0 ||
+            (pp_loop_pending(loop) && core->ready_key != NULL &&
+             append_ready(ready, core->ready_key, 1) < 0)) {
+            Py_DECREF(ready);
+            return NULL;
+        }
+    }
+    return ready;
+}
+
+static int check_rc(PpCore *core, int rc)
+{
+    if (rc != PP_OK) {
+        pp_raise_code(core, rc);
+        return -1;
+    }
+    return 0;
+}
+
+static int watch_args(PpCore *core, PyObject *const *args, Py_ssize_t nargs, int *fd,
+                      uint32_t *events)
+{
+    if (nargs != (events != NULL ? 2 : 1)) {
+        PyErr_SetString(PyExc_TypeError, "expected a descriptor, and an event mask to watch");
+        return -1;
+    }
+    if (pp_core_check_open(core) < 0) {
+        return -1;
+    }
+    long number = PyLong_AsLong(args[0]);
+    if (number == -1 && PyErr_Occurred()) {
+        return -1;
+    }
+    if (number < 0 || number > INT32_MAX) {
+        PyErr_SetString(PyExc_ValueError, "file descriptor out of range");
+        return -1;
+    }
+    *fd = (int)number;
+    if (events != NULL) {
+        long mask = PyLong_AsLong(args[1]);
+        if (mask == -1 && PyErr_Occurred()) {
+            return -1;
+        }
+        *events = (mask & 1 ? (uint32_t)EPOLLIN : 0) | (mask & 2 ? (uint32_t)EPOLLOUT : 0);
+    }
+    return 0;
+}
+
+static PyObject *core_watch(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    PpCore *core = (PpCore *)self;
+    int fd;
+    uint32_t events;
+    if (watch_args(core, args, nargs, &fd, &events) < 0 ||
+        check_rc(core, pp_loop_foreign_add(core->loop, fd, events)) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_rewatch(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    PpCore *core = (PpCore *)self;
+    int fd;
+    uint32_t events;
+    if (watch_args(core, args, nargs, &fd, &events) < 0 ||
+        check_rc(core, pp_loop_foreign_mod(core->loop, fd, events)) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_unwatch(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    PpCore *core = (PpCore *)self;
+    int fd;
+    if (core->loop == NULL) {
+        Py_RETURN_NONE; /* asyncio closes its self-pipe after the selector's owner may be gone */
+    }
+    if (watch_args(core, args, nargs, &fd, NULL) < 0) {
+        return NULL;
+    }
+    /* A descriptor that was closed before it was unregistered has left epoll by itself. */
+    (void)!pp_loop_foreign_del(core->loop, fd);
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_set_ready_key(PyObject *self, PyObject *key)
+{
+    PpCore *core = (PpCore *)self;
+    Py_XSETREF(core->ready_key, key == Py_None ? NULL : Py_NewRef(key));
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_selector(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PpCore *core = (PpCore *)self;
+    if (core->selector != NULL) {
+        return Py_NewRef(core->selector);
+    }
+    PyObject *module = PyImport_ImportModule("ppserver.selector");
+    if (module == NULL) {
+        return NULL;
+    }
+    PyObject *selector = PyObject_CallMethod(module, "CoreSelector", "O", self);
+    Py_DECREF(module);
+    if (selector == NULL) {
+        return NULL;
+    }
+    core->selector = Py_NewRef(selector);
+    return selector;
+}
+
+/* The reader callback of the synthetic key: one batch of requests. */
+static PyObject *core_batch(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PpCore *core = (PpCore *)self;
+    if (core->loop != NULL) {
+        pp_asgi_run_batch(core);
+    }
+    Py_RETURN_NONE;
+}
+
+/* ---- by add_reader ---- */
+
+static int schedule(PpCore *core, PyObject *how, PyObject *delay, const char *method)
+{
+    PyObject *callback = PyObject_GetAttrString((PyObject *)core, method);
+    if (callback == NULL) {
+        return -1;
+    }
+    PyObject *args[] = {core->event_loop, delay != NULL ? delay : callback, callback};
+    PyObject *handle = PyObject_VectorcallMethod(how, args, delay != NULL ? 3 : 2, NULL);
+    Py_DECREF(callback);
+    if (handle == NULL) {
+        return -1;
+    }
+    Py_DECREF(handle);
+    return 0;
+}
+
+static int schedule_tick(PpCore *core)
+{
+    if (core->tick_scheduled || pp_loop_connections(core->loop) == 0) {
+        return 0;
+    }
+    PyObject *delay = PyFloat_FromDouble(TICK_SECONDS);
+    if (delay == NULL) {
+        return -1;
+    }
+    int rc = schedule(core, core->k.call_later, delay, "_tick");
+    Py_DECREF(delay);
+    core->tick_scheduled = rc == 0;
+    return rc;
+}
+
+int pp_selector_output_queued(PpCore *core)
+{
+    if (!core->attached || core->in_batch || core->flush_scheduled || core->loop == NULL) {
+        return 0;
+    }
+    if (schedule(core, core->k.call_soon, NULL, "_flush") < 0) {
+        return -1;
+    }
+    core->flush_scheduled = true;
+    return 0;
+}
+
+static PyObject *turn_attached(PpCore *core)
+{
+    struct pp_loop *loop = core->loop;
+    pp_core_apply_requests(core);
+    int count;
+    Py_BEGIN_ALLOW_THREADS
+    count = pp_loop_turn(loop, 0);
+    Py_END_ALLOW_THREADS
+    if (count < 0) {
+        pp_raise_code(core, count);
+        return NULL;
+    }
+    pp_core_release(core);
+    if (pp_loop_pending(loop)) {
+        pp_asgi_run_batch(core);
+        if (core->loop != loop) {
+            Py_RETURN_NONE;
+        }
+    }
+    if (pp_loop_dirty(loop)) {
+        Py_BEGIN_ALLOW_THREADS
+        pp_loop_flush(loop);
+        Py_END_ALLOW_THREADS
+        pp_core_release(core);
+    }
+    /* What a bounded batch left over, and pipelined requests, have no descriptor to wake us. */
+    if (pp_loop_pending(loop) && !core->batch_scheduled) {
+        if (schedule(core, core->k.call_soon, NULL, "_on_readable") < 0) {
+            return NULL;
+        }
+        core->batch_scheduled = true;
+    }
+    if (schedule_tick(core) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_on_readable(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PpCore *core = (PpCore *)self;
+    core->batch_scheduled = false;
+    if (core->loop == NULL || !core->attached) {
+        Py_RETURN_NONE;
+    }
+    return turn_attached(core);
+}
+
+static PyObject *core_tick(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PpCore *core = (PpCore *)self;
+    core->tick_scheduled = false;
+    if (core->loop == NULL || !core->attached) {
+        Py_RETURN_NONE;
+    }
+    return turn_attached(core);
+}
+
+static PyObject *core_flush(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PpCore *core = (PpCore *)self;
+    core->flush_scheduled = false;
+    if (core->loop == NULL) {
+        Py_RETURN_NONE;
+    }
+    if (core->attached) {
+        return turn_attached(core); /* a finished response may have its successor in the buffer */
+    }
+    struct pp_loop *loop = core->loop;
+    Py_BEGIN_ALLOW_THREADS
+    pp_loop_flush(loop);
+    Py_END_ALLOW_THREADS
+    pp_core_release(core);
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_attach(PyObject *self, PyObject *loop)
+{
+    PpCore *core = (PpCore *)self;
+    if (pp_core_check_open(core) < 0) {
+        return NULL;
+    }
+    if (core->attached) {
+        PyErr_SetString(PyExc_RuntimeError, "the core is attached to a loop already");
+        return NULL;
+    }
+    PyObject *callback = PyObject_GetAttrString(self, "_on_readable");
+    if (callback == NULL) {
+        return NULL;
+    }
+    PyObject *r =
+        PyObject_CallMethod(loop, "add_reader", "iO", pp_loop_fd(core->loop), callback);
+    Py_DECREF(callback);
+    if (r == NULL) {
+        return NULL;
+    }
+    Py_DECREF(r);
+    pp_loop_adopt(core->loop);
+    Py_XSETREF(core->event_loop, Py_NewRef(loop));
+    core->attached = true;
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_detach(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PpCore *core = (PpCore *)self;
+    if (!core->attached || core->loop == NULL) {
+        core->attached = false;
+        Py_RETURN_NONE;
+    }
+    core->attached = false;
+    PyObject *r = PyObject_CallMethod(core->event_loop, "remove_reader", "i",
+                                      pp_loop_fd(core->loop));
+    if (r == NULL) {
+        return NULL;
+    }
+    Py_DECREF(r);
+    Py_RETURN_NONE;
+}
+
+#define FAST(f) (PyCFunction)(void (*)(void))(f), METH_FASTCALL
+
+PyMethodDef pp_selector_methods[] = {
+    {"poll", FAST(core_poll),
+     PyDoc_STR("poll(timeout, keys) -> list[tuple[SelectorKey, int]]\n\nOne turn of the loop, "
+               "detached from the interpreter; what select() of a selector returns.")},
+    {"watch", FAST(core_watch), PyDoc_STR("watch(fd, mask)\n\nReport readiness of fd in poll().")},
+    {"rewatch", FAST(core_rewatch), PyDoc_STR("rewatch(fd, mask)\n\nChange the mask of fd.")},
+    {"unwatch", FAST(core_unwatch), PyDoc_STR("unwatch(fd)\n\nForget fd.")},
+    {"set_ready_key", core_set_ready_key, METH_O,
+     PyDoc_STR("set_ready_key(key)\n\nThe key that poll() returns when requests are due.")},
+    {"selector", core_selector, METH_NOARGS,
+     PyDoc_STR("selector() -> CoreSelector\n\nFor asyncio.SelectorEventLoop(core.selector()).")},
+    {"_batch", core_batch, METH_NOARGS, NULL},
+    {"_on_readable", core_on_readable, METH_NOARGS, NULL},
+    {"_tick", core_tick, METH_NOARGS, NULL},
+    {"_flush", core_flush, METH_NOARGS, NULL},
+    {"attach", core_attach, METH_O,
+     PyDoc_STR("attach(loop)\n\nBe driven by another event loop, through its add_reader.")},
+    {"detach", core_detach, METH_NOARGS, PyDoc_STR("detach()\n\nThe reverse of attach().")},
+    {NULL, NULL, 0, NULL},
+};
