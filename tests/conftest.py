@@ -1,0 +1,69 @@
+"""Fixtures that every test may use: see `serving` for what a served application offers."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+import serving
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes more than a quarter of a second")
+    config.addinivalue_line(
+        "markers",
+        "peer_differs(reason): the reference server is known to differ; it must fail there",
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if serving.PEER == "ppserver":
+        return
+    for item in items:
+        for mark in item.iter_markers("peer_differs"):
+            item.add_marker(
+                pytest.mark.xfail(reason=f"{serving.PEER}: {mark.args[0]}", strict=True)
+            )
+
+
+@pytest.fixture(scope="module")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., serving.Server]]:
+    """``serve("module:app", loop=..., contexts=...)``: a server shared by the module.
+
+    The same arguments give the same server. At the end of the module each one is stopped by
+    SIGTERM; a bad exit code or a traceback nobody announced fails the module's last test.
+    """
+    servers: dict[str, serving.Server] = {}
+    with contextlib.ExitStack() as stack:
+
+        def start(app: str, **options: Any) -> serving.Server:
+            key = repr((app, sorted(options.items())))
+            if key not in servers:
+                directory = tmp_path_factory.mktemp("server")
+                servers[key] = stack.enter_context(serving.running(app, directory, **options))
+            return servers[key]
+
+        yield start
+
+
+# Every loop with one context and with two.
+SETUPS = [("asyncio", 1), ("asyncio", 2), ("uvloop", 1), ("uvloop", 2)]
+
+
+@pytest.fixture(scope="module", params=SETUPS, ids=lambda pair: f"{pair[0]}-{pair[1]}")
+def variant(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Options for `serve`: a loop and a number of contexts."""
+    loop, contexts = request.param
+    return {"loop": loop, "contexts": contexts}
+
+
+@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+def loop(request: pytest.FixtureRequest) -> str:
+    return str(request.param)

@@ -1,0 +1,104 @@
+"""The Task an application runs in: `tests/apps/battery` has the checks, one path each."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+import serving
+
+BATTERY = serving.APPS / "battery"
+
+
+def read_checks() -> dict[str, int]:
+    """Names and step counts, without importing the application into the tests."""
+    found: dict[str, int] = {}
+    for path in sorted(BATTERY.glob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.AsyncFunctionDef) and any(
+                isinstance(mark, ast.Name) and mark.id == "check" for mark in node.decorator_list
+            ):
+                name, _, _ = node.name.partition("__")
+                found[name] = found.get(name, 0) + 1
+    return found
+
+
+CHECKS = read_checks()
+
+VARIANTS = [
+    pytest.param((loop, task, debug), id=f"{loop}-{task}{'-debug' if debug else ''}")
+    for loop in ("asyncio", "uvloop")
+    for task in ("worker", "eager", "plain")
+    for debug in (False, True)
+    if task == "worker" or not debug
+]
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def server(request: pytest.FixtureRequest, serve: Callable[..., Any]) -> serving.Server:
+    loop, task, debug = request.param
+    if task == "eager" and sys.version_info < (3, 12):
+        pytest.skip("eager tasks came with Python 3.12")
+    env = {"PYTHONASYNCIODEBUG": "1"} if debug else {}
+    return serve("battery:app", loop=loop, task=task, env=env, args=("--no-access-log",))
+
+
+@pytest.fixture(scope="module")
+def client(server: serving.Server) -> Iterator[httpx.Client]:
+    limits = httpx.Limits(max_connections=1)
+    with httpx.Client(base_url=server.url, limits=limits, timeout=20) as client:
+        yield client
+
+
+def test_there_are_many_checks() -> None:
+    assert len(CHECKS) > 50
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_check(client: httpx.Client, name: str) -> None:
+    failures = []
+    for step in range(CHECKS[name]):
+        answer = client.get(f"/check/{name}/{step}")
+        if answer.status_code == 204:
+            pytest.skip(answer.headers["x-note"])
+        if answer.status_code != 200:
+            failures.append(f"step {step + 1}: {answer.status_code}\n{answer.text}")
+    # Whatever the check did, the next request on this connection must not see it.
+    after = client.get("/pristine")
+    if after.status_code != 200:
+        failures.append(f"the request after it: {after.status_code}\n{after.text}")
+    assert not failures, "\n".join(failures)
+
+
+def test_concurrent_requests_have_tasks_of_their_own(server: serving.Server) -> None:
+    async def main() -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+            return await asyncio.gather(*(client.get(f"/meet/many/16/{n}") for n in range(16)))
+
+    assert [answer.text for answer in asyncio.run(main())] == ["ok"] * 16
+
+
+def test_queue_and_lock_between_requests(server: serving.Server) -> None:
+    async def main() -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+            paths = ["/hand-over/get"] * 5 + ["/hand-over/put"] * 5
+            return await asyncio.gather(*(client.get(path) for path in paths))
+
+    answers = [answer.text for answer in asyncio.run(main())]
+    assert answers == ["item"] * 5 + ["put"] * 5
+
+
+def test_tasks_do_not_pile_up(client: httpx.Client) -> None:
+    before = int(client.get("/tasks").text)
+    for _ in range(100):
+        client.get("/sleep")
+    assert int(client.get("/tasks").text) <= before
+
+
+def test_loop_reported_nothing(client: httpx.Client) -> None:
+    assert client.get("/unexpected").json() == []

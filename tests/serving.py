@@ -1,0 +1,320 @@
+"""Start the server under test as a subprocess, find its address, read its log, stop it.
+
+The server is normally ``python -m ppserver``. With ``PPSERVER_TEST_PEER=uvicorn`` in the
+environment the same tests run against uvicorn, an independent implementation of the same
+interfaces: a test that fails there is a wrong test, unless it is marked ``peer_differs``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+APPS = pathlib.Path(__file__).resolve().parent / "apps"
+PEER = os.environ.get("PPSERVER_TEST_PEER", "ppserver")
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+
+# What an application under test puts into every exception that it raises on purpose.
+EXPECTED = "expected by the test"
+
+START_SECONDS = 30.0
+STOP_SECONDS = 20.0
+
+# Modules without a wheel for free-threaded builds, or that switch the GIL back on there.
+_NO_FREE_THREADED_WHEEL = {"uvloop", "fastapi", "pydantic", "pydantic_core", "asyncpg", "psycopg"}
+
+_ADDRESS = re.compile(r"running on https?://(?P<host>\[[^\]]+\]|[^:\s]+):(?P<port>\d+)")
+_TRACEBACK = re.compile(r"Traceback \(most recent call last\):")
+_TROUBLE = (
+    "AddressSanitizer",
+    "LeakSanitizer",
+    "ThreadSanitizer",
+    "runtime error:",
+    "Fatal Python error",
+    "Assertion",
+    "Exception ignored in",
+    "was never retrieved",
+    "was never awaited",
+    "Task was destroyed",
+    "ResourceWarning",
+    "RuntimeWarning",
+)
+
+
+def require(*modules: str) -> None:
+    """A missing module fails the test; it skips only where the module has no wheel."""
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ImportError as exc:
+            if FREE_THREADED and name in _NO_FREE_THREADED_WHEEL:
+                pytest.skip(
+                    f"{name} has no wheel for free-threaded builds", allow_module_level=True
+                )
+            pytest.fail(f"{name} is needed by this test and cannot be imported: {exc}")
+
+
+def descendants(pid: int) -> list[int]:
+    """The process and everything it started, parents first."""
+    found = [pid]
+    for one in found:
+        with contextlib.suppress(OSError):
+            for thread in os.listdir(f"/proc/{one}/task"):
+                text = pathlib.Path(f"/proc/{one}/task/{thread}/children").read_text()
+                found.extend(int(child) for child in text.split())
+    return found
+
+
+def memory_bytes(pid: int) -> int:
+    """Proportional set size of a process tree: shared pages count once."""
+    total = 0
+    for one in descendants(pid):
+        with contextlib.suppress(OSError):
+            for line in pathlib.Path(f"/proc/{one}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) * 1024
+    return total
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 10.0, what: str = "") -> Any:
+    """Poll for something that only another process can tell; bounded."""
+    deadline = time.monotonic() + seconds
+    while True:
+        result = condition()
+        if result:
+            return result
+        if time.monotonic() > deadline:
+            pytest.fail(f"did not happen within {seconds:g} s: {what or condition}")
+        time.sleep(0.01)
+
+
+def exceptions_in(log: str) -> Iterator[str]:
+    """The last line of every traceback in a log: ``Type: message``."""
+    lines = log.splitlines()
+    for index, line in enumerate(lines):
+        if not _TRACEBACK.search(line):
+            continue
+        indent = len(line) - len(line.lstrip(" |+"))
+        for candidate in lines[index + 1 :]:
+            own = len(candidate) - len(candidate.lstrip(" |+"))
+            if candidate.strip() and own <= indent:
+                yield candidate.strip(" |+-")
+                break
+        else:
+            yield "(a traceback without an end)"
+
+
+class Server:
+    """One running server. Use `start`; `url`, `host` and `port` say where it listens."""
+
+    def __init__(
+        self, command: Sequence[str], env: dict[str, str], directory: pathlib.Path
+    ) -> None:
+        self.command = list(command)
+        self.directory = directory
+        self.host = ""
+        self.port = 0
+        self.allowed = [re.compile(re.escape(EXPECTED))]
+        self._lines: list[str] = []
+        self._news = threading.Condition()
+        self._ended = False
+        self.process = subprocess.Popen(
+            self.command,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=directory,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as stream:
+            for raw in stream:
+                with self._news:
+                    self._lines.append(raw.decode("utf-8", "backslashreplace").rstrip("\n"))
+                    self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def log(self) -> str:
+        with self._news:
+            return "\n".join(self._lines)
+
+    def wait_for_log(self, pattern: str, seconds: float = START_SECONDS) -> re.Match[str]:
+        """Wait until the log has a match; fails when the server ends before."""
+        found: list[re.Match[str]] = []
+
+        def look() -> bool:
+            match = re.search(pattern, "\n".join(self._lines))
+            if match:
+                found.append(match)
+            return bool(match) or self._ended
+
+        with self._news:
+            self._news.wait_for(look, seconds)
+        if not found:
+            pytest.fail(
+                f"the log has no {pattern!r} after {seconds:g} s or at its end:\n{self.log}"
+            )
+        return found[0]
+
+    def wait_started(self) -> None:
+        match = self.wait_for_log(_ADDRESS.pattern)
+        self.host, self.port = match["host"], int(match["port"])
+
+    def connect(self, timeout: float = 10.0) -> socket.socket:
+        return socket.create_connection((self.host, self.port), timeout)
+
+    def memory_bytes(self) -> int:
+        return memory_bytes(self.pid)
+
+    def records(self, name: str = "record") -> list[str]:
+        """Lines that the application wrote with `record` (tests/apps/support.py)."""
+        path = self.directory / name
+        return path.read_text().splitlines() if path.exists() else []
+
+    def wait_for_record(self, line: str, count: int = 1, name: str = "record") -> None:
+        def there() -> bool:
+            return self.records(name).count(line) >= count
+
+        wait_until(there, what=f"{line!r} recorded {count} times")
+
+    def allow(self, pattern: str) -> None:
+        """Let a traceback whose last line matches the pattern appear in the log."""
+        self.allowed.append(re.compile(pattern))
+
+    def wait(self, seconds: float = STOP_SECONDS) -> int:
+        """Wait for the end of the server and of every child that shares its output."""
+        try:
+            code = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            pytest.fail(f"the server did not end within {seconds:g} s:\n{self.log}")
+        self._reader.join(5.0)
+        if self._reader.is_alive():
+            pytest.fail(f"a child outlived the server and holds its output:\n{self.log}")
+        return code
+
+    def kill(self) -> None:
+        for pid in reversed(descendants(self.pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self, *, check: bool = True) -> None:
+        """SIGTERM; then the exit code must be 0 and the log free of surprises."""
+        alive = self.process.poll() is None
+        if alive:
+            self.process.send_signal(signal.SIGTERM)
+        code = self.wait()
+        if not check:
+            return
+        assert alive, f"the server had ended by itself with {code}:\n{self.log}"
+        # uvicorn ends by the signal that it was sent.
+        clean = (0, -signal.SIGTERM) if PEER == "uvicorn" else (0,)
+        assert code in clean, f"exit code {code}:\n{self.log}"
+        self.check_log()
+
+    def check_log(self) -> None:
+        log = self.log
+        for last in exceptions_in(log):
+            if not any(pattern.search(last) for pattern in self.allowed):
+                pytest.fail(f"unexpected traceback in the server's log ({last}):\n{log}")
+        for line in log.splitlines():
+            if any(word in line for word in _TROUBLE) and not any(
+                pattern.search(line) for pattern in self.allowed
+            ):
+                pytest.fail(f"trouble in the server's log ({line}):\n{log}")
+
+
+def _environment(directory: pathlib.Path, extra: dict[str, str]) -> dict[str, str]:
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("PPSERVER_", "UVICORN_"))}
+    env["TEST_APP_DIRECTORY"] = str(directory)
+    env["PYTHONUNBUFFERED"] = "1"
+    env["PYTHONWARNINGS"] = "always::ResourceWarning,always::RuntimeWarning"
+    env.update(extra)
+    return env
+
+
+def _command(
+    app: str,
+    loop: str,
+    contexts: int,
+    interface: str,
+    task: str,
+    lifespan: str,
+    args: Sequence[str],
+) -> list[str]:
+    common = [app, "--port", "0", "--app-dir", str(APPS), "--loop", loop, "--lifespan", lifespan]
+    if PEER == "uvicorn":
+        if task not in ("worker", "plain"):
+            pytest.skip("the reference server has only plain tasks")
+        kind = {"auto": "auto", "asgi": "asgi3", "wsgi": "wsgi"}[interface]
+        common += ["--interface", kind, "--ws", "none", "--http", "httptools"]
+        if contexts > 1:
+            common += ["--workers", str(contexts)]
+        return [sys.executable, "-m", "uvicorn", *common, *args]
+    common += ["--interface", interface, "--cores", str(contexts)]
+    if task != "worker":
+        common += ["--task", task]
+    return [sys.executable, "-m", "ppserver", *common, *args]
+
+
+def launch(
+    app: str,
+    directory: pathlib.Path,
+    *,
+    loop: str = "asyncio",
+    contexts: int = 1,
+    interface: str = "auto",
+    task: str = "worker",
+    lifespan: str = "auto",
+    args: Sequence[str] = (),
+    env: dict[str, str] | None = None,
+) -> Server:
+    """Start a server and return at once; for tests of start-up itself."""
+    if loop == "uvloop":
+        require("uvloop")
+    command = _command(app, loop, contexts, interface, task, lifespan, args)
+    return Server(command, _environment(directory, env or {}), directory)
+
+
+@contextlib.contextmanager
+def running(app: str, directory: pathlib.Path, **options: Any) -> Iterator[Server]:
+    """A started server; stopped and checked at the end. Options as `launch`."""
+    server = launch(app, directory, **options)
+    try:
+        server.wait_started()
+        yield server
+    except BaseException:
+        server.kill()
+        server.wait()
+        raise
+    server.stop()
