@@ -19,6 +19,7 @@ endif
 EXTRAS ?= test
 VENV ?= .venv-$(TAG)
 
+STAMP := $(VENV)/.stamp-$(EXTRAS)
 BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 JOBS ?= $(shell nproc)
@@ -59,11 +60,11 @@ release: build/release-$(TAG)/build.ninja ## build the extension in place, as a 
 	@$(call compile,$(<D))
 	@install -m 755 $(<D)/ppserver/native/_native*.so ppserver/
 
-venv: $(VENV)/.stamp ## make or bring up to date the virtual environment
-$(VENV)/.stamp: pyproject.toml scripts/constraints.txt scripts/make-venv.sh
+venv: $(STAMP) ## make or bring up to date the virtual environment
+$(STAMP): pyproject.toml scripts/constraints.txt scripts/make-venv.sh
 	@scripts/make-venv.sh $(PYTHON) $(VENV) $(EXTRAS)
 
-build/%/build.ninja: | $(VENV)/.stamp
+build/%/build.ninja: | $(STAMP)
 	@mkdir -p build
 	@$(if $(filter $(call kind_of,$(@D)),$(CLANG_KINDS)),CC=clang) \
 		meson setup $(@D) -Dwerror=$(WERROR) $(OPTIONS_$(call kind_of,$(@D))) \

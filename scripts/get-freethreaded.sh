@@ -68,7 +68,7 @@ mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Ori
 
 needed="gcc make patch xz-utils dpkg-dev pkg-config libssl-dev zlib1g-dev libffi-dev libbz2-dev
     liblzma-dev libsqlite3-dev"
-[ "$mode" != --tsan ] || needed="$needed clang llvm"
+[ "$mode" != --tsan ] || needed="$needed clang"
 missing=
 for name in $needed; do
     dpkg-query -W -f '${Status}' "$name" 2>/dev/null | grep -q 'ok installed' ||
@@ -106,11 +106,11 @@ cd "$work"
     private_apt update
     private_apt source --only-source "$package/$suite"
     cd "$work/$package"-*/
+    if [ "$mode" = --tsan ]; then
+        CC=clang LDFLAGS=-fsanitize=thread; export CC LDFLAGS
+    fi
     # The compiler sees a path that does not depend on where this happened to be unpacked.
     # shellcheck disable=SC2086
-    if [ "$mode" = --tsan ]; then
-        CC=clang AR=llvm-ar; export CC AR
-    fi
     ./configure -q --prefix="$prefix" $options --without-ensurepip --disable-test-modules \
         CFLAGS="-ffile-prefix-map=$PWD=."
     make -s -j"${JOBS:-$(nproc)}"

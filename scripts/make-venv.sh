@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes (or brings up to date) a virtual environment that can build, run and test the checkout.
 #
-#   scripts/make-venv.sh PYTHON VENV EXTRA...
+#   scripts/make-venv.sh PYTHON VENV EXTRAS
 #
 # The checkout itself is on the path through a .pth file, and VENV/bin/ppserver starts it: there
 # is no installed copy to forget. What has no wheel for this interpreter is left out with a
@@ -59,4 +59,4 @@ if __name__ == "__main__":
     sys.exit(main())
 END
 chmod +x "$venv/bin/ppserver"
-touch "$venv/.stamp"
+touch "$venv/.stamp-$*"

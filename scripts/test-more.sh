@@ -1,0 +1,97 @@
+#!/bin/bash
+# What `make test` does not reach: every other interpreter, the sanitizers, longer fuzzing.
+# Each phase has a time limit; all of them run even when one fails; what cannot run here says why.
+set -u
+cd "$(dirname "$0")/.."
+
+failed=() table=()
+
+# phase SECONDS NAME COMMAND...
+phase() {
+    local limit=$1 name=$2 start=$SECONDS status outcome
+    shift 2
+    printf '\n=== %s ===\n' "$name"
+    timeout --kill-after=30 "$limit" "$@" </dev/null
+    status=$?
+    case $status in
+        0) outcome=passed ;;
+        124 | 137) outcome="FAILED: not done after $limit s"; failed+=("$name") ;;
+        *) outcome="FAILED: exit status $status"; failed+=("$name") ;;
+    esac
+    table+=("$(printf '%5d s  %-42s %s' $((SECONDS - start)) "$name" "$outcome")")
+    printf -- '--- %s: %s, %d s\n' "$name" "$outcome" $((SECONDS - start))
+}
+
+skip() {
+    printf '\n=== %s ===\nskipped: %s\n' "$1" "$2"
+    table+=("$(printf '%5d s  %-42s %s' 0 "$1" "skipped: $2")")
+}
+
+tag_of() {
+    "$1" -c 'import sys, sysconfig
+print("cp%d%d%s" % (*sys.version_info[:2], "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""))' 2>/dev/null
+}
+
+phase 600 "fuzz targets, 60 s each" make fuzz FUZZ_SECONDS=60
+
+own=$(tag_of python3)
+seen=" $own "
+for version in 3.11 3.12 3.13 3.14; do
+    name="suite on Python $version"
+    reason="there is no python$version on PATH"
+    found=
+    # pyenv's names answer only for the version that is selected; its own folder has them all.
+    for candidate in "python$version" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/python3; do
+        path=$(command -v "$candidate" 2>/dev/null) || continue
+        tag=$(tag_of "$path")
+        if [ -z "$tag" ]; then
+            reason="$candidate does not run"
+        elif [ "$tag" = "cp${version/./}" ]; then
+            found=$path
+            break
+        fi
+    done
+    if [ -z "$found" ]; then
+        [ "cp${version/./}" = "$own" ] || skip "$name" "$reason"
+    elif [[ "$seen" != *" $tag "* ]]; then
+        seen+="$tag "
+        if "$found" -c 'import os, sysconfig, sys
+sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'; then
+            phase 600 "$name" make PYTHON="$found" test-python
+        else
+            skip "$name" "$found has no headers (python$version-dev)"
+        fi
+    fi
+done
+
+# freethreaded VARIANT-OPTION: sets $python, or $reason when there is none.
+freethreaded() {
+    local log
+    log=$(mktemp)
+    python=$(timeout 1200 scripts/get-freethreaded.sh "$@" 2> >(tee "$log" >&2) </dev/null)
+    local status=$?
+    reason=$(tail -n 1 "$log")
+    rm -f "$log"
+    return $status
+}
+
+if freethreaded; then
+    phase 600 "suite on free-threaded Python" make PYTHON="$python" test-python
+else
+    skip "suite on free-threaded Python" "$reason"
+fi
+
+if freethreaded --tsan; then
+    phase 900 "suite under ThreadSanitizer" make tsan
+else
+    skip "suite under ThreadSanitizer" "$reason"
+fi
+
+phase 900 "suite under AddressSanitizer" make asan
+
+printf '\n=== test-more ===\n'
+printf '%s\n' "${table[@]}"
+if [ ${#failed[@]} -gt 0 ]; then
+    printf 'failed: %s\n' "${failed[@]}"
+    exit 1
+fi
