@@ -1,0 +1,41 @@
+"""ppserver: an ASGI and WSGI server whose core is C and runs without the interpreter.
+
+``run(app, **settings)`` serves and blocks; :class:`Config` holds the settings, :class:`Server`
+one context for use inside a program of your own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ppserver._version import __version__
+from ppserver.config import Config
+from ppserver.errors import PPServerError
+
+if TYPE_CHECKING:
+    from ppserver.server import Server
+
+__all__ = ["Config", "PPServerError", "Server", "__version__", "run"]
+
+
+def run(app: Any, **settings: Any) -> None:
+    """Serve ``app`` (an import string, or the application itself) until told to stop.
+
+    Takes the settings of the command line with underscores. Returns after a clean end; raises
+    PPServerError if a setting is wrong or the server cannot start, SystemExit with the exit
+    code if it failed later. Call it in the main thread, under ``if __name__ == "__main__":``.
+    """
+    from ppserver import contexts
+
+    code = contexts.run(Config(app, **settings))
+    if code:
+        raise SystemExit(code)
+
+
+def __getattr__(name: str) -> Any:
+    """Load ``Server`` when it is asked for: a supervisor or a client of Config has no need."""
+    if name == "Server":
+        from ppserver.server import Server
+
+        return Server
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,242 @@
+"""The command line: ``ppserver APP [options]``.
+
+Every flag comes from the table of settings in :mod:`ppserver.config`; a flag beats the
+environment, that beats the file, that beats the default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from typing import NoReturn, TextIO
+
+import ppserver
+from ppserver import config as settings
+from ppserver.config import Config, Option, table
+from ppserver.errors import ConfigError, LoadError, PPServerError
+
+_USAGE = "ppserver APP [options]"
+_EPILOG = """\
+Every option is also an environment variable (--limit-pipeline: PPSERVER_LIMIT_PIPELINE) and a
+key of the TOML file given by --config (limit_pipeline); flags win over the environment, that
+over the file.
+
+examples:
+  ppserver main:app                          one context, http://127.0.0.1:8000
+  ppserver main:app --cores all -b :80       every core, every address, port 80
+  ppserver shop.wsgi --threads 8             WSGI, found by itself
+  ppserver 'main:create_app()' --uds /run/shop.sock
+"""
+_ORDER = ("Application", "Address", "Contexts", "HTTP", "Limits", "Timeouts", "Logging", "Process")
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are ours."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message, hint="ppserver --help lists every option")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code. Reports errors on stderr, raises none of its own."""
+    try:
+        return _run(sys.argv[1:] if argv is None else list(argv))
+    except PPServerError as error:
+        report(error, sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def report(error: PPServerError, stream: TextIO) -> None:
+    """One clear line, after the application's traceback if there is one, and a hint."""
+    if isinstance(error, LoadError) and error.trace:
+        print(error.trace, file=stream, end="")
+    print(f"ppserver: error: {error}", file=stream)
+    if error.hint:
+        print(f"hint: {error.hint}", file=stream)
+    stream.flush()
+
+
+def _run(argv: list[str]) -> int:
+    arguments = _parse(argv)
+    if arguments.pop("version", False):
+        print(version())
+        return 0
+    check_only, print_only = arguments.pop("check_config"), arguments.pop("print_config")
+    path = arguments.pop("config") or os.environ.get("PPSERVER_CONFIG")
+    assert path is None or isinstance(path, str)
+    config, sources = gather(arguments, os.environ, path)
+    if print_only:
+        print(to_toml(config, sources), end="")
+        return 0
+    if not config.app:
+        raise ConfigError("no application given", hint="for example: ppserver main:app")
+    if check_only:
+        return _check(config)
+    from ppserver import contexts
+
+    return contexts.run(config)
+
+
+def gather(
+    flags: Mapping[str, object], environ: Mapping[str, str], path: str | None
+) -> tuple[Config, dict[str, str]]:
+    """The configuration from all its sources, and where each setting came from.
+
+    An environment file is read first, since it may hold ``PPSERVER_*`` variables. Raises
+    ConfigError.
+    """
+    from_file = settings.from_file(path) if path else {}
+    environment = dict(environ)
+    own = settings.from_environment(environ)
+    env_file = flags.get("env_file") or own.get("env_file") or from_file.get("env_file")
+    if isinstance(env_file, str):
+        environment.update(settings.read_env_file(env_file, environ))
+    values: dict[str, object] = {}
+    sources: dict[str, str] = {}
+    for source, found in (
+        ("file", from_file),
+        ("environment", settings.from_environment(environment)),
+        ("flag", flags),
+    ):
+        values.update(found)
+        sources.update(dict.fromkeys(found, source))
+    return Config(**values), sources  # type: ignore[arg-type]
+
+
+def to_toml(config: Config, sources: Mapping[str, str]) -> str:
+    """The configuration as a TOML file, with the source of what is not a default."""
+    lines = []
+    for name, option in table().items():
+        value = getattr(config, name)
+        source = sources.get(name, "default")
+        if value is None or (name == "app" and not value):
+            lines.append(f"# {name} is not set")
+            continue
+        text = f"0o{value:03o}" if name == "umask" else json.dumps(value)
+        lines.append(f"{name} = {text}" + (f"  # {source}" if source != "default" else ""))
+        del option
+    return "\n".join(lines) + "\n"
+
+
+def version() -> str:
+    """ppserver, the interpreter and the machine, on one line."""
+    try:
+        from ppserver._native import simd_level
+
+        simd = simd_level()
+    except ImportError:
+        simd = "extension not built"
+    return (
+        f"ppserver {ppserver.__version__} ({platform.python_implementation()} "
+        f"{platform.python_version()}, {platform.machine()}, {simd})"
+    )
+
+
+def _check(config: Config) -> int:
+    """Settings are right by now; see whether the application loads, too."""
+    from ppserver.contexts import identity
+    from ppserver.loader import load
+    from ppserver.sockets import addresses
+
+    addresses(config)
+    identity(config)
+    application = load(config)
+    print(f"configuration is right; {application.name} is an {application.interface.upper()} app")
+    return 0
+
+
+def _parse(argv: list[str]) -> dict[str, object]:
+    """Flags as settings, plus ``config``, ``check_config``, ``print_config``, ``version``."""
+    parser = build_parser()
+    found, unknown = parser.parse_known_args(argv)
+    if unknown:
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        hint = settings.suggest(unknown[0].partition("=")[0], flags)
+        raise ConfigError(
+            f"unknown argument {unknown[0]!r}", hint=hint or "ppserver --help lists every option"
+        )
+    result = {name: value for name, value in vars(found).items() if value is not argparse.SUPPRESS}
+    values: dict[str, object] = {}
+    for name, value in result.items():
+        option = table().get(name)
+        if option is not None and isinstance(value, list):
+            parts = [settings.convert(name, text) for text in value]
+            value = tuple(text for part in parts if isinstance(part, tuple) for text in part)
+        elif option is not None and isinstance(value, str):
+            value = settings.convert(name, value)
+        values[name] = value
+    return values
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser made from the table of settings."""
+    parser = _Parser(
+        prog="ppserver",
+        usage=_USAGE,
+        description="Serve an ASGI or WSGI application, on as many cores as you like.",
+        epilog=_EPILOG,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
+            prog, max_help_position=32
+        ),
+        allow_abbrev=False,
+        add_help=False,
+    )
+    groups = {title: parser.add_argument_group(title) for title in _ORDER}
+    for option in table().values():
+        _add(groups[option.setting.group], option)
+    general = parser.add_argument_group("General")
+    general.add_argument("-c", "--config", metavar="FILE", help="read settings from a TOML file")
+    general.add_argument(
+        "--check-config", action="store_true", help="check settings, load the application, stop"
+    )
+    general.add_argument(
+        "--print-config", action="store_true", help="print every setting and its source, stop"
+    )
+    general.add_argument(
+        "--version", action="store_true", default=argparse.SUPPRESS, help="print the version, stop"
+    )
+    general.add_argument("-h", "--help", action="help", help="print this help, stop")
+    return parser
+
+
+def _add(group: argparse._ArgumentGroup, option: Option) -> None:
+    setting = option.setting
+    text = setting.help.replace("%", "%%")
+    if option.name == "app":
+        group.add_argument("app", nargs="?", metavar="APP", default=argparse.SUPPRESS, help=text)
+        return
+    flags = [*(flag for flag in setting.flags if len(flag) == 2), option.flag]
+    flags += [flag for flag in setting.flags if len(flag) > 2]
+    default = _default_text(option)
+    if default:
+        text += f" (default: {default})"
+    if option.kind is bool:
+        group.add_argument(
+            *flags, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text
+        )
+    else:
+        group.add_argument(
+            *flags,
+            dest=option.name,
+            action="append" if option.kind is tuple else "store",
+            metavar="|".join(setting.choices) or setting.metavar,
+            default=argparse.SUPPRESS,
+            help=text,
+        )
+
+
+def _default_text(option: Option) -> str:
+    default = option.default
+    if option.kind is bool:
+        return "on" if default else "off"
+    if default is None or default == () or default == "":
+        return ""
+    if isinstance(default, tuple):
+        return ",".join(default)
+    return f"{default:g}" if isinstance(default, float) else str(default)

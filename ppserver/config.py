@@ -1,0 +1,653 @@
+"""Settings: one table, from which come ``Config`` fields, flags, environment names and docs.
+
+A setting is a field of :class:`Config` whose annotation carries a :class:`Setting`. Its name is
+the same everywhere: field ``limit_pipeline``, flag ``--limit-pipeline``, environment variable
+``PPSERVER_LIMIT_PIPELINE``, key ``limit_pipeline`` in the TOML file and in the reference.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import os
+import re
+import sys
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from ppserver.errors import ConfigError
+
+ENV_PREFIX = "PPSERVER_"
+_TRUE = {"1", "true", "yes", "on"}
+_FALSE = {"0", "false", "no", "off"}
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """How one setting is shown, read and checked."""
+
+    group: str
+    help: str
+    metavar: str = ""
+    choices: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    flags: tuple[str, ...] = ()
+    separator: str = ","
+    parse: Callable[[str], object] | None = None
+
+
+def _cores(text: str) -> object:
+    if text == "all":
+        return text
+    if not re.fullmatch(r"[0-9]{1,4}", text):
+        raise ValueError("is neither 'all' nor a number")
+    return int(text)
+
+
+def _octal(text: str) -> object:
+    if not re.fullmatch(r"(0o)?[0-7]{1,4}", text):
+        raise ValueError("is not an octal number such as 022")
+    return int(text, 8)
+
+
+_APP, _ADDR, _CTX, _LOG = "Application", "Address", "Contexts", "Logging"
+_HTTP, _LIMITS, _TIMES, _PROC = "HTTP", "Limits", "Timeouts", "Process"
+
+_SECONDS = "SECONDS"
+_BYTES_MAX = 2**31 - 1
+
+
+def _seconds(help_text: str, *, group: str = _TIMES) -> Setting:
+    return Setting(group=group, help=help_text, metavar=_SECONDS, minimum=0, maximum=86400)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """All settings of a server, checked once when it is made.
+
+    Raises :class:`~ppserver.errors.ConfigError`, naming setting and value, when one is wrong.
+    """
+
+    app: Annotated[
+        Any,
+        Setting(
+            group=_APP,
+            help="application: module:attr, module:factory(), a module, or a .py file; "
+            "from Python also the application itself",
+            metavar="APP",
+        ),
+    ] = dataclasses.field(default="", kw_only=False)
+    app_dir: Annotated[
+        str, Setting(group=_APP, help="directory to import the application from", metavar="DIR")
+    ] = "."
+    factory: Annotated[
+        bool, Setting(group=_APP, help="APP is a function that makes the application")
+    ] = False
+    interface: Annotated[
+        str,
+        Setting(
+            group=_APP,
+            help="what kind of application it is; auto looks at its signature",
+            choices=("auto", "asgi", "wsgi"),
+        ),
+    ] = "auto"
+    lifespan: Annotated[
+        str,
+        Setting(
+            group=_APP,
+            help="ASGI lifespan: auto tries and goes on without, on insists, off does not ask",
+            choices=("auto", "on", "off"),
+        ),
+    ] = "auto"
+    root_path: Annotated[
+        str,
+        Setting(group=_APP, help="path the application is mounted under", metavar="PATH"),
+    ] = ""
+    env_file: Annotated[
+        str | None,
+        Setting(
+            group=_APP,
+            help="read environment variables from a file of NAME=value lines; "
+            "variables already set win",
+            metavar="FILE",
+        ),
+    ] = None
+
+    host: Annotated[str, Setting(group=_ADDR, help="address to listen on", metavar="HOST")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[
+        int,
+        Setting(
+            group=_ADDR,
+            help="port to listen on; 0 takes a free one",
+            metavar="PORT",
+            minimum=0,
+            maximum=65535,
+        ),
+    ] = 8000
+    uds: Annotated[
+        str | None,
+        Setting(group=_ADDR, help="listen on a Unix socket at this path instead", metavar="PATH"),
+    ] = None
+    fd: Annotated[
+        int | None,
+        Setting(
+            group=_ADDR,
+            help="listen on this inherited, bound descriptor instead",
+            metavar="FD",
+            minimum=0,
+            maximum=2**20,
+        ),
+    ] = None
+    bind: Annotated[
+        tuple[str, ...],
+        Setting(
+            group=_ADDR,
+            help="listen here: HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N; "
+            "may be given several times, and replaces the four above",
+            metavar="ADDRESS",
+            flags=("-b",),
+        ),
+    ] = ()
+    backlog: Annotated[
+        int,
+        Setting(
+            group=_ADDR,
+            help="connections the kernel may hold before they are accepted",
+            metavar="N",
+            minimum=1,
+            maximum=65535,
+        ),
+    ] = 2048
+
+    cores: Annotated[
+        int | str,
+        Setting(
+            group=_CTX,
+            help="how many contexts to run, one a core; all: every core this process may use "
+            "(affinity and cgroup quota)",
+            metavar="all|N",
+            minimum=1,
+            maximum=1024,
+            flags=("--workers",),
+            parse=_cores,
+        ),
+    ] = 1
+    contexts: Annotated[
+        str,
+        Setting(
+            group=_CTX,
+            help="where contexts live; auto: in this process for one core, forked processes "
+            "for more",
+            choices=("auto", "processes", "threads", "interpreters"),
+        ),
+    ] = "auto"
+    loop: Annotated[
+        str,
+        Setting(
+            group=_CTX,
+            help="event loop for ASGI; auto is asyncio on the server's own selector",
+            choices=("auto", "asyncio", "uvloop"),
+        ),
+    ] = "auto"
+    task: Annotated[
+        str,
+        Setting(
+            group=_CTX,
+            help="how an ASGI request gets its task: a reused worker task, an eager task "
+            "(3.12+), or a plain new one",
+            choices=("worker", "eager", "plain"),
+        ),
+    ] = "worker"
+    threads: Annotated[
+        int,
+        Setting(
+            group=_CTX,
+            help="threads of a context that may run WSGI requests at a time",
+            metavar="N",
+            minimum=1,
+            maximum=1024,
+        ),
+    ] = 32
+
+    server_header: Annotated[bool, Setting(group=_HTTP, help="send the Server header")] = True
+    date_header: Annotated[bool, Setting(group=_HTTP, help="send the Date header")] = True
+    header: Annotated[
+        tuple[str, ...],
+        Setting(
+            group=_HTTP,
+            help="add this header to every response; may be given several times",
+            metavar="'NAME: VALUE'",
+            separator="\n",
+        ),
+    ] = ()
+    proxy_headers: Annotated[
+        bool,
+        Setting(
+            group=_HTTP,
+            help="take client address and scheme from X-Forwarded-For and X-Forwarded-Proto "
+            "of trusted proxies, and remove them from anybody else",
+        ),
+    ] = False
+    forwarded_allow_ips: Annotated[
+        tuple[str, ...],
+        Setting(
+            group=_HTTP,
+            help="proxies to trust: addresses, networks, 'unix', or *; separated by commas",
+            metavar="LIST",
+        ),
+    ] = ("127.0.0.1", "::1")
+
+    limit_concurrency: Annotated[
+        int,
+        Setting(
+            group=_LIMITS,
+            help="requests with the application at a time, per context; more get 503; "
+            "0 is no limit",
+            metavar="N",
+            minimum=0,
+            maximum=_BYTES_MAX,
+        ),
+    ] = 0
+    limit_max_requests: Annotated[
+        int,
+        Setting(
+            group=_LIMITS,
+            help="replace a context after about this many requests; 0 is never",
+            metavar="N",
+            minimum=0,
+            maximum=2**53,
+        ),
+    ] = 0
+    limit_max_requests_jitter: Annotated[
+        int,
+        Setting(
+            group=_LIMITS,
+            help="add up to this many at random, so that contexts are not replaced together",
+            metavar="N",
+            minimum=0,
+            maximum=2**53,
+        ),
+    ] = 0
+    limit_request_line: Annotated[
+        int,
+        Setting(
+            group=_LIMITS,
+            help="bytes of a request line; a longer one gets 414",
+            metavar="BYTES",
+            minimum=64,
+            maximum=1 << 20,
+        ),
+    ] = 8192
+    limit_request_fields: Annotated[
+        int,
+        Setting(
+            group=_LIMITS,
+            help="header fields of a request; more get 431",
+            metavar="N",
+            minimum=1,
+            maximum=10000,
+        ),
+    ] = 100
+    limit_request_head: Annotated[
+        int,
+        Setting(
+            group=_LIMITS,
+            help="bytes of a whole request head; a longer one gets 431",
+            metavar="BYTES",
+            minimum=128,
+            maximum=1 << 20,
+        ),
+    ] = 32768
+    limit_pipeline: Annotated[
+        int,
+        Setting(
+            group=_LIMITS,
+            help="pipelined requests read ahead on one connection",
+            metavar="N",
+            minimum=1,
+            maximum=10000,
+        ),
+    ] = 64
+    max_request_body_size: Annotated[
+        int,
+        Setting(
+            group=_LIMITS,
+            help="bytes of a request body; a longer one gets 413; 0 is no limit",
+            metavar="BYTES",
+            minimum=0,
+            maximum=2**62,
+        ),
+    ] = 0
+
+    timeout_keep_alive: Annotated[
+        float, _seconds("close a connection that has had no request for this long; 0 is never")
+    ] = 75.0
+    timeout_request_header: Annotated[
+        float, _seconds("time for a request head to arrive whole, else 408; 0 is no limit")
+    ] = 10.0
+    timeout_body_idle: Annotated[
+        float, _seconds("longest pause within a request body, else 408; 0 is no limit")
+    ] = 30.0
+    timeout_write: Annotated[
+        float, _seconds("longest time a client may take nothing of a response; 0 is no limit")
+    ] = 30.0
+    timeout_startup: Annotated[
+        float, _seconds("time for the application's lifespan start-up; 0 is no limit")
+    ] = 0.0
+    timeout_graceful_shutdown: Annotated[
+        float, _seconds("time for running requests to end after SIGTERM; 0 ends them at once")
+    ] = 30.0
+    shutdown_delay: Annotated[
+        float,
+        _seconds("go on serving for this long after SIGTERM, while a load balancer turns away"),
+    ] = 0.0
+
+    log_level: Annotated[
+        str,
+        Setting(
+            group=_LOG,
+            help="least level of the server's own messages",
+            choices=("critical", "error", "warning", "info", "debug"),
+        ),
+    ] = "info"
+    log_config: Annotated[
+        str | None,
+        Setting(
+            group=_LOG,
+            help="configure Python's logging from a file (.toml, .json or fileConfig's format)",
+            metavar="FILE",
+        ),
+    ] = None
+    log_format: Annotated[
+        str,
+        Setting(group=_LOG, help="form of log lines on the console", choices=("text", "json")),
+    ] = "text"
+    access_log: Annotated[bool, Setting(group=_LOG, help="write a line per request")] = True
+
+    pid: Annotated[
+        str | None, Setting(group=_PROC, help="write the process number here", metavar="FILE")
+    ] = None
+    user: Annotated[
+        str | None,
+        Setting(group=_PROC, help="user to become once sockets are open", metavar="NAME|ID"),
+    ] = None
+    group: Annotated[
+        str | None,
+        Setting(group=_PROC, help="group to become once sockets are open", metavar="NAME|ID"),
+    ] = None
+    umask: Annotated[
+        int | None,
+        Setting(
+            group=_PROC,
+            help="file mode creation mask, octal",
+            metavar="MASK",
+            minimum=0,
+            maximum=0o777,
+            parse=_octal,
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        for name in table():
+            object.__setattr__(self, name, check(name, getattr(self, name)))
+        _check_together(self)
+
+    @property
+    def response_headers(self) -> list[tuple[bytes, bytes]]:
+        """``header`` as pairs of bytes."""
+        return [_split_header(line) for line in self.header]
+
+
+class Option(typing.NamedTuple):
+    """A row of the table: a setting with what its annotation and default say."""
+
+    name: str
+    kind: type
+    optional: bool
+    default: Any
+    setting: Setting
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def env(self) -> str:
+        return ENV_PREFIX + self.name.upper()
+
+
+@functools.cache
+def table() -> Mapping[str, Option]:
+    """Every setting by name, in the order of the reference."""
+    hints = typing.get_type_hints(Config, include_extras=True)
+    rows = {}
+    for field in dataclasses.fields(Config):
+        base, setting = typing.get_args(hints[field.name])
+        members = typing.get_args(base) if isinstance(base, types.UnionType) else (base,)
+        kinds = [typing.get_origin(kind) or kind for kind in members if kind is not types.NoneType]
+        kind = kinds[0] if isinstance(kinds[0], type) else object
+        optional = types.NoneType in members
+        rows[field.name] = Option(field.name, kind, optional, field.default, setting)
+    return types.MappingProxyType(rows)
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """A did-you-mean hint for ``word``, or ``""`` if nothing known is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else ""
+
+
+def convert(name: str, text: str) -> object:
+    """The value a flag's or environment variable's text stands for.
+
+    Raises ConfigError if the text cannot be one; ranges are for :func:`check`.
+    """
+    option = table()[name]
+    setting = option.setting
+    try:
+        if setting.parse is not None:
+            return setting.parse(text)
+        if option.kind is bool:
+            return _boolean(text)
+        if option.kind is int:
+            return _integer(text)
+        if option.kind is float:
+            return _number(text)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {text!r} {error}") from None
+    if option.kind is tuple:
+        return tuple(part.strip() for part in text.split(setting.separator) if part.strip())
+    return text
+
+
+def check(name: str, value: object) -> object:
+    """``value`` in its normal form; ConfigError naming setting and value if it is wrong."""
+    option = table()[name]
+    setting = option.setting
+    if name == "app" or (value is None and option.optional):
+        return value
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if setting.parse is not None and isinstance(value, str):
+        value = convert(name, value)
+        if isinstance(value, str):
+            return value
+    if option.kind is tuple:
+        value = _strings(name, value)
+    elif option.kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not option.kind:
+        wanted = {int: "a whole number", float: "a number", bool: "true or false"}
+        raise ConfigError(f"{name}: {value!r} is not {wanted.get(option.kind, 'a string')}")
+    _check_range(name, setting, value)
+    return value
+
+
+def _check_range(name: str, setting: Setting, value: object) -> None:
+    if setting.choices and value not in setting.choices:
+        choices = ", ".join(setting.choices)
+        hint = suggest(str(value), setting.choices)
+        raise ConfigError(f"{name}: {value!r} is not one of {choices}", hint=hint)
+    if isinstance(value, str) and "\0" in value:
+        raise ConfigError(f"{name}: {value!r} contains a NUL character")
+    if isinstance(value, int | float):
+        if value != value:
+            raise ConfigError(f"{name}: {value!r} is not a number")
+        if setting.minimum is not None and value < setting.minimum:
+            raise ConfigError(f"{name}: {value!r} is too small (at least {setting.minimum})")
+        if setting.maximum is not None and value > setting.maximum:
+            raise ConfigError(f"{name}: {value!r} is too large (at most {setting.maximum})")
+
+
+def _check_together(config: Config) -> None:
+    given = [name for name in ("uds", "fd") if getattr(config, name) is not None]
+    if config.bind:
+        given.append("bind")
+    if len(given) > 1:
+        raise ConfigError(
+            f"{' and '.join(given)} cannot be used together",
+            hint="bind can be given several times: -b unix:PATH -b HOST:PORT",
+        )
+    if config.limit_request_line > config.limit_request_head:
+        raise ConfigError(
+            f"limit_request_line: {config.limit_request_line} is larger than "
+            f"limit_request_head ({config.limit_request_head})"
+        )
+    if config.root_path and (not config.root_path.startswith("/") or config.root_path[-1] == "/"):
+        raise ConfigError(
+            f"root_path: {config.root_path!r} must begin with a slash and not end with one"
+        )
+    for line in config.header:
+        _split_header(line)
+    if config.task == "eager" and sys.version_info < (3, 12):
+        raise ConfigError("task: eager tasks need Python 3.12", hint="--task worker is faster")
+    if config.contexts in ("threads", "interpreters"):
+        raise ConfigError(
+            f"contexts: {config.contexts!r} is not in this version yet",
+            hint="--contexts processes runs one context per core",
+        )
+    if config.proxy_headers:
+        from ppserver.proxy import TrustedProxies
+
+        TrustedProxies(config.forwarded_allow_ips)
+
+
+def _split_header(line: str) -> tuple[bytes, bytes]:
+    name, colon, value = line.partition(":")
+    value = value.strip(" \t")
+    if not colon or not _TOKEN.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
+        raise ConfigError(f"header: {line!r} is not of the form 'Name: value'")
+    if name.lower() in ("content-length", "transfer-encoding", "connection"):
+        raise ConfigError(f"header: {name} is the server's own to send")
+    return name.encode("ascii"), value.encode("latin-1")
+
+
+def _strings(name: str, value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = convert(name, value)
+    if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
+        raise ConfigError(f"{name}: {value!r} is not a list of strings")
+    return tuple(value)
+
+
+def _boolean(text: str) -> bool:
+    word = text.strip().lower()
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise ValueError("is neither true nor false")
+
+
+def _integer(text: str) -> int:
+    if not re.fullmatch(r"[+-]?[0-9]+", text):
+        raise ValueError("is not a whole number")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError("is not a number") from None
+
+
+def from_environment(environ: Mapping[str, str]) -> dict[str, object]:
+    """Settings from ``PPSERVER_*`` variables. ConfigError for one that names no setting."""
+    by_env = {option.env: option.name for option in table().values()}
+    known = {*by_env, ENV_PREFIX + "CONFIG"}
+    found = {}
+    for variable, text in environ.items():
+        if not variable.startswith(ENV_PREFIX):
+            continue
+        if variable not in known:
+            raise ConfigError(
+                f"environment variable {variable} names no setting", hint=suggest(variable, known)
+            )
+        if variable in by_env:
+            name = by_env[variable]
+            found[name] = check(name, convert(name, text))
+    return found
+
+
+def from_file(path: str) -> dict[str, object]:
+    """Settings from a TOML file; of a ``pyproject.toml`` its ``[tool.ppserver]`` table.
+
+    Raises ConfigError if it cannot be read, is not TOML, or names no setting.
+    """
+    try:
+        with open(path, "rb") as file:
+            data: dict[str, Any] = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"cannot read configuration file {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration file {path} is not valid TOML: {error}") from None
+    if Path(path).name == "pyproject.toml":
+        data = data.get("tool", {}).get("ppserver", {})
+    found = {}
+    for key, value in data.items():
+        name = key.replace("-", "_")
+        if name not in table():
+            raise ConfigError(
+                f"configuration file {path}: {key!r} names no setting",
+                hint=suggest(name, table()),
+            )
+        found[name] = check(name, value)
+    return found
+
+
+def read_env_file(path: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables of an environment file that ``environ`` does not have yet.
+
+    Lines are ``NAME=value``, optionally after ``export``; a value may be quoted. Raises
+    ConfigError if the file cannot be read or a line has another form.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"env_file: cannot read {path}: {error}") from None
+    found = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        match = re.fullmatch(
+            r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*"
+            r"(?:'([^']*)'|\"([^\"]*)\"|([^'\"#]*?))\s*(?:#.*)?",
+            line,
+        )
+        if match is None:
+            raise ConfigError(f"env_file: {path} line {number} is not NAME=value")
+        name, *values = match.groups()
+        found[name] = next((value for value in values if value is not None), "")
+    return {name: value for name, value in found.items() if name not in environ}

@@ -1,0 +1,25 @@
+"""One context in this very process: no supervisor, no fork."""
+
+from __future__ import annotations
+
+from ppserver import contexts, logs
+from ppserver.config import Config
+from ppserver.loader import load
+from ppserver.server import Server
+from ppserver.sockets import Listeners
+
+
+def run(config: Config) -> int:
+    """Serve in this process; the exit code. Raises PPServerError if it cannot start."""
+    logs.configure(config)
+    contexts.set_umask(config)
+    contexts.identity(config)
+    with contexts.pid_file(config), Listeners(config) as listeners:
+        listeners.give_files(*contexts.identity(config))
+        contexts.drop_privileges(config)
+        application = load(config)
+        contexts.banner(config, "in this process", application.interface)
+        server = Server(
+            config, application=application, listeners=listeners, exit_at_second_signal=True
+        )
+        return server.run()

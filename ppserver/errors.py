@@ -1,0 +1,48 @@
+"""The exceptions ppserver raises, one root, broad to narrow.
+
+Every one carries one clear line (``str(error)``), an optional ``hint`` on what to do about it,
+and the ``exit_code`` the command line ends with.
+"""
+
+from __future__ import annotations
+
+
+class PPServerError(Exception):
+    """Root of all errors raised by ppserver."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigError(PPServerError):
+    """A setting or an argument is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class StartupError(PPServerError):
+    """The server could not start: import, bind or lifespan."""
+
+    exit_code = 3
+
+
+class LoadError(StartupError):
+    """The application could not be found, imported or recognised.
+
+    ``trace`` is the formatted traceback from the application's first frame on, or ``""``.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", trace: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.trace = trace
+
+
+class BindError(StartupError):
+    """An address could not be listened on."""
+
+
+class LifespanError(StartupError):
+    """The application said (or showed) that its start-up failed."""

@@ -1,0 +1,341 @@
+"""Find, import and recognise the application.
+
+``module:attr[.attr]``, ``module:factory()``, ``module`` (then ``app`` or ``application``), or a
+``.py`` file in place of the module. Whatever is wrong ends in one :class:`LoadError` that says
+what and what to do; an import that fails shows the traceback from the application's frame on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import inspect
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, ModuleType, TracebackType
+from typing import Any, cast
+
+from ppserver.config import Config, read_env_file, suggest
+from ppserver.errors import ConfigError, LoadError
+from ppserver.types import Interface
+
+DEFAULT_ATTRIBUTES = ("app", "application")
+_NAME = r"[^\W\d]\w*"
+_TARGET = re.compile(
+    rf"(?P<module>.*\.py|{_NAME}(?:\.{_NAME})*)"
+    rf"(?::(?P<attr>{_NAME}(?:\.{_NAME})*)(?P<call>\(\))?)?"
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Target:
+    """An application's address, taken apart."""
+
+    module: str
+    attr: str
+    call: bool
+
+    @property
+    def is_file(self) -> bool:
+        return self.module.endswith(".py")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Application:
+    """A loaded application and how to talk to it."""
+
+    call: Callable[..., Any]
+    interface: Interface
+    name: str
+
+
+def parse_target(text: str) -> Target:
+    """Take ``module:attr`` apart. ConfigError if it has another form."""
+    match = _TARGET.fullmatch(text)
+    if match is None:
+        raise ConfigError(
+            f"app: {text!r} is not of the form module:attribute",
+            hint="for example myproject.main:app, main:create_app(), or main.py",
+        )
+    return Target(match["module"], match["attr"] or "", bool(match["call"]))
+
+
+def load(config: Config) -> Application:
+    """The application ``config`` names, imported, made by its factory if it has one, recognised.
+
+    Puts ``app_dir`` at the front of ``sys.path`` and the variables of ``env_file`` into the
+    environment. Raises LoadError, or ConfigError for a malformed ``app``.
+    """
+    if config.env_file is not None:
+        os.environ.update(read_env_file(config.env_file, os.environ))
+    if isinstance(config.app, str):
+        if not config.app:
+            raise ConfigError("no application given", hint="ppserver module:app")
+        target = parse_target(config.app)
+        name = config.app
+        found = _resolve(target, _import(target, config.app_dir))
+        factory = config.factory or target.call
+    else:
+        found, factory = config.app, config.factory
+        name = getattr(found, "__qualname__", type(found).__qualname__)
+    if factory:
+        found = _make(found, name)
+    if isinstance(found, ModuleType) or not callable(found):
+        raise LoadError(
+            f"{name} is not an application but a {type(found).__name__}",
+            hint="an application is a callable: ASGI (scope, receive, send) "
+            "or WSGI (environ, start_response)",
+        )
+    if config.proxy_headers:
+        return _behind_proxy(found, _interface(found, name, config.interface), name, config)
+    return Application(found, _interface(found, name, config.interface), name)
+
+
+def detect(app: Callable[..., Any]) -> str:
+    """What ``app`` looks like: ``"asgi"``, ``"wsgi"``, ``"asgi2"``, ``"class"`` or ``""``."""
+    inner = app
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    method = getattr(type(inner), "__call__", None)  # noqa: B004
+    if inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(method):
+        return "asgi"
+    least, most = _positional(app)
+    if inspect.isclass(inner):
+        if least <= 1 <= most and _is_method_of_arity(inner, 2):
+            return "asgi2"
+        if least <= 2 <= most and hasattr(inner, "__iter__"):
+            return "wsgi"
+        return "class"
+    for count, kind in ((3, "asgi"), (2, "wsgi"), (1, "asgi2")):
+        if least == count or (least < count == most):
+            return kind
+    return ""
+
+
+def _import(target: Target, app_dir: str) -> ModuleType:
+    """Import the target's module with ``app_dir`` in front of the path."""
+    directory, module = os.path.abspath(app_dir), target.module
+    if not os.path.isdir(directory):
+        raise ConfigError(f"app_dir: {app_dir!r} is not a directory")
+    if target.is_file:
+        directory, module = _module_of_file(Path(directory, module))
+    if sys.path[:1] != [directory]:
+        sys.path.insert(0, directory)
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if module == missing or module.startswith(missing + "."):
+            raise LoadError(
+                f"there is no module {missing!r}", hint=_missing_module_hint(missing, directory)
+            ) from None
+        raise LoadError(
+            f"importing {module} failed: {error}",
+            hint=f"is {missing.partition('.')[0]} installed in {sys.prefix}?",
+            trace=application_trace(error),
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise LoadError(
+            f"importing {module} failed: {type(error).__name__}: {error}",
+            trace=application_trace(error),
+        ) from error
+
+
+def _module_of_file(path: Path) -> tuple[str, str]:
+    """(directory for sys.path, dotted module name) of a ``.py`` file."""
+    path = path.resolve()
+    if not path.is_file():
+        raise LoadError(f"there is no file {path}")
+    names = [] if path.name == "__init__.py" else [path.stem]
+    directory = path.parent
+    while (directory / "__init__.py").is_file():
+        names.insert(0, directory.name)
+        directory = directory.parent
+    if not all(name.isidentifier() for name in names):
+        raise LoadError(f"{path} cannot be imported: its name is no Python identifier")
+    return str(directory), ".".join(names)
+
+
+def _missing_module_hint(missing: str, directory: str) -> str:
+    parent = Path(directory, *missing.split(".")[:-1])
+    try:
+        entries = [
+            path.stem
+            for path in parent.iterdir()
+            if path.suffix == ".py" or (path.is_dir() and path.name.isidentifier())
+        ]
+    except OSError:
+        entries = []
+    return suggest(missing.rpartition(".")[2], entries) or (
+        f"looked in {directory} and the installed packages; --app-dir sets another directory"
+    )
+
+
+def _resolve(target: Target, module: ModuleType) -> Any:
+    """The object the target names within its module."""
+    if not target.attr:
+        for name in DEFAULT_ATTRIBUTES:
+            if hasattr(module, name):
+                return getattr(module, name)
+        raise LoadError(
+            f"module {module.__name__!r} has neither 'app' nor 'application'",
+            hint=_candidates_hint(module),
+        )
+    found: Any = module
+    path = module.__name__
+    for name in target.attr.split("."):
+        if not hasattr(found, name):
+            what = "module" if isinstance(found, ModuleType) else type(found).__name__
+            hint = suggest(name, (known for known in dir(found) if not known.startswith("__")))
+            if not hint and isinstance(found, ModuleType):
+                hint = _candidates_hint(found)
+            raise LoadError(f"{what} {path!r} has no attribute {name!r}", hint=hint)
+        found = getattr(found, name)
+        path += "." + name
+    return found
+
+
+def _candidates_hint(module: ModuleType) -> str:
+    """Names in ``module`` that look like applications."""
+    names = []
+    for name, value in vars(module).items():
+        if name.startswith("_") or not callable(value) or inspect.isclass(value):
+            continue
+        if getattr(value, "__module__", module.__name__) != module.__name__ and inspect.isroutine(
+            value
+        ):
+            continue
+        if detect(value) in ("asgi", "wsgi"):
+            names.append(f"{module.__name__}:{name}")
+    return f"it looks as if it were {' or '.join(names[:3])}" if names else ""
+
+
+def _make(factory: Any, name: str) -> Any:
+    """Call the factory."""
+    if not callable(factory):
+        raise LoadError(f"{name}: the factory is not callable but a {type(factory).__name__}")
+    try:
+        app = factory()
+    except (Exception, SystemExit) as error:
+        hint = ""
+        trace = error.__traceback__
+        if isinstance(error, TypeError) and trace is not None and trace.tb_next is None:
+            hint = "a factory is called without arguments; is this the application itself?"
+        raise LoadError(
+            f"{name}: the factory failed: {type(error).__name__}: {error}",
+            hint=hint,
+            trace=application_trace(error),
+        ) from error
+    if inspect.iscoroutine(app):
+        app.close()
+        raise LoadError(
+            f"{name}: the factory is an async function",
+            hint="make it an ordinary function; asynchronous set-up belongs into lifespan",
+        )
+    return app
+
+
+def _interface(app: Callable[..., Any], name: str, wanted: str) -> Interface:
+    if wanted != "auto":
+        return cast(Interface, wanted)
+    kind = detect(app)
+    if kind in ("asgi", "wsgi"):
+        return cast(Interface, kind)
+    if kind == "asgi2":
+        raise LoadError(
+            f"{name} looks like an ASGI 2 application, which is not supported",
+            hint="asgiref.compatibility.guarantee_single_callable turns it into ASGI 3",
+        )
+    if kind == "class":
+        raise LoadError(
+            f"{name} is a class, not an application",
+            hint="name an instance of it, or use --factory if calling it makes the application",
+        )
+    least, most = _positional(app)
+    if least == 0 == most:
+        raise LoadError(
+            f"{name} takes no arguments, so it is no application",
+            hint="use --factory if calling it makes the application",
+        )
+    raise LoadError(
+        f"cannot tell whether {name} is an ASGI or a WSGI application",
+        hint="say it with --interface asgi or --interface wsgi",
+    )
+
+
+def _behind_proxy(
+    app: Callable[..., Any], interface: Interface, name: str, config: Config
+) -> Application:
+    from ppserver.proxy import ProxyHeadersASGI, ProxyHeadersWSGI, TrustedProxies
+
+    trusted = TrustedProxies(config.forwarded_allow_ips)
+    if interface == "asgi":
+        return Application(ProxyHeadersASGI(app, trusted), interface, name)
+    return Application(ProxyHeadersWSGI(app, trusted), interface, name)
+
+
+def _positional(app: Callable[..., Any]) -> tuple[int, int]:
+    """How few and how many positional arguments ``app`` takes; (0, 99) if it does not say."""
+    try:
+        parameters = inspect.signature(app).parameters.values()
+    except (TypeError, ValueError):
+        return 0, 99
+    least = most = 0
+    for parameter in parameters:
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            most += 1
+            least += parameter.default is parameter.empty
+        elif parameter.kind is parameter.VAR_POSITIONAL:
+            most = 99
+        elif parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
+            return 98, 98
+    return least, most
+
+
+def _is_method_of_arity(cls: type, count: int) -> bool:
+    method = cls.__dict__.get("__call__")
+    if method is None:
+        return False
+    least, most = _positional(method)
+    return least <= count + 1 <= most
+
+
+def application_trace(error: BaseException) -> str:
+    """The error's traceback without the frames of the server and of the import system."""
+    _trim(error, set())
+    return "".join(traceback.format_exception(error))
+
+
+def _trim(error: BaseException | None, seen: set[int]) -> None:
+    """Cut what is not the application's off the tracebacks of ``error`` and its causes."""
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        error.__traceback__ = _first_foreign(error.__traceback__)
+        _trim(error.__cause__, seen)
+        error = error.__context__
+
+
+def _first_foreign(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback from its first frame that is not ours; all of it if there is none.
+
+    A syntax error has no frame of the application: its text already shows the place.
+    """
+    found = trace
+    while found is not None and _is_ours(found.tb_frame):
+        found = found.tb_next
+    return found
+
+
+def _is_ours(frame: FrameType) -> bool:
+    filename = frame.f_code.co_filename
+    return (
+        filename == __file__
+        or filename.startswith("<frozen importlib")
+        or filename == importlib.__file__
+    )

@@ -1,0 +1,208 @@
+"""Logging: what the server says about itself (stderr) and about requests (stdout).
+
+Three loggers: ``ppserver`` (their parent), ``ppserver.error`` for the server's own messages and
+the application's exceptions, ``ppserver.access`` for requests. The access log takes a fast path
+past Python (the C core writes the lines) unless somebody customises it with ``log_config`` or
+``log_format="json"``. Text that came from a peer is escaped before it is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import logging.config
+import os
+import re
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ppserver.config import Config
+from ppserver.errors import ConfigError
+
+access_logger = logging.getLogger("ppserver.access")
+error_logger = logging.getLogger("ppserver.error")
+
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\\\"\u2028\u2029\ud800-\udfff]")
+_MARK = "_ppserver_handler"
+
+
+def escape(text: str) -> str:
+    """``text`` with control characters, quotes, backslashes and lone surrogates escaped."""
+    return _UNSAFE.sub(_escape_one, text)
+
+
+def _escape_one(match: re.Match[str]) -> str:
+    char = match[0]
+    if char in '\\"':
+        return "\\" + char
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+class TextFormatter(logging.Formatter):
+    """``INFO:     message``: the level, padded, then the message."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        return f"{record.levelname + ':':<10}{record.message}"
+
+
+class JSONFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "pid": record.process,
+            "message": record.getMessage(),
+        }
+        entry.update(getattr(record, "request", None) or {})
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=False)
+
+
+def configure(config: Config) -> None:
+    """Set the server's loggers up. Can be called again: it replaces what it set before.
+
+    Raises ConfigError if ``log_config`` cannot be read or is wrong.
+    """
+    level = getattr(logging, config.log_level.upper())
+    if config.log_config is not None:
+        _load(config.log_config)
+        return
+    formatter = JSONFormatter() if config.log_format == "json" else TextFormatter()
+    logging.getLogger("ppserver").setLevel(level)
+    access_logger.setLevel(logging.INFO)
+    for logger, stream in ((error_logger, sys.stderr), (access_logger, sys.stdout)):
+        for handler in [handler for handler in logger.handlers if hasattr(handler, _MARK)]:
+            logger.removeHandler(handler)
+        if logger.handlers:
+            continue
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(formatter)
+        setattr(handler, _MARK, True)
+        logger.addHandler(handler)
+        logger.propagate = False
+
+
+def _load(path: str) -> None:
+    try:
+        if path.endswith((".toml", ".json")):
+            with open(path, "rb") as file:
+                data = tomllib.load(file) if path.endswith(".toml") else json.load(file)
+            data.setdefault("disable_existing_loggers", False)
+            logging.config.dictConfig(data)
+        else:
+            os.stat(path)
+            logging.config.fileConfig(path, disable_existing_loggers=False)
+    except OSError as error:
+        raise ConfigError(f"log_config: cannot read {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError) as error:
+        raise ConfigError(f"log_config: {path} is wrong: {error}") from None
+
+
+def access_options(config: Config) -> dict[str, Any]:
+    """The Core's options for the access log: its fast path, its slow path, or none."""
+    if not config.access_log:
+        return {}
+    if config.log_config is None and config.log_format == "text":
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            if sys.stdout is not None and _only_ours(access_logger):
+                sys.stdout.flush()
+                return {"access_log_fd": sys.stdout.fileno(), "access_log_prefix": b"INFO:     "}
+    return {"access_log": log_access}
+
+
+def _only_ours(logger: logging.Logger) -> bool:
+    return all(hasattr(handler, _MARK) for handler in logger.handlers)
+
+
+def log_access(client: str, method: str, target: str, version: str, status: int) -> None:
+    """The slow path: one record on ``ppserver.access``, uvicorn's line as its message."""
+    if not access_logger.isEnabledFor(logging.INFO):
+        return
+    access_logger.info(
+        '%s - "%s %s HTTP/%s" %d',
+        escape(client),
+        escape(method),
+        escape(target),
+        escape(version),
+        status,
+        extra={
+            "request": {
+                "client": client,
+                "method": method,
+                "target": target,
+                "http_version": version,
+                "status": status,
+            }
+        },
+    )
+
+
+def log_application_error(error: BaseException, request: Mapping[str, Any]) -> None:
+    """The application's exception with the request it failed on (an ASGI scope or an environ)."""
+    method = request.get("method") or request.get("REQUEST_METHOD") or "?"
+    path = request.get("path") or request.get("PATH_INFO") or "?"
+    error_logger.error(
+        "Exception in application on %s %s",
+        escape(str(method)),
+        escape(str(path)),
+        exc_info=(type(error), error, error.__traceback__),
+    )
+
+
+def announce(urls: Sequence[str]) -> None:
+    """The line people wait for."""
+    for url in urls:
+        error_logger.info("ppserver running on %s (Press CTRL+C to quit)", url)
+
+
+def reopen() -> None:
+    """Make every log file open anew (after rotation): at SIGUSR1."""
+    handlers = [ref() for ref in list(logging._handlerList)]  # type: ignore[attr-defined]
+    for handler in handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.acquire()
+            try:
+                stream, handler.stream = handler.stream, None
+                if stream is not None:
+                    stream.close()
+                handler.stream = handler._open()
+            finally:
+                handler.release()
+    error_logger.info("Log files reopened.")
+
+
+class PeerErrors:
+    """Turns the growth of the Core's ``errors_*`` counters into one warning per interval."""
+
+    def __init__(self, stats: Callable[[], Mapping[str, int]], interval: float = 10.0) -> None:
+        self.interval = interval
+        self._stats = stats
+        self._last: dict[str, int] = {}
+
+    def report(self) -> None:
+        """Log what was counted since the last call, if anything."""
+        stats = self._stats()
+        counted = {
+            name: value
+            for name, value in stats.items()
+            if (name.startswith("errors_") or name == "accept_errors") and value
+        }
+        grown = {
+            name.removeprefix("errors_"): value - self._last.get(name, 0)
+            for name, value in sorted(counted.items())
+            if value > self._last.get(name, 0)
+        }
+        self._last = counted
+        if grown:
+            text = ", ".join(f"{name} {count}" for name, count in grown.items())
+            error_logger.warning("Errors of peers in the last %g s: %s", self.interval, text)

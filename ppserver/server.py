@@ -1,0 +1,471 @@
+"""One context's life: load, start, serve, drain, stop.
+
+An ASGI application runs on the loop's thread, beside the C core: on an event loop of our own the
+core *is* the selector, under uvloop or a loop somebody else runs it is attached by its epoll
+descriptor. A WSGI application runs with the core on a thread of its own that knows no asyncio;
+the main thread's loop then only handles signals and time. So both share one course of life.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+from ppserver import logs, terminal
+from ppserver._native import Core
+from ppserver.config import Config
+from ppserver.errors import ConfigError, PPServerError
+from ppserver.lifespan import Lifespan
+from ppserver.loader import Application, load
+from ppserver.sockets import Listeners, Listening
+
+logger = logging.getLogger("ppserver.error")
+
+_LIFESPAN_SHUTDOWN_LEAST = 5.0
+_CORE_OPTIONS = (
+    "limit_request_line",
+    "limit_request_fields",
+    "limit_request_head",
+    "limit_pipeline",
+    "limit_concurrency",
+    "max_request_body_size",
+    "timeout_keep_alive",
+    "timeout_request_header",
+    "timeout_body_idle",
+    "timeout_write",
+    "server_header",
+    "date_header",
+)
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Supervision:
+    """How a context talks to what supervises it."""
+
+    ready: Callable[[], None] = _nothing
+    draining: Callable[[], None] = _nothing
+    retire: Callable[[], None] = _nothing
+
+
+def make_core(config: Config) -> Core:
+    """A Core with the options of ``config``. It belongs to the thread that makes it."""
+    options: dict[str, Any] = {name: getattr(config, name) for name in _CORE_OPTIONS}
+    return Core(**options, headers=config.response_headers, **logs.access_options(config))
+
+
+class Server:
+    """Serves one application in this process.
+
+    ``run()`` blocks and owns its event loop; ``await serve()`` runs inside a loop that is already
+    running; ``startup()`` and ``shutdown()`` are its two halves. In the main thread ``run()`` and
+    ``serve()`` handle signals meanwhile; elsewhere set ``should_exit``, from any thread.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        application: Application | None = None,
+        listeners: Listeners | None = None,
+        listening: Sequence[Listening] | None = None,
+        supervision: Supervision | None = None,
+        exit_at_second_signal: bool = False,
+    ) -> None:
+        self.config = config
+        self.started = False
+        self.exit_code = 0
+        self.core: Core | None = None
+        self.listeners = listeners
+        self._application = application
+        self._listening = listening
+        self._supervision = supervision
+        self._exit_at_second_signal = exit_at_second_signal
+        self._lifespan: Lifespan | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._thread_done: asyncio.Future[None] | None = None
+        self._should_exit = False
+        self._hurry = False
+        self._woken = asyncio.Event()
+        self._attached = False
+        self._owns_core_loop = False
+        self._max_requests = 0
+        if config.limit_max_requests:
+            jitter = random.randint(0, config.limit_max_requests_jitter)
+            self._max_requests = config.limit_max_requests + jitter
+
+    @property
+    def should_exit(self) -> bool:
+        """Set it to True, from any thread or a signal handler, to begin a graceful shutdown."""
+        return self._should_exit
+
+    @should_exit.setter
+    def should_exit(self, value: bool) -> None:
+        self._should_exit = value
+        self._wake()
+
+    @property
+    def urls(self) -> list[str]:
+        """Where it listens; empty until it does."""
+        return list(self.listeners.urls) if self.listeners is not None else []
+
+    def exit_now(self) -> None:
+        """Shut down without waiting for running requests, from any thread."""
+        self._hurry = True
+        self.should_exit = True
+
+    def stats(self) -> dict[str, int]:
+        """The core's counters; empty before the start and after the end."""
+        return self.core.stats() if self.core is not None else {}
+
+    def run(self) -> int:
+        """Serve until told to stop; the exit code. Raises PPServerError if it cannot start."""
+        logs.configure(self.config)
+        try:
+            self._prepare()
+            with asyncio.Runner(loop_factory=self._loop_factory()) as runner:
+                runner.run(self.serve())
+        finally:
+            self._close()
+        return self.exit_code
+
+    async def serve(self) -> None:
+        """Serve within the running loop until told to stop.
+
+        Raises PPServerError if it cannot start.
+        """
+        with self._signals():
+            try:
+                await self.startup()
+                if self.started:
+                    await self._until_exit()
+            finally:
+                await self.shutdown()
+
+    async def startup(self) -> None:
+        """Open sockets, load and start the application, begin to accept.
+
+        Raises PPServerError; then, too, ``shutdown()`` is what gives everything back.
+        """
+        self._loop = asyncio.get_running_loop()
+        logger.info("Started server process [%d]", os.getpid())
+        self._prepare()
+        assert self._application is not None
+        if self._application.interface == "wsgi":
+            await self._start_wsgi()
+        else:
+            await self._start_asgi()
+        if self._should_exit:
+            return
+        self.started = True
+        if self._supervision is not None:
+            self._supervision.ready()
+        elif self.listeners is not None:
+            logs.announce(self.listeners.urls)
+
+    async def shutdown(self) -> None:
+        """Stop accepting, let running requests end, shut the application down."""
+        if self._loop is None:
+            return
+        if self.started and not self._hurry and self.config.shutdown_delay:
+            logger.info("Shutting down in %g s", self.config.shutdown_delay)
+            end = time.monotonic() + self.config.shutdown_delay
+            while (left := end - time.monotonic()) > 0 and not self._hurry:
+                await self._sleep(left)
+        started, self.started = self.started, False
+        if self.core is not None and (started or self._thread is not None):
+            logger.info("Shutting down")
+            await self._drain(self.core)
+        if self._lifespan is not None:
+            least = _LIFESPAN_SHUTDOWN_LEAST
+            timeout = least if self._hurry else self.config.timeout_graceful_shutdown
+            if not await self._lifespan.shutdown(max(timeout, least)):
+                self.exit_code = self.exit_code or 1
+            self._lifespan = None
+        if not self._owns_core_loop:
+            self._close()
+        logger.info("Finished server process [%d]", os.getpid())
+        self._loop = None
+
+    def _prepare(self) -> None:
+        """Sockets first (that fails fastest), then the application."""
+        if self._listening is None:
+            if self.listeners is None:
+                self.listeners = Listeners(self.config)
+            self._listening = self.listeners.take(0, alone=True)
+        if self._application is None:
+            self._application = load(self.config)
+
+    def _loop_factory(self) -> Callable[[], asyncio.AbstractEventLoop]:
+        assert self._application is not None
+        if self._application.interface == "wsgi":
+            return asyncio.SelectorEventLoop
+        if self.config.loop == "uvloop":
+            return uvloop_factory()
+        self.core = make_core(self.config)
+        self._owns_core_loop = True
+        selector = self.core.selector()
+        return lambda: asyncio.SelectorEventLoop(selector)
+
+    async def _start_asgi(self) -> None:
+        assert self._loop is not None
+        assert self._application is not None
+        app = self._application.call
+        lifespan = Lifespan(app, self.config.lifespan)
+        starting = asyncio.ensure_future(lifespan.startup(self.config.timeout_startup))
+        while not starting.done() and not self._should_exit:
+            self._woken.clear()
+            waking = asyncio.ensure_future(self._woken.wait())
+            await asyncio.wait((starting, waking), return_when=asyncio.FIRST_COMPLETED)
+            waking.cancel()
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait((starting,))
+            return
+        starting.result()
+        self._lifespan = lifespan
+        if self.core is None:
+            self.core = make_core(self.config)
+        self.core.serve_asgi(
+            app,
+            self._loop,
+            state=lifespan.state if lifespan.supported else None,
+            root_path=self.config.root_path,
+            task=self.config.task,
+            on_error=logs.log_application_error,
+        )
+        if not self._owns_core_loop:
+            self.core.attach(self._loop)
+            self._attached = True
+        self._listen(self.core)
+
+    async def _start_wsgi(self) -> None:
+        assert self._loop is not None
+        ready: asyncio.Future[None] = self._loop.create_future()
+        self._thread_done = self._loop.create_future()
+        self._thread = threading.Thread(
+            target=self._wsgi_thread,
+            args=(self._loop, ready, self._thread_done),
+            name="ppserver",
+            daemon=True,
+        )
+        self._thread.start()
+        await ready
+
+    def _wsgi_thread(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        ready: asyncio.Future[None],
+        done: asyncio.Future[None],
+    ) -> None:
+        """The context's thread for WSGI: it makes the core, so it owns it, and runs it."""
+        core = None
+        try:
+            assert self._application is not None
+            core = make_core(self.config)
+            core.serve_wsgi(
+                self._application.call,
+                root_path=self.config.root_path,
+                threads=self.config.threads,
+                multiprocess=self._supervision is not None,
+                on_error=logs.log_application_error,
+            )
+            self._listen(core)
+            self.core = core
+            loop.call_soon_threadsafe(_settle, ready, None)
+            core.run_wsgi()
+            failure = None
+        except BaseException as error:
+            failure = error
+        self.core = None
+        if core is not None:
+            core.close()
+        with contextlib.suppress(RuntimeError):  # The loop may be gone after a forced end.
+            loop.call_soon_threadsafe(_settle, ready, failure)
+            loop.call_soon_threadsafe(_settle, done, failure)
+            loop.call_soon_threadsafe(self._woken.set)
+
+    def _listen(self, core: Core) -> None:
+        for listening in self._listening or ():
+            core.add_listener(listening.socket.fileno(), exclusive=listening.shared)
+
+    async def _until_exit(self) -> None:
+        """Wait for the end; meanwhile look at the counters now and then."""
+        peers = logs.PeerErrors(self.stats)
+        next_report = time.monotonic() + peers.interval
+        while not self._should_exit:
+            await self._sleep(0.1 if self._max_requests else peers.interval)
+            if self._thread_done is not None and self._thread_done.done():
+                break
+            if self._max_requests and self.stats().get("requests", 0) >= self._max_requests:
+                self._retire()
+            if time.monotonic() >= next_report:
+                peers.report()
+                next_report = time.monotonic() + peers.interval
+        peers.report()
+
+    def _retire(self) -> None:
+        """Enough requests: ask for a successor and wait to be stopped, or end."""
+        self._max_requests = 0
+        logger.info("Reached the limit of requests: ending process [%d]", os.getpid())
+        if self._supervision is not None:
+            self._supervision.retire()
+        else:
+            self._should_exit = True
+
+    async def _drain(self, core: Core) -> None:
+        """Let requests end, up to the timeout; then end them."""
+        timeout = 0.0 if self._hurry else self.config.timeout_graceful_shutdown
+        deadline = time.monotonic() + timeout
+        core.drain()
+        if self.listeners is not None:
+            self.listeners.close()
+        if self._supervision is not None:
+            self._supervision.draining()
+        pause = 0.002
+        while not self._idle(core) and time.monotonic() < deadline and not self._hurry:
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 0.05)
+        if not self._idle(core):
+            if not self._hurry:
+                logger.error("Requests still running after %g s: connections closed", timeout)
+            core.stop()
+            await asyncio.sleep(0)
+        if self._thread_done is not None:
+            await asyncio.wait((self._thread_done,), timeout=2.0)
+            if self._thread_done.done() and (failure := self._thread_done.exception()):
+                logger.error("The server's thread failed", exc_info=failure)
+                self.exit_code = 1
+            elif not self._thread_done.done():
+                logger.error("A request of the application did not end; left behind")
+        elif self._attached:
+            core.detach()
+            self._attached = False
+
+    def _idle(self, core: Core) -> bool:
+        if self._thread_done is not None:
+            return self._thread_done.done()
+        return core.drained()
+
+    def _close(self) -> None:
+        """Give back what is left. Again is harmless."""
+        if self.core is not None and self._thread is None:
+            if self._attached:
+                self.core.detach()
+                self._attached = False
+            self.core.close()
+            self.core = None
+        if self.listeners is not None:
+            self.listeners.close()
+
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep, or less if woken.
+
+        No wake-up is lost: the event is only ever set by a callback of the loop.
+        """
+        self._woken.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+
+    def _wake(self) -> None:
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # The loop may just have been closed.
+                loop.call_soon_threadsafe(self._woken.set)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Handle signals, if this is the main thread; afterwards as before.
+
+        The handlers are ordinary Python ones, so that a second signal is seen even while the
+        application blocks the loop. The loop's own handler is there for its side effect, a
+        byte in the loop's pipe: without it a signal just before the wait would go unnoticed.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        handled = [signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1]
+        if self._supervision is None:
+            handled += [signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU]
+        before = {number: signal.getsignal(number) for number in handled}
+        for number in handled:
+            with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
+                loop.add_signal_handler(number, _nothing)
+            signal.signal(number, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)  # Blocked when a loader forks.
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
+                    loop.remove_signal_handler(number)
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGUSR1:
+            logs.reopen()
+        elif number == signal.SIGQUIT:
+            self.exit_now()
+        elif number in (signal.SIGTTIN, signal.SIGTTOU):
+            logger.warning("More or fewer contexts need --contexts processes")
+        elif number == signal.SIGHUP and not terminal.is_gone():
+            logger.warning("Reloading needs --contexts processes")
+        elif not self._should_exit:
+            self.should_exit = True
+        elif self._supervision is None:
+            self._end_at_once()
+
+    def _end_at_once(self) -> None:
+        """The second signal: no more waiting."""
+        if not self._exit_at_second_signal:
+            self.exit_now()
+            return
+        logger.warning("Second signal: ending at once")
+        if self.listeners is not None:
+            self.listeners.close()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(1)
+
+
+def uvloop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """uvloop's way to make a loop. ConfigError if it is not installed."""
+    try:
+        import uvloop
+    except ImportError:
+        raise ConfigError(
+            "loop: uvloop is not installed", hint="pip install uvloop, or --loop asyncio"
+        ) from None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _settle(future: asyncio.Future[None], failure: BaseException | None) -> None:
+    if future.done():
+        return
+    if failure is None:
+        future.set_result(None)
+    elif isinstance(failure, Exception):
+        future.set_exception(failure)
+        future.exception()  # Seen: whoever waits raises it, nobody needs a warning.
+    else:
+        future.set_exception(PPServerError(f"{type(failure).__name__}: {failure}"))
+        future.exception()

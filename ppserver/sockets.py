@@ -1,0 +1,323 @@
+"""Listening sockets: parse addresses, open them, hand each context its own.
+
+A TCP address gets one socket per context (``SO_REUSEPORT``: the kernel spreads connections), all
+kept open by whoever owns :class:`Listeners`, so that a context can die and be replaced without a
+connection being reset. The first socket listens *before* it gets the option: until then nobody
+can share the address, so "address in use" is found without a race; Linux lets later sockets of
+the same user join a listening one that has the option. Unix sockets and inherited descriptors
+are one socket that all contexts share.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import os
+import socket
+import stat
+from types import TracebackType
+
+from ppserver.config import Config
+from ppserver.errors import BindError, ConfigError
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen: exactly one of ``host`` (with ``port``), ``path`` and ``fd`` counts."""
+
+    host: str = ""
+    port: int = 0
+    path: str | None = None
+    fd: int | None = None
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"unix:{self.path}"
+        if self.fd is not None:
+            return f"fd://{self.fd}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Listening:
+    """One listening socket as a context gets it; ``shared`` if other contexts accept from it."""
+
+    socket: socket.socket
+    shared: bool
+
+
+def parse_address(text: str) -> Address:
+    """``HOST:PORT``, ``[IPV6]:PORT``, ``unix:PATH`` or ``fd://N``. ConfigError otherwise."""
+    if text.startswith("unix:") and len(text) > 5:
+        return Address(path=text[5:])
+    if text.startswith("fd://") and text[5:].isdecimal():
+        return Address(fd=int(text[5:]))
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not colon or not port.isdecimal() or int(port) > 65535 or (":" in host and not bracketed):
+        raise ConfigError(
+            f"bind: {text!r} is not an address",
+            hint="HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N",
+        )
+    return Address(host=host[1:-1] if bracketed else host, port=int(port))
+
+
+def addresses(config: Config) -> list[Address]:
+    """Every address ``config`` asks to listen on."""
+    if config.bind:
+        return [parse_address(text) for text in config.bind]
+    if config.uds is not None:
+        return [Address(path=config.uds)]
+    if config.fd is not None:
+        return [Address(fd=config.fd)]
+    return [Address(host=config.host, port=config.port)]
+
+
+class Listeners:
+    """All listening sockets of a server; a context manager that closes them.
+
+    Making one opens the addresses and raises BindError if one cannot be had.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.urls: list[str] = []
+        self.port = 0
+        self._config = config
+        self._own: list[list[socket.socket]] = [[]]
+        self._shared: list[socket.socket] = []
+        self._files: list[tuple[str, int]] = []
+        try:
+            for address in addresses(config):
+                self._open(address)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Listeners:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def take(self, slot: int, *, alone: bool = False) -> list[Listening]:
+        """The sockets of context ``slot``, opened if they are not yet; they stay ours.
+
+        ``alone`` says that there is no other context. Raises BindError if a socket cannot join.
+        """
+        while len(self._own) <= slot:
+            self._own.append([])
+        if not self._own[slot]:
+            self._own[slot] = [self._join(first) for first in self._own[0]]
+        own = [Listening(sock, shared=False) for sock in self._own[slot]]
+        return own + [Listening(sock, shared=not alone) for sock in self._shared]
+
+    def release(self, slot: int) -> None:
+        """Close the sockets that only context ``slot`` used, in every process that has them."""
+        if 0 < slot < len(self._own):
+            for sock in self._own[slot]:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+                sock.close()
+            self._own[slot] = []
+
+    def give_files(self, uid: int | None, gid: int | None) -> None:
+        """Make the files of Unix sockets the property of the user the server becomes."""
+        if uid is not None or gid is not None:
+            for path, _ in self._files:
+                with contextlib.suppress(PermissionError):
+                    os.chown(path, -1 if uid is None else uid, -1 if gid is None else gid)
+
+    def close(self) -> None:
+        """Close every socket here and remove the files of Unix sockets that are still ours."""
+        self.disown()
+        for path, inode in self._files:
+            with contextlib.suppress(OSError):
+                if os.stat(path).st_ino == inode:
+                    os.unlink(path)
+        self._files.clear()
+
+    def disown(self) -> None:
+        """Close every socket here; contexts that hold copies go on, files stay."""
+        for sock in [*self._shared, *(sock for slot in self._own for sock in slot)]:
+            sock.close()
+        self._own, self._shared = [[]], []
+
+    def _open(self, address: Address) -> None:
+        if address.path is not None:
+            self._shared.append(self._open_path(address))
+            self.urls.append(str(address))
+        elif address.fd is not None:
+            sock = _adopt(address, self._config.backlog)
+            self._shared.append(sock)
+            self.urls.append(_url(sock))
+        else:
+            self._open_tcp(address)
+
+    def _open_tcp(self, address: Address) -> None:
+        found = _resolve(address)
+        families = {family for family, _ in found}
+        port, failed = address.port, None
+        opened = []
+        for family, sockaddr in found:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                _prepare(sock, v6_only=len(families) > 1 or len(self._config.bind) > 1)
+                sock.bind((sockaddr[0], port or sockaddr[1], *sockaddr[2:]))
+                sock.listen(self._config.backlog)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            except OSError as error:
+                sock.close()
+                if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) and len(found) > 1:
+                    failed = error
+                    continue
+                raise _bind_error(address, error) from None
+            port = port or sock.getsockname()[1]
+            opened.append(sock)
+            self._own[0].append(sock)
+        if not opened:
+            assert failed is not None
+            raise _bind_error(address, failed)
+        self.port = self.port or port
+        self.urls.append(_url(opened[0], address.host))
+
+    def _join(self, first: socket.socket) -> socket.socket:
+        """One more socket listening on the address of ``first``."""
+        sock = socket.socket(first.family, socket.SOCK_STREAM)
+        try:
+            v6_only = first.family == socket.AF_INET6 and bool(
+                first.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+            )
+            _prepare(sock, v6_only=v6_only)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind(first.getsockname())
+            sock.listen(self._config.backlog)
+        except OSError as error:
+            sock.close()
+            host, port = first.getsockname()[:2]
+            raise _bind_error(Address(host=host, port=port), error) from None
+        return sock
+
+    def _open_path(self, address: Address) -> socket.socket:
+        path = address.path
+        assert path is not None
+        _remove_stale(path)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.bind(path)
+            self._files.append((os.path.abspath(path), os.stat(path).st_ino))
+            sock.listen(self._config.backlog)
+        except OSError as error:
+            sock.close()
+            raise _bind_error(address, error) from None
+        sock.setblocking(False)
+        return sock
+
+
+def _prepare(sock: socket.socket, *, v6_only: bool) -> None:
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(v6_only))
+
+
+def _resolve(address: Address) -> list[tuple[socket.AddressFamily, tuple[str, int, int, int]]]:
+    try:
+        found = socket.getaddrinfo(
+            address.host or None,
+            address.port,
+            type=socket.SOCK_STREAM,
+            flags=socket.AI_PASSIVE,
+        )
+    except (socket.gaierror, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a valid name"
+        raise BindError(
+            f"cannot listen on {address}: unknown host {address.host!r} ({reason})",
+            hint="127.0.0.1 is this machine alone, 0.0.0.0 every IPv4 address of it",
+        ) from None
+    unique = dict.fromkeys((family, sockaddr) for family, _, _, _, sockaddr in found)
+    return [
+        (family, sockaddr)  # type: ignore[misc]
+        for family, sockaddr in unique
+        if family in (socket.AF_INET, socket.AF_INET6)
+    ]
+
+
+def _adopt(address: Address, backlog: int) -> socket.socket:
+    """The inherited descriptor as a listening socket."""
+    assert address.fd is not None
+    try:
+        sock = socket.socket(fileno=os.dup(address.fd))
+    except OSError as error:
+        raise BindError(
+            f"cannot listen on {address}: {error.strerror}",
+            hint="the descriptor must be an open socket that the caller left inheritable",
+        ) from None
+    try:
+        if sock.type != socket.SOCK_STREAM:
+            raise BindError(f"cannot listen on {address}: it is no stream socket")
+        sock.listen(backlog)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise _bind_error(address, error) from None
+    except BindError:
+        sock.close()
+        raise
+    return sock
+
+
+def _remove_stale(path: str) -> None:
+    """Remove the file of a Unix socket that nobody listens on any more."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise BindError(
+                f"cannot listen on unix:{path}: the file exists and is no socket",
+                hint="move it away or choose another path",
+            )
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _bind_error(Address(path=path), error) from None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            return
+        except OSError as error:
+            if error.errno != errno.EAGAIN:
+                raise _bind_error(Address(path=path), error) from None
+    raise _bind_error(Address(path=path), OSError(errno.EADDRINUSE, os.strerror(98)))
+
+
+_HINTS = {
+    errno.EADDRINUSE: "another program listens there; choose another one, or stop it "
+    "(ss -ltnp shows who it is)",
+    errno.EACCES: "ports below 1024 and other users' directories need privileges",
+    errno.EADDRNOTAVAIL: "this machine does not have that address; 0.0.0.0 is all it has",
+    errno.ENOENT: "the directory of the socket does not exist",
+}
+
+
+def _bind_error(address: Address, error: OSError) -> BindError:
+    reason = error.strerror or str(error)
+    if error.errno is not None:
+        reason = os.strerror(error.errno)
+    hint = _HINTS.get(error.errno or 0, "")
+    return BindError(f"cannot listen on {address}: {reason[:1].lower()}{reason[1:]}", hint=hint)
+
+
+def _url(sock: socket.socket, host: str = "") -> str:
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{sock.getsockname()}"
+    name, port = sock.getsockname()[:2]
+    name = host or name
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
