@@ -1,0 +1,1 @@
+"""ppserver beside its peers: `python -m contrib.bench --help`; docs/internals/performance.md."""

@@ -1,0 +1,117 @@
+"""Counts the instructions a server executes per request, under valgrind's callgrind.
+
+Slow, but the figure hardly depends on what else the machine does, so a change of one per cent can
+be seen on a busy laptop. Only user-space instructions are counted. Two runs with a different number
+of requests are made; the difference leaves start-up and shutdown out.
+"""
+
+import argparse
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from . import peers, workloads
+from .measure import HOST, MeasureError, Placement, free_port, read_response, tree
+from .peers import BUILD
+from .workloads import Workload
+
+
+def drive(workload: Workload, port: int, requests: int) -> None:
+    """`requests` on one connection, `workload.pipeline` at a time."""
+    request = workload.request(f"{HOST}:{port}") * workload.pipeline
+    with socket.create_connection((HOST, port), timeout=60) as sock, sock.makefile("rb") as stream:
+        for _ in range(requests // workload.pipeline):
+            sock.sendall(request)
+            for _ in range(workload.pipeline):
+                status, _, body = read_response(stream)
+                if status != 200 or body != workload.expect:
+                    raise MeasureError(f"wrong answer: {status}, {len(body)} bytes")
+
+
+def instructions(folder: Path) -> int:
+    total = 0
+    for file in folder.glob("callgrind.out.*"):
+        for line in file.read_text(errors="replace").splitlines():
+            if found := re.match(r"(?:summary|totals): (\d+)", line):
+                total += int(found[1])
+                break
+    return total
+
+
+def count(peer: peers.Peer, workload: Workload, place: Placement, requests: int) -> int:
+    folder = BUILD / "callgrind" / f"{peer.name}-{workload.name}-{requests}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    port = free_port()
+    line, environ = peers.command_line(
+        peer, workload.app, workload.interface, port, place.python, place.ppserver
+    )
+    if not line[0].endswith(("python", "python3")) and "/bin/" in line[0]:
+        line = [str(Path(line[0]).parent / "python"), *line]  # scripts have a #! of their own
+    valgrind = [
+        "valgrind",
+        "--tool=callgrind",
+        "--trace-children=yes",
+        "-q",
+        f"--callgrind-out-file={folder}/callgrind.out.%p",
+    ]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [*valgrind, *line],
+            env=environ,
+            cwd=peers.HERE,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                drive(workload, port, workload.pipeline)
+                break
+            except OSError:
+                if server.poll() is not None or time.monotonic() > deadline:
+                    raise MeasureError(f"the server did not start: see {folder}/log") from None
+                time.sleep(0.5)
+        drive(workload, port, requests)
+    finally:
+        family = tree(server.pid)
+        server.send_signal(signal.SIGTERM)
+        try:
+            server.wait(60)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+            print(f"{peer.name} did not end by itself; left over: {family}", file=sys.stderr)
+    return instructions(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m contrib.bench.count", description=__doc__)
+    parser.add_argument("--peers", default="ppserver")
+    parser.add_argument("--workloads", default="plain-1")
+    parser.add_argument("--requests", type=int, default=2000)
+    parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--ppserver", type=Path, default=peers.ROOT)
+    args = parser.parse_args()
+    place = Placement(0, 1, args.python, args.ppserver)
+    by_peer = {peer.name: peer for peer in peers.catalogue()}
+    by_load = {workload.name: workload for workload in workloads.catalogue()}
+    for name in args.peers.split(","):
+        peer = by_peer[name]
+        peers.prepare(by_peer[peer.env_name], args.python, args.ppserver)
+        for load in args.workloads.split(","):
+            few = count(peer, by_load[load], place, args.requests)
+            many = count(peer, by_load[load], place, 3 * args.requests)
+            each = (many - few) / (2 * args.requests)
+            print(f"{name} {load}: {each:,.0f} instructions a request", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,253 @@
+"""Measures ppserver beside its peers, on one machine, in one run.
+
+Every server gets one worker pinned to one core; wrk runs on another. For each workload the servers
+take turns (A B C A B C ...), each turn with a fresh process; answers are verified before and after.
+Raw figures go to build/bench/results/, tables to standard output.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from . import memory, peers, report, workloads
+from .measure import MeasureError, Placement, Sample, measure, raise_fd_limit
+from .peers import BUILD, ROOT, Peer, SetupError
+from .workloads import Workload
+
+
+def parse() -> argparse.Namespace:
+    known_peers = [p.name for p in peers.catalogue()]
+    known_loads = [w.name for w in workloads.catalogue()]
+    parser = argparse.ArgumentParser(
+        prog="python -m contrib.bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"peers: {' '.join(known_peers)}\nworkloads: {' '.join(known_loads)}\n"
+        "memory figures: idle contexts",
+    )
+    parser.add_argument("--peers", help="comma-separated; 'all' adds the ones off by default")
+    parser.add_argument("--workloads", help="comma-separated; 'all' likewise; '' for none")
+    parser.add_argument(
+        "--memory",
+        default=None,
+        help="comma-separated of idle,contexts; '' for none (default:"
+        " both, and none with --quick or --workloads)",
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=5, help="of load in each turn, whole")
+    parser.add_argument("--quick", action="store_true", help="1 round of 1 s; a smoke test")
+    parser.add_argument("--json", type=Path, help="where the raw figures go as well")
+    parser.add_argument("--baseline", type=Path, help="raw figures of a former run to compare with")
+    parser.add_argument("--render", type=Path, help="only print the tables of a former run")
+    parser.add_argument("--server-core", type=int, default=0)
+    parser.add_argument("--load-core", type=int, default=1)
+    parser.add_argument(
+        "--retries", type=int, default=1, help="new turns when something else used the core"
+    )
+    parser.add_argument(
+        "--python", default=sys.executable, help="interpreter of all servers (default: this one)"
+    )
+    parser.add_argument(
+        "--ppserver",
+        type=Path,
+        default=ROOT,
+        help="folder that holds the ppserver package to measure (default: %(default)s)",
+    )
+    parser.add_argument("--setup-only", action="store_true", help="install the peers and stop")
+    args = parser.parse_args()
+    if args.quick:
+        args.rounds, args.seconds, args.retries = 1, 1, 0
+    if args.memory is None:
+        args.memory = "" if args.quick or args.workloads is not None else "idle,contexts"
+    return args
+
+
+def choose(text: str | None, known: Iterable[Any], what: str) -> list[Any]:
+    everything = list(known)
+    if text is None:
+        return [item for item in everything if item.default]
+    if text == "all":
+        return everything
+    names = {item.name: item for item in everything}
+    chosen = [name for name in text.split(",") if name]
+    unknown = [name for name in chosen if name not in names]
+    if unknown:
+        sys.exit(f"unknown {what}: {', '.join(unknown)}; there are {', '.join(names)}")
+    return [names[name] for name in chosen]
+
+
+def output_of(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout.strip()
+    except OSError:
+        return ""
+
+
+def machine() -> dict[str, Any]:
+    cpu = platform.processor() or "unknown CPU"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            cpu = line.partition(":")[2].strip()
+            break
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "compiler": output_of(os.environ.get("CC", "cc"), "--version").split("\n")[0],
+        "load": os.getloadavg()[0],
+    }
+
+
+def commit() -> str:
+    name = output_of("git", "rev-parse", "--short=12", "HEAD") or "unknown"
+    return name + (" with changes" if output_of("git", "status", "--porcelain") else "")
+
+
+def set_up(chosen: list[Peer], args: argparse.Namespace) -> list[Peer]:
+    """The peers that can be measured here; says why for each that cannot."""
+    ready = []
+    by_name = {peer.name: peer for peer in peers.catalogue()}
+    for peer in chosen:
+        try:
+            peers.prepare(by_name[peer.env_name], args.python, args.ppserver)
+            ready.append(peer)
+        except SetupError as why:
+            print(f"without {peer.name}: {why}", file=sys.stderr)
+    return ready
+
+
+def measure_workload(
+    workload: Workload, ready: list[Peer], place: Placement, args: argparse.Namespace
+) -> dict[str, Any]:
+    able = [
+        peer
+        for peer in ready
+        if workload.interface in peer.interfaces and (workload.bare or peer.name != peers.BASELINE)
+    ]
+    samples: dict[str, list[dict[str, float]]] = {peer.name: [] for peer in able}
+    failures: dict[str, str] = {}
+    for number in range(args.rounds):
+        for peer in able:
+            if peer.name in failures:
+                continue
+            try:
+                sample = quiet_measure(peer, workload, place, args)
+            except (MeasureError, OSError) as why:
+                failures[peer.name] = str(why)
+                print(f"{workload.name} {peer.name}: {why}", file=sys.stderr)
+                continue
+            samples[peer.name].append(sample.as_dict())
+            print(
+                f"{workload.name:10} round {number + 1} {peer.name:16} {sample.cpu_us:8.2f} µs "
+                f"{sample.rate:10,.0f}/s p50 {sample.p50_us:,.0f} p99 {sample.p99_us:,.0f} "
+                f"errors {sample.errors} foreign {sample.foreign:.1%}",
+                file=sys.stderr,
+            )
+    return {"title": workload.title, "samples": samples, "failures": failures}
+
+
+def quiet_measure(
+    peer: Peer, workload: Workload, place: Placement, args: argparse.Namespace
+) -> Sample:
+    """The least disturbed of up to 1 + retries turns."""
+    best = measure(peer, workload, place, args.seconds)
+    for _ in range(args.retries):
+        if best.foreign <= report.BUSY:
+            break
+        time.sleep(2)
+        again = measure(peer, workload, place, args.seconds)
+        best = min(best, again, key=lambda sample: sample.foreign)
+    return best
+
+
+def measure_memory(ready: list[Peer], place: Placement, wanted: list[str]) -> dict[str, Any]:
+    loads = {workload.name: workload for workload in workloads.catalogue()}
+    result: dict[str, Any] = {}
+    if "idle" in wanted:
+        result["idle"] = {}
+        for peer in ready:
+            if peer.name == peers.BASELINE:
+                continue  # its buffers are fixed; the figure would say nothing
+            workload = loads["plain" if "asgi" in peer.interfaces else "wsgi"]
+            try:
+                figures = memory.idle_connections(peer, workload, place)
+                text = f"{figures['bytes_per_connection']:.0f} bytes a connection"
+            except (MeasureError, OSError) as why:
+                figures = {"failure": str(why) or type(why).__name__}
+                text = figures["failure"]
+            result["idle"][peer.name] = figures
+            print(f"idle       {peer.name:24} {text}", file=sys.stderr)
+    if "contexts" in wanted:
+        for peer in ready:
+            if peer.name != "ppserver":
+                continue
+            try:
+                result["contexts"] = memory.extra_contexts(peer, "starlette", place)
+            except (MeasureError, OSError) as why:
+                result["contexts"] = {"failure": str(why)}
+    return result
+
+
+def load_run(path: Path) -> dict[str, Any]:
+    run: dict[str, Any] = json.loads(path.read_text())
+    return run
+
+
+def main() -> None:
+    args = parse()
+    baseline = load_run(args.baseline) if args.baseline else None
+    if args.render:
+        print(report.render(load_run(args.render), baseline), end="")
+        return
+    raise_fd_limit()
+    if not {args.server_core, args.load_core} <= os.sched_getaffinity(0):
+        sys.exit("this needs two cores; see --server-core and --load-core")
+    BUILD.mkdir(parents=True, exist_ok=True)
+    chosen = choose(args.peers, peers.catalogue(), "peer")
+    loads = choose(args.workloads, workloads.catalogue(), "workload")
+    ready = set_up(chosen, args)
+    if args.setup_only:
+        return
+    place = Placement(args.server_core, args.load_core, args.python, args.ppserver)
+    own = any(not p.requires and p.name != peers.BASELINE for p in ready)
+    now = datetime.datetime.now(datetime.UTC)
+    run: dict[str, Any] = {
+        "date": f"{now:%Y-%m-%d %H:%M} UTC",
+        "commit": commit(),
+        "machine": machine(),
+        "rounds": args.rounds,
+        "seconds": args.seconds,
+        "server_core": args.server_core,
+        "load_core": args.load_core,
+        "peers": [peer.name for peer in ready],
+        "ppserver": peers.check_ppserver(args.python, args.ppserver) if own else "",
+        "versions": {peer.name: peers.versions(peer) for peer in ready},
+        "workloads": {},
+    }
+    results = BUILD / "results"
+    results.mkdir(exist_ok=True)
+    targets = [results / f"{now:%Y%m%d-%H%M%S}.json", results / "latest.json"]
+    targets += [args.json] if args.json else []
+
+    def save() -> None:
+        for target in targets:
+            target.write_text(json.dumps(run, indent=1) + "\n")
+
+    try:
+        for workload in loads:
+            run["workloads"][workload.name] = measure_workload(workload, ready, place, args)
+            save()
+        run |= measure_memory(ready, place, args.memory.split(","))
+        save()
+    except KeyboardInterrupt:
+        print("interrupted; what there is so far:", file=sys.stderr)
+    print(report.render(run, baseline), end="")
