@@ -104,8 +104,14 @@ say "building a free-threaded CPython from Debian's source package $package ($su
 cd "$work"
 {
     private_apt update
-    private_apt source --only-source "$package/$suite"
-    cd "$work/$package"-*/
+    private_apt source --download-only --only-source "$package/$suite"
+    # CPython as it is upstream, with Debian's security fixes; Debian's other changes move
+    # folders about in a way that does not know of free-threaded builds.
+    dpkg-source --skip-patches -x "$package"_*.dsc tree
+    cd tree
+    grep '^CVE-' debian/patches/series | while read -r fix; do
+        patch -s -p1 <"debian/patches/$fix"
+    done
     if [ "$mode" = --tsan ]; then
         CC=clang LDFLAGS=-fsanitize=thread; export CC LDFLAGS
     fi
