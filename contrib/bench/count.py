@@ -92,11 +92,25 @@ def count(peer: peers.Peer, workload: Workload, place: Placement, requests: int)
     return instructions(folder)
 
 
+def annotate(folder: Path, top: int) -> str:
+    """The dearest functions of the process that executed most; start-up is in it."""
+    file = max(folder.glob("callgrind.out.*"), key=lambda path: path.stat().st_size)
+    done = subprocess.run(
+        ["callgrind_annotate", "--inclusive=no", "--show-percs=yes", str(file)],
+        capture_output=True,
+        text=True,
+    )
+    lines = done.stdout.splitlines()
+    first = next((i for i, line in enumerate(lines) if "file:function" in line), 0)
+    return "\n".join(lines[first : first + top + 2])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m contrib.bench.count", description=__doc__)
     parser.add_argument("--peers", default="ppserver")
     parser.add_argument("--workloads", default="plain-1")
     parser.add_argument("--requests", type=int, default=2000)
+    parser.add_argument("--annotate", type=int, metavar="N", help="also print the N top functions")
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--ppserver", type=Path, default=peers.ROOT)
     args = parser.parse_args()
@@ -111,6 +125,9 @@ def main() -> None:
             many = count(peer, by_load[load], place, 3 * args.requests)
             each = (many - few) / (2 * args.requests)
             print(f"{name} {load}: {each:,.0f} instructions a request", flush=True)
+            if args.annotate:
+                folder = BUILD / "callgrind" / f"{name}-{load}-{3 * args.requests}"
+                print(annotate(folder, args.annotate))
 
 
 if __name__ == "__main__":
