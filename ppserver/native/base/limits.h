@@ -5,12 +5,13 @@
 #include <assert.h>
 #include <stdint.h>
 
-#define PP_FIELDS_MAX 256           /* header fields a head can hold; --limit-request-fields <= this */
-#define PP_BLOCK_BYTES 16384        /* data bytes of a pooled input block */
+#define PP_FIELDS_MAX 256    /* header fields a head can hold; --limit-request-fields <= this */
+#define PP_BLOCK_BYTES 16384 /* data bytes of a pooled input block */
 #define PP_BODY_BLOCK_BYTES 65536   /* a request body that does not fit grows its block to this */
 #define PP_HEAD_BYTES_MAX 1048576   /* --limit-request-head <= this */
 #define PP_CHUNK_EXT_BYTES_MAX 1024 /* extensions of one chunk (RFC 9112 7.1.1) */
-#define PP_CHUNK_OVERHEAD_MAX 65536 /* chunk-size and extension bytes a body may carry beyond data */
+#define PP_CHUNK_OVERHEAD_MAX \
+    65536 /* chunk-size and extension bytes a body may carry beyond data */
 #define PP_TRAILER_BYTES_MAX 8192
 #define PP_CHUNK_SIZE_DIGITS_MAX 16
 #define PP_LEADING_CRLF_MAX 2       /* empty lines skipped before a request line (RFC 9112 2.2) */
@@ -21,7 +22,7 @@
 #define PP_LINGER_MS 2000
 #define PP_EPOLL_EVENTS 256
 #define PP_ACCEPT_BATCH 64
-#define PP_BATCH_REQUESTS 256       /* application events handed over per loop turn */
+#define PP_BATCH_REQUESTS 256 /* application events handed over per loop turn */
 
 static_assert(PP_OUT_LOW_BYTES < PP_OUT_HIGH_BYTES, "low water below high water");
 static_assert(PP_FIELDS_MAX <= UINT16_MAX, "field counts are 16 bit");

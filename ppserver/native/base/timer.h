@@ -22,7 +22,8 @@ struct pp_timer {
 
 struct pp_wheel {
     uint64_t now_tick;
-    uint64_t count;
+    uint64_t count;                         /* armed timers, expired ones not yet popped too */
+    uint64_t occupied[PP_TIMER_SLOTS / 64]; /* a hint for level 0: a clear bit is an empty slot */
     struct pp_list slots[PP_TIMER_LEVELS][PP_TIMER_SLOTS];
     struct pp_list expired;
 };

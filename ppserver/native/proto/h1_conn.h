@@ -15,6 +15,27 @@
 enum pp_h1_req_state { PP_H1_REQ_HEAD, PP_H1_REQ_BODY, PP_H1_REQ_DONE, PP_H1_REQ_ERROR };
 enum pp_h1_res_state { PP_H1_RES_WAIT, PP_H1_RES_BODY, PP_H1_RES_DONE };
 
+/* What moves the two sides; the tables (h1_conn.c) are data for the tests and the diagram. */
+enum pp_h1_req_event {
+    PP_H1_REQ_EV_HEAD,      /* a head without a body */
+    PP_H1_REQ_EV_HEAD_BODY, /* a head, and a body follows */
+    PP_H1_REQ_EV_BODY_END,
+    PP_H1_REQ_EV_FAIL, /* a parse error or a limit */
+    PP_H1_REQ_EV_NEXT,
+    PP_H1_REQ_EV_COUNT
+};
+enum pp_h1_res_event {
+    PP_H1_RES_EV_START, /* a head was written, body bytes may follow */
+    PP_H1_RES_EV_WHOLE, /* a head was written and the response is complete with what comes with it
+                         */
+    PP_H1_RES_EV_END,
+    PP_H1_RES_EV_NEXT,
+    PP_H1_RES_EV_COUNT
+};
+#define PP_H1_ILLEGAL 0xffu /* our own mistake: asserted against */
+extern const uint8_t pp_h1_req_table[PP_H1_REQ_ERROR + 1][PP_H1_REQ_EV_COUNT];
+extern const uint8_t pp_h1_res_table[PP_H1_RES_DONE + 1][PP_H1_RES_EV_COUNT];
+
 struct pp_h1_conn {
     struct pp_h1_parser parser;
     struct pp_h1_body body;
@@ -23,11 +44,11 @@ struct pp_h1_conn {
     uint8_t res;            /* enum pp_h1_res_state */
     uint8_t framing;        /* enum pp_h1_framing */
     uint8_t minor;
-    bool keep_alive;        /* the connection may carry another request after this one */
+    bool keep_alive; /* the connection may carry another request after this one */
     bool head_request;
-    bool expect_continue;   /* the peer waits for 100 Continue and has not got it */
+    bool expect_continue; /* the peer waits for 100 Continue and has not got it */
     bool upgrade;
-    bool draining;          /* set by the owner: answer with Connection: close */
+    bool draining; /* set by the owner: answer with Connection: close */
 };
 
 void pp_h1_conn_init(struct pp_h1_conn *c);
@@ -50,7 +71,8 @@ int pp_h1_conn_respond(struct pp_h1_conn *c, struct pp_h1_response *r, uint8_t *
  * put around the bytes: prefix[0,*prefix_len) (room for 18), then the data if *send_data, then
  * suffix (static string, its length in *suffix_len: "\r\n", "\r\n0\r\n\r\n", "0\r\n\r\n" or "").
  * APP_BODY_TOO_LONG: nothing may be sent, the connection has to be closed. APP_BODY_TOO_SHORT at
- * more == false: the data may be sent, then the connection has to be closed (keep_alive is false). */
+ * more == false: the data may be sent, then the connection has to be closed (keep_alive is false).
+ */
 int pp_h1_conn_frame(struct pp_h1_conn *c, size_t len, bool more, uint8_t prefix[18],
                      size_t *prefix_len, bool *send_data, const char **suffix,
                      size_t *suffix_len) PP_MUST_USE;

@@ -33,7 +33,12 @@ enum pp_method {
     PP_METHOD_COUNT
 };
 
-enum pp_target_form { PP_TARGET_ORIGIN, PP_TARGET_ABSOLUTE, PP_TARGET_AUTHORITY, PP_TARGET_ASTERISK };
+enum pp_target_form {
+    PP_TARGET_ORIGIN,
+    PP_TARGET_ABSOLUTE,
+    PP_TARGET_AUTHORITY,
+    PP_TARGET_ASTERISK
+};
 
 struct pp_h1_field {
     uint32_t name_off, value_off, value_len;
@@ -51,16 +56,16 @@ struct pp_h1_head {
     struct pp_span authority; /* absolute- and authority-form: it replaces Host; else len 0 */
     uint64_t content_length;  /* valid with has_content_length */
     uint16_t field_count;
-    uint8_t method_id;      /* enum pp_method */
-    uint8_t target_form;    /* enum pp_target_form */
-    uint8_t minor;          /* HTTP/1.minor: 0 or 1 */
-    bool keep_alive;        /* version and Connection say the connection may go on */
-    bool chunked;           /* Transfer-Encoding: chunked */
+    uint8_t method_id;   /* enum pp_method */
+    uint8_t target_form; /* enum pp_target_form */
+    uint8_t minor;       /* HTTP/1.minor: 0 or 1 */
+    bool keep_alive;     /* version and Connection say the connection may go on */
+    bool chunked;        /* Transfer-Encoding: chunked */
     bool has_content_length;
-    bool expect_continue;   /* Expect: 100-continue on 1.1 */
-    bool upgrade;           /* Upgrade present and named by Connection */
-    bool scheme_https;      /* absolute-form with https: */
-    bool path_encoded;      /* the path has a "%" */
+    bool expect_continue; /* Expect: 100-continue on 1.1 */
+    bool upgrade;         /* Upgrade present and named by Connection */
+    bool scheme_https;    /* absolute-form with https: */
+    bool path_encoded;    /* the path has a "%" */
     struct pp_h1_field fields[PP_FIELDS_MAX];
 };
 
@@ -82,7 +87,8 @@ struct pp_h1_parser {
 void pp_h1_parser_init(struct pp_h1_parser *p);
 /* Looks at buf[0, len), of which earlier calls saw a prefix. PP_OK: head is filled and valid until
  * buf changes. PP_AGAIN: more bytes are needed. Otherwise an error of the table; the parser must
- * then be initialised anew. `head` may be written to on every call, but is whole only at PP_OK. */
+ * then be initialised anew. Fields gather in `head` from call to call:
+ * hand in the same one (or a copy) until the result; it is whole only at PP_OK. */
 int pp_h1_parse_head(struct pp_h1_parser *p, uint8_t *buf, size_t len,
                      const struct pp_h1_limits *limits, struct pp_h1_head *head) PP_MUST_USE;
 

@@ -1,7 +1,8 @@
 /* Delimiter and class scans over raw bytes: a scalar reference and SIMD variants proven equal.
  *
  * Each function returns the index of the first byte of data[0, len) that is NOT in the class, or
- * len. No variant reads outside data[0, len): tests put the end flush against an unreadable page. */
+ * len. No variant reads outside data[0, len): tests put the end flush against an unreadable page.
+ */
 #ifndef PP_PROTO_H1_SCAN_H
 #define PP_PROTO_H1_SCAN_H
 
@@ -9,10 +10,11 @@
 #include <stdint.h>
 
 struct pp_h1_scan {
-    const char *name; /* "scalar", "sse42", "avx2", "neon" */
-    size_t (*token)(const uint8_t *data, size_t len);  /* tchar, RFC 9110 5.6.2 */
-    size_t (*value)(const uint8_t *data, size_t len);  /* HTAB, SP, VCHAR, obs-text */
-    size_t (*target)(const uint8_t *data, size_t len); /* VCHAR without "#": 0x21..0x7E; no obs-text */
+    const char *name;                                 /* "scalar", "sse42", "avx2", "neon" */
+    size_t (*token)(const uint8_t *data, size_t len); /* tchar, RFC 9110 5.6.2 */
+    size_t (*value)(const uint8_t *data, size_t len); /* HTAB, SP, VCHAR, obs-text */
+    size_t (*target)(const uint8_t *data,
+                     size_t len); /* VCHAR without "#": 0x21..0x7E; no obs-text */
 };
 
 /* The best the processor offers; chosen by pp_h1_scan_init (idempotent, thread-safe, called by the

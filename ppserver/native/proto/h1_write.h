@@ -1,4 +1,5 @@
-/* Response heads and framing (RFC 9110 section 15, RFC 9112 sections 4-7): checked, then written. */
+/* Response heads and framing (RFC 9110 section 15, RFC 9112 sections 4-7): checked, then written.
+ */
 #ifndef PP_PROTO_H1_WRITE_H
 #define PP_PROTO_H1_WRITE_H
 
@@ -14,25 +15,26 @@ enum pp_h1_framing {
     PP_H1_FRAME_NONE,   /* no body bytes may follow: HEAD, 1xx, 204, 304 (data is dropped) */
     PP_H1_FRAME_LENGTH, /* Content-Length, from the application or single-shot */
     PP_H1_FRAME_CHUNKED,
-    PP_H1_FRAME_CLOSE   /* HTTP/1.0 peer without length: the end of the connection */
+    PP_H1_FRAME_CLOSE /* HTTP/1.0 peer without length: the end of the connection */
 };
 
 struct pp_h1_response {
-    int status;           /* 200..999 (1xx only through pp_h1_write_informational) */
+    int status;            /* 200..999 (1xx only through pp_h1_write_informational) */
     const uint8_t *reason; /* NULL: the registry's phrase, "" for an unknown status */
     size_t reason_len;
     const struct pp_h1_out_field *fields; /* the application's */
     size_t field_count;
-    const struct pp_h1_out_field *extra_fields; /* --header: added if the application has not set it */
+    const struct pp_h1_out_field
+        *extra_fields; /* --header: added if the application has not set it */
     size_t extra_count;
-    bool complete;         /* body_bytes is the whole body: single shot */
+    bool complete; /* body_bytes is the whole body: single shot */
     uint64_t body_bytes;
     /* what the request and the connection say */
-    bool request_head;     /* the method was HEAD */
+    bool request_head; /* the method was HEAD */
     uint8_t request_minor;
-    bool keep_alive;       /* in: may be kept; see *keep_alive below */
-    const char *date;      /* 29 bytes "Sun, 06 Nov 1994 08:49:37 GMT", or NULL for no Date */
-    const char *server;    /* "Server" value, or NULL */
+    bool keep_alive;    /* in: may be kept; see *keep_alive below */
+    const char *date;   /* 29 bytes "Sun, 06 Nov 1994 08:49:37 GMT", or NULL for no Date */
+    const char *server; /* "Server" value, or NULL */
 };
 
 struct pp_h1_framed {
@@ -45,8 +47,8 @@ struct pp_h1_framed {
 size_t pp_h1_write_bound(const struct pp_h1_response *r);
 /* Checks and writes the whole head into out[0, cap) (cap >= bound). *written is set on PP_OK only.
  * Application fields named connection (other than "close", which is honoured), keep-alive,
- * transfer-encoding, upgrade and proxy-connection are hop-by-hop and dropped; "date" and "server" of
- * the application win over ours. Content-Length of the application: digits only, once; with HEAD
+ * transfer-encoding, upgrade and proxy-connection are hop-by-hop and dropped; "date" and "server"
+ * of the application win over ours. Content-Length of the application: digits only, once; with HEAD
  * and 304 kept as is; with 204 and 1xx dropped. complete && content-length != body_bytes (and not
  * request_head/304) is APP_BODY_TOO_LONG or APP_BODY_TOO_SHORT. Errors are APP_*. */
 int pp_h1_write_head(const struct pp_h1_response *r, uint8_t *out, size_t cap, size_t *written,
