@@ -38,7 +38,7 @@ def header(run: dict[str, Any]) -> str:
         f"- {machine['cpu']}, {machine['cores']} cores, {machine['system']}; server on core "
         f"{run['server_core']}, wrk on core {run['load_core']}; load average at the start "
         f"{machine['load']:.2f}",
-        f"- {machine['python']}; {machine['compiler']}",
+        f"- {machine['python']}; {machine['compiler']}; TCP {machine['tcp']}",
     ]
     if run.get("ppserver"):
         lines.append(f"- ppserver build: {run['ppserver']}")

@@ -12,6 +12,7 @@ import os
 import platform
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -91,6 +92,10 @@ def output_of(*command: str) -> str:
         return ""
 
 
+def build_flags() -> str:
+    return str(sysconfig.get_config_var("CONFIG_ARGS"))
+
+
 def machine() -> dict[str, Any]:
     cpu = platform.processor() or "unknown CPU"
     for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -101,7 +106,9 @@ def machine() -> dict[str, Any]:
         "cpu": cpu,
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.release()}",
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}"
+        f" ({'with' if '--enable-optimizations' in build_flags() else 'without'} PGO)",
+        "tcp": Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
         "compiler": output_of(os.environ.get("CC", "cc"), "--version").split("\n")[0],
         "load": os.getloadavg()[0],
     }

@@ -106,6 +106,7 @@ def test_tables_show_median_spread_and_trouble() -> None:
             "system": "Linux",
             "python": "CPython",
             "compiler": "cc",
+            "tcp": "cubic",
             "load": 0.1,
         },
         "versions": {"other": {"other": "1.2"}},
