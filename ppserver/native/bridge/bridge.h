@@ -121,7 +121,7 @@ typedef struct {
     PyObject *done;           /* owned: the shared finished awaitable */
     PyObject *worker;         /* owned or NULL: the idle worker Task */
     PyObject *runner;         /* owned or NULL: its coroutine */
-    Py_ssize_t worker_weakrefs; /* of an untouched worker */
+    Py_ssize_t worker_weakrefs; /* of an untouched worker (the registry of tasks has one) */
     PyObject *server_cache;   /* owned tuple or NULL: the last local address... */
     struct sockaddr_storage server_cache_addr; /* ...and what it was made from */
     PyObject *header_cache[PP_HEADER_CACHE_SLOTS]; /* owned tuples or NULL */
@@ -129,6 +129,7 @@ typedef struct {
     PyObject *ready_key;      /* owned or NULL: what poll() returns when a batch is due */
     bool attached;            /* driven by add_reader instead of poll() */
     bool in_batch;
+    bool entered; /* the worker Task is the current one */
     bool flush_scheduled, tick_scheduled, batch_scheduled;
     bool drain_requested;     /* set by drain() from any thread, carried out by the loop's thread */
     /* WSGI */
@@ -143,6 +144,10 @@ void pp_core_report_error(PpCore *core, PyObject *scope_or_environ);
 void pp_core_release(PpCore *core);
 /* Carries out drain_requested on the loop's thread. */
 void pp_core_apply_requests(PpCore *core);
+/* Sets the Python exception that goes with an APP_*, SYSTEM or NO_MEMORY code. */
+void pp_raise_code(PpCore *core, int code);
+/* Before pp_conn_finish: the access line by way of Python, where core->access_log is set. */
+void pp_core_log_access(PpCore *core, struct pp_conn *conn);
 /* "Cannot ... after close()": NULL loop check; -1 with an exception. */
 int pp_core_check_open(PpCore *core);
 
@@ -164,19 +169,37 @@ PyObject *pp_scope_decode_path(const uint8_t *data, size_t len, bool encoded);
 
 /* asgi.c */
 void pp_asgi_run_batch(PpCore *core); /* never raises */
-extern PyType_Spec pp_request_spec, pp_receive_spec, pp_done_spec, pp_wait_spec;
-PyObject *pp_done_new(PpCore *core);
+extern PyType_Spec pp_request_spec, pp_receive_spec;
 typedef struct PpRequest PpRequest;
-/* The application's coroutine ended: exception set (raised) or not. Answers what is missing. */
-void pp_request_app_ended(PpRequest *req, PyObject *scope, bool failed);
+/* The application's coroutine ended, failed: with the raised exception set (it is consumed, except
+ * that CancelledError is left raised). Answers what the application left unanswered. Returns -1 when
+ * an exception is left raised. */
+int pp_request_app_ended(PpRequest *req, PyObject *scope, bool failed);
+/* What receive() has now: 1 and a message, 0 when it has to wait, -1 with an exception. */
+int pp_request_try_receive(PpRequest *req, PyObject **message);
+/* The same for a send() that waits for the output to drain. */
+int pp_request_try_drain(PpRequest *req, PyObject **none);
+/* Where the futures of waiting receive() and send() calls are kept: pointer to a list or NULL. */
+PyObject **pp_request_waiters(PpRequest *req, bool receive);
+PpCore *pp_request_core(PpRequest *req);
+
+/* awaitable.c: what receive() and send() return. */
+extern PyType_Spec pp_done_spec, pp_wait_spec;
+PyObject *pp_done_new(PpCore *core);
+PyObject *pp_wait_new(PpRequest *req, bool receive);
+void pp_wake_waiters(PpCore *core, PyObject **waiters); /* never raises */
+/* send()/tp_iternext()/throw() of our awaitables, in terms of am_send. */
+PyObject *pp_awaitable_next(PyObject *self);
+PyObject *pp_awaitable_send(PyObject *self, PyObject *value);
+/* throw(type_or_exc[, value[, tb]]) arguments -> raised exception; always returns NULL. */
+PyObject *pp_raise_thrown(PyObject *const *args, Py_ssize_t nargs);
 
 /* worker.c */
 extern PyType_Spec pp_runner_spec;
-/* Runs the application for one request by core->task_mode. Steals nothing; never raises. */
+/* Runs the application for one request by core->task_mode; never raises. */
 void pp_worker_run(PpCore *core, PpRequest *req, PyObject *scope, PyObject *receive);
-void pp_worker_batch_begin(PpCore *core);
-void pp_worker_batch_end(PpCore *core);
-void pp_worker_drop(PpCore *core); /* at close */
+void pp_worker_batch_end(PpCore *core); /* leaves the worker Task if one was entered */
+void pp_worker_drop(PpCore *core);      /* at close */
 
 /* wsgi.c: everything of section WSGI; see the head of that file. */
 extern PyType_Spec pp_wsgi_input_spec, pp_wsgi_start_spec, pp_wsgi_write_spec, pp_file_wrapper_spec;
@@ -184,9 +207,5 @@ extern PyMethodDef pp_wsgi_methods[]; /* serve_wsgi, run_wsgi: merged into Core'
 int pp_wsgi_traverse(PpCore *core, visitproc visit, void *arg);
 void pp_wsgi_clear(PpCore *core);
 void pp_wsgi_wake(PpCore *core); /* drain() or stop() was requested */
-
-/* response.c: shared by ASGI and WSGI. */
-/* Sets the Python exception that goes with an APP_* or NO_MEMORY code. */
-void pp_raise_code(PpCore *core, int code);
 
 #endif

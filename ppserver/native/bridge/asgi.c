@@ -1,0 +1,719 @@
+/* The ASGI HTTP bridge: a batch of connection events in, applications run, responses out.
+ *
+ * A PpRequest is one request's state and at the same time its `send` callable; `receive` is a small
+ * object beside it. send() checks and writes at once and returns a shared, finished awaitable unless
+ * the peer does not keep up; receive() decides when awaited (awaitable.c).
+ *
+ *   START --http.response.start--> HEAD --body, more--> BODY --body, last--> COMPLETE
+ *                                    \------body, last------------------------/
+ *
+ * The head is not written before the first body message (ASGI HTTP spec), so that a single-shot
+ * response leaves with its Content-Length in one piece. When the response is COMPLETE the connection
+ * goes on to its next request, although the application may still run (background work). `conn` is
+ * NULL from then on, and after a disconnect. */
+#include "bridge/bridge.h"
+
+#include <string.h>
+
+enum req_state { REQ_START, REQ_HEAD, REQ_BODY, REQ_COMPLETE };
+
+struct PpRequest {
+    PyObject_HEAD
+    vectorcallfunc vectorcall; /* send(message) */
+    PpCore *core;              /* owned */
+    struct pp_conn *conn;      /* borrowed; NULL when the connection is not ours any more */
+    PyObject *headers;         /* owned fast sequence in REQ_HEAD, else NULL */
+    PyObject *receive_waiters; /* owned list or NULL */
+    PyObject *drain_waiters;   /* owned list or NULL */
+    int status;
+    uint8_t state; /* enum req_state */
+    bool body_read;         /* the last http.request message was given out */
+    bool peer_eof;          /* the peer has shut down its sending side */
+    bool disconnect_told;   /* receive() gave http.disconnect */
+    bool disconnect_raised; /* send() raised ClientDisconnected */
+};
+
+typedef struct {
+    PyObject_HEAD
+    vectorcallfunc vectorcall;
+    PpRequest *req; /* owned */
+} PpReceive;
+
+#define FIELDS_ON_STACK 48
+
+PpCore *pp_request_core(PpRequest *req)
+{
+    return req->core;
+}
+
+PyObject **pp_request_waiters(PpRequest *req, bool receive)
+{
+    return receive ? &req->receive_waiters : &req->drain_waiters;
+}
+
+/* Lets go of the connection: it may begin its next request, or be freed. */
+static void release_conn(PpRequest *req)
+{
+    struct pp_conn *conn = req->conn;
+    if (conn == NULL) {
+        return;
+    }
+    req->conn = NULL;
+    pp_core_log_access(req->core, conn);
+    pp_conn_set_app(conn, NULL);
+    pp_conn_finish(conn);
+    Py_DECREF((PyObject *)req); /* the connection's reference; the caller has its own */
+}
+
+/* ---- receive ---- */
+
+static PyObject *disconnect_message(PpRequest *req)
+{
+    struct pp_constants *k = &req->core->k;
+    PyObject *message = PyDict_New();
+    if (message != NULL && PyDict_SetItem(message, k->type, k->http_disconnect) < 0) {
+        Py_CLEAR(message);
+    }
+    req->disconnect_told = message != NULL;
+    return message;
+}
+
+static PyObject *request_message(PpRequest *req, PyObject *body, bool more)
+{
+    struct pp_constants *k = &req->core->k;
+    PyObject *message = PyDict_New();
+    if (message == NULL || PyDict_SetItem(message, k->type, k->http_request) < 0 ||
+        PyDict_SetItem(message, k->body, body) < 0 ||
+        PyDict_SetItem(message, k->more_body, more ? Py_True : Py_False) < 0) {
+        Py_CLEAR(message);
+    }
+    return message;
+}
+
+int pp_request_try_receive(PpRequest *req, PyObject **message)
+{
+    if (req->conn == NULL || (req->body_read && req->peer_eof)) {
+        *message = disconnect_message(req);
+        return *message != NULL ? 1 : -1;
+    }
+    if (req->body_read) {
+        return 0; /* until the peer goes, or the response is complete */
+    }
+    const uint8_t *data;
+    size_t len;
+    enum pp_body_status status = pp_conn_body_peek(req->conn, &data, &len);
+    if (status == PP_BODY_FAILED) {
+        req->body_read = true;
+        *message = disconnect_message(req);
+        return *message != NULL ? 1 : -1;
+    }
+    if (status == PP_BODY_MORE && len == 0) {
+        pp_conn_body_want(req->conn);
+        return pp_selector_output_queued(req->core) < 0 ? -1 : 0; /* 100 Continue may be due */
+    }
+    PyObject *body = len == 0 ? Py_NewRef(req->core->k.empty_bytes)
+                              : PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)len);
+    if (body == NULL) {
+        return -1;
+    }
+    *message = request_message(req, body, status == PP_BODY_MORE);
+    Py_DECREF(body);
+    if (*message == NULL) {
+        return -1;
+    }
+    pp_conn_body_consume(req->conn, len);
+    req->body_read = status == PP_BODY_END;
+    return 1;
+}
+
+static PyObject *receive_call(PyObject *op, PyObject *const *Py_UNUSED(args), size_t nargsf,
+                              PyObject *kwnames)
+{
+    if (PyVectorcall_NARGS(nargsf) != 0 || (kwnames != NULL && PyTuple_GET_SIZE(kwnames) != 0)) {
+        PyErr_SetString(PyExc_TypeError, "receive() takes no arguments");
+        return NULL;
+    }
+    return pp_wait_new(((PpReceive *)op)->req, true);
+}
+
+/* ---- send: checks ---- */
+
+static int bytes_view(PyObject *value, const char *what, const uint8_t **data, size_t *len)
+{
+    if (!PyBytes_Check(value)) {
+        PyErr_Format(PyExc_TypeError, "%s: expected bytes, got %.100s", what,
+                     Py_TYPE(value)->tp_name);
+        return -1;
+    }
+    *data = (const uint8_t *)PyBytes_AS_STRING(value);
+    *len = (size_t)PyBytes_GET_SIZE(value);
+    return 0;
+}
+
+/* headers: a fast sequence. Fills fields (borrowed bytes) when it is not NULL, else only checks. */
+static int header_fields(PyObject *headers, struct pp_h1_out_field *fields)
+{
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(headers); i++) {
+        PyObject *pair = PySequence_Fast_GET_ITEM(headers, i), *name, *value;
+        if (PyTuple_Check(pair) && PyTuple_GET_SIZE(pair) == 2) {
+            name = PyTuple_GET_ITEM(pair, 0);
+            value = PyTuple_GET_ITEM(pair, 1);
+        }
+        else if (PyList_Check(pair) && PyList_GET_SIZE(pair) == 2) {
+            name = PyList_GET_ITEM(pair, 0);
+            value = PyList_GET_ITEM(pair, 1);
+        }
+        else {
+            PyErr_Format(PyExc_TypeError,
+                         "http.response.start: header %zd: expected a (name, value) pair, got %R", i,
+                         pair);
+            return -1;
+        }
+        struct pp_h1_out_field f;
+        if (bytes_view(name, "http.response.start: header name", &f.name, &f.name_len) < 0 ||
+            bytes_view(value, "http.response.start: header value", &f.value, &f.value_len) < 0) {
+            return -1;
+        }
+        if (fields != NULL) {
+            fields[i] = f;
+        }
+    }
+    return 0;
+}
+
+static int wrong_order(PpRequest *req, PyObject *type)
+{
+    static const char *const expected[] = {
+        [REQ_START] = "'http.response.start'",
+        [REQ_HEAD] = "'http.response.body'",
+        [REQ_BODY] = "'http.response.body'",
+        [REQ_COMPLETE] = "nothing more, as the response is complete",
+    };
+    PyErr_Format(PyExc_RuntimeError, "unexpected ASGI message %R: expected %s", type,
+                 expected[req->state]);
+    return -1;
+}
+
+static int get_bool(PyObject *message, PyObject *key)
+{
+    PyObject *value;
+    int found = PyDict_GetItemRef(message, key, &value);
+    if (found <= 0) {
+        return found;
+    }
+    int truth = PyObject_IsTrue(value);
+    Py_DECREF(value);
+    return truth;
+}
+
+static int send_start(PpRequest *req, PyObject *message)
+{
+    struct pp_constants *k = &req->core->k;
+    PyObject *status, *headers;
+    int found = PyDict_GetItemRef(message, k->status, &status);
+    if (found <= 0) {
+        if (found == 0) {
+            PyErr_SetString(PyExc_KeyError, "http.response.start: 'status' is missing");
+        }
+        return -1;
+    }
+    /* http.HTTPStatus is an int; True is, too, and fails the range check. */
+    long number = PyLong_Check(status) ? PyLong_AsLong(status) : -2;
+    if (number < 200 || number > 999) {
+        if (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_OverflowError)) {
+            PyErr_Clear();
+            PyErr_Format(PyLong_Check(status) ? PyExc_ValueError : PyExc_TypeError,
+                         "http.response.start: status: expected an int from 200 to 999, got %R",
+                         status);
+        }
+        Py_DECREF(status);
+        return -1;
+    }
+    Py_DECREF(status);
+    int trailers = get_bool(message, k->trailers);
+    if (trailers != 0) {
+        if (trailers > 0) {
+            PyErr_SetString(PyExc_RuntimeError,
+                            "http.response.start: trailers are not offered in scope['extensions']");
+        }
+        return -1;
+    }
+    if ((found = PyDict_GetItemRef(message, k->headers, &headers)) < 0) {
+        return -1;
+    }
+    PyObject *fast = NULL;
+    if (found > 0) {
+        fast = PySequence_Fast(headers, "http.response.start: headers: expected an iterable");
+        Py_DECREF(headers);
+        if (fast == NULL || header_fields(fast, NULL) < 0) {
+            Py_XDECREF(fast);
+            return -1;
+        }
+    }
+    Py_XSETREF(req->headers, fast);
+    req->status = (int)number;
+    req->state = REQ_HEAD;
+    return 0;
+}
+
+/* ---- send: writing ---- */
+
+static PyObject *disconnected(PpRequest *req)
+{
+    req->disconnect_raised = true;
+    PyErr_SetString(req->core->state->client_disconnected,
+                    "send() after the client has disconnected");
+    return NULL;
+}
+
+/* Head and first body bytes. */
+static int write_head(PpRequest *req, PyObject *body, const uint8_t *data, size_t len, bool more)
+{
+    struct pp_h1_out_field on_stack[FIELDS_ON_STACK], *fields = on_stack;
+    Py_ssize_t count = req->headers != NULL ? PySequence_Fast_GET_SIZE(req->headers) : 0;
+    if (count > FIELDS_ON_STACK) {
+        fields = PyMem_New(struct pp_h1_out_field, (size_t)count);
+        if (fields == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+    }
+    int result = -1;
+    if (count > 0 && header_fields(req->headers, fields) < 0) {
+        goto done; /* the application changed the list after send() */
+    }
+    struct pp_h1_response r = {.status = req->status,
+                               .fields = fields,
+                               .field_count = (size_t)count,
+                               .complete = !more,
+                               .body_bytes = len};
+    bool borrowed = false;
+    PyObject *owner = body != NULL && PyBytes_CheckExact(body) ? Py_NewRef(body) : NULL;
+    int rc = pp_conn_respond(req->conn, &r, data, len, owner, &borrowed);
+    if (!borrowed) {
+        Py_XDECREF(owner);
+    }
+    if (rc == PP_OK) {
+        req->state = more ? REQ_BODY : REQ_COMPLETE;
+        Py_CLEAR(req->headers);
+        result = 0;
+    }
+    else {
+        req->state = REQ_START; /* nothing was written: another response may be tried */
+        Py_CLEAR(req->headers);
+        pp_raise_code(req->core, rc);
+    }
+done:
+    if (fields != on_stack) {
+        PyMem_Free(fields);
+    }
+    return result;
+}
+
+static int write_more(PpRequest *req, PyObject *body, const uint8_t *data, size_t len, bool more)
+{
+    bool borrowed = false;
+    PyObject *owner = body != NULL && PyBytes_CheckExact(body) ? Py_NewRef(body) : NULL;
+    int rc = pp_conn_send(req->conn, data, len, more, owner, &borrowed);
+    if (!borrowed) {
+        Py_XDECREF(owner);
+    }
+    if (rc != PP_OK) {
+        pp_raise_code(req->core, rc);
+        return -1;
+    }
+    req->state = more ? REQ_BODY : REQ_COMPLETE;
+    return 0;
+}
+
+static PyObject *after_write(PpRequest *req)
+{
+    PpCore *core = req->core;
+    if (req->state == REQ_COMPLETE) {
+        release_conn(req);
+        /* A receive() that waits for a disconnect learns that nothing more comes. */
+        pp_wake_waiters(core, &req->receive_waiters);
+    }
+    else if (pp_conn_out_full(req->conn)) {
+        if (pp_selector_output_queued(core) < 0) {
+            return NULL;
+        }
+        return pp_wait_new(req, false);
+    }
+    if (pp_selector_output_queued(core) < 0) {
+        return NULL;
+    }
+    return Py_NewRef(core->done);
+}
+
+int pp_request_try_drain(PpRequest *req, PyObject **none)
+{
+    if (req->conn != NULL && req->state != REQ_COMPLETE && pp_conn_out_full(req->conn)) {
+        return 0;
+    }
+    if (req->conn == NULL && req->state != REQ_COMPLETE) {
+        disconnected(req);
+        return -1;
+    }
+    *none = Py_NewRef(Py_None);
+    return 1;
+}
+
+static PyObject *send_body(PpRequest *req, PyObject *message)
+{
+    struct pp_constants *k = &req->core->k;
+    PyObject *body, *result = NULL;
+    int more = get_bool(message, k->more_body);
+    if (more < 0 || PyDict_GetItemRef(message, k->body, &body) < 0) {
+        return NULL;
+    }
+    Py_buffer view = {.obj = NULL};
+    const uint8_t *data = NULL;
+    size_t len = 0;
+    if (body != NULL && PyBytes_Check(body)) {
+        data = (const uint8_t *)PyBytes_AS_STRING(body);
+        len = (size_t)PyBytes_GET_SIZE(body);
+    }
+    else if (body != NULL && body != Py_None) {
+        if (PyObject_GetBuffer(body, &view, PyBUF_SIMPLE) < 0) {
+            PyErr_Format(PyExc_TypeError,
+                         "http.response.body: body: expected bytes, bytearray or memoryview, got "
+                         "%.100s",
+                         Py_TYPE(body)->tp_name);
+            Py_DECREF(body);
+            return NULL;
+        }
+        data = view.buf;
+        len = (size_t)view.len;
+    }
+    int rc = req->state == REQ_HEAD ? write_head(req, body, data, len, more != 0)
+                                    : write_more(req, body, data, len, more != 0);
+    if (rc == 0) {
+        result = after_write(req);
+    }
+    if (view.obj != NULL) {
+        PyBuffer_Release(&view);
+    }
+    Py_XDECREF(body);
+    return result;
+}
+
+static PyObject *send_message(PpRequest *req, PyObject *message)
+{
+    struct pp_constants *k = &req->core->k;
+    PyObject *type;
+    if (!PyDict_Check(message)) {
+        PyErr_Format(PyExc_TypeError, "send(): expected a dict, got %.100s",
+                     Py_TYPE(message)->tp_name);
+        return NULL;
+    }
+    int found = PyDict_GetItemRef(message, k->type, &type);
+    if (found <= 0) {
+        if (found == 0) {
+            PyErr_SetString(PyExc_KeyError, "send(): the message has no 'type'");
+        }
+        return NULL;
+    }
+    PyObject *result = NULL;
+    bool start = type == k->http_response_start, body = type == k->http_response_body;
+    if (!start && !body && PyUnicode_Check(type)) { /* a string that was not interned */
+        start = PyUnicode_CompareWithASCIIString(type, "http.response.start") == 0;
+        body = PyUnicode_CompareWithASCIIString(type, "http.response.body") == 0;
+    }
+    if ((!start && !body) || (start && req->state != REQ_START) ||
+        (body && req->state != REQ_HEAD && req->state != REQ_BODY)) {
+        wrong_order(req, type);
+    }
+    else if (req->conn == NULL || pp_conn_closed(req->conn) || req->disconnect_told) {
+        disconnected(req);
+    }
+    else if (body) {
+        result = send_body(req, message);
+    }
+    else if (send_start(req, message) == 0) {
+        result = Py_NewRef(req->core->done);
+    }
+    Py_DECREF(type);
+    return result;
+}
+
+static PyObject *send_call(PyObject *op, PyObject *const *args, size_t nargsf, PyObject *kwnames)
+{
+    PpRequest *req = (PpRequest *)op;
+    Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
+    bool keyword = kwnames != NULL && PyTuple_GET_SIZE(kwnames) == 1 && nargs == 0 &&
+                   PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, 0), "message") == 0;
+    if (!keyword && (nargs != 1 || (kwnames != NULL && PyTuple_GET_SIZE(kwnames) != 0))) {
+        PyErr_SetString(PyExc_TypeError, "send() takes exactly one argument, the message");
+        return NULL;
+    }
+    PyObject *self = Py_NewRef(op); /* a finished response drops the connection's reference */
+    PyObject *result = send_message(req, args[0]);
+    Py_DECREF(self);
+    return result;
+}
+
+/* ---- the end of an application call ---- */
+
+/* True when the raised exception only says what we said: the peer is gone. */
+static bool is_disconnect(PpRequest *req, PyObject *exc)
+{
+    if (!req->disconnect_raised) {
+        return false;
+    }
+    PyObject *seen = Py_NewRef(exc);
+    for (int depth = 0; seen != NULL && depth < 16; depth++) {
+        if (PyErr_GivenExceptionMatches(seen, req->core->state->client_disconnected)) {
+            Py_DECREF(seen);
+            return true;
+        }
+        PyObject *next = PyException_GetCause(seen);
+        if (next == NULL) {
+            next = PyException_GetContext(seen);
+        }
+        Py_SETREF(seen, next);
+    }
+    Py_XDECREF(seen);
+    return false;
+}
+
+static void answer_failure(PpRequest *req)
+{
+    Py_CLEAR(req->headers);
+    if (req->conn != NULL) {
+        pp_conn_fail(req->conn, 500);
+    }
+}
+
+int pp_request_app_ended(PpRequest *req, PyObject *scope, bool failed)
+{
+    PpCore *core = req->core;
+    PyObject *cancelled = NULL;
+    if (failed && PyErr_ExceptionMatches(core->state->cancelled_error)) {
+        cancelled = PyErr_GetRaisedException();
+    }
+    else if (failed) {
+        PyObject *exc = PyErr_GetRaisedException();
+        bool expected = is_disconnect(req, exc);
+        PyErr_SetRaisedException(exc);
+        if (expected) {
+            PyErr_Clear();
+        }
+        else {
+            pp_core_report_error(core, scope);
+        }
+    }
+    if (req->conn != NULL && req->state != REQ_COMPLETE) {
+        if (!failed && !pp_conn_closed(req->conn) && !req->disconnect_told) {
+            PyErr_SetString(PyExc_RuntimeError,
+                            req->state == REQ_BODY
+                                ? "the ASGI application returned without completing its response"
+                                : "the ASGI application returned without sending a response");
+            pp_core_report_error(core, scope);
+        }
+        answer_failure(req);
+    }
+    release_conn(req);
+    if (core->loop != NULL && pp_selector_output_queued(core) < 0) {
+        PyErr_WriteUnraisable((PyObject *)core);
+    }
+    if (cancelled != NULL) {
+        PyErr_SetRaisedException(cancelled);
+        return -1;
+    }
+    return 0;
+}
+
+/* ---- a batch ---- */
+
+static PpRequest *request_new(PpCore *core, struct pp_conn *conn)
+{
+    PyTypeObject *type = core->state->request_type;
+    PpRequest *req = (PpRequest *)type->tp_alloc(type, 0);
+    if (req != NULL) {
+        req->vectorcall = send_call;
+        req->core = (PpCore *)Py_NewRef((PyObject *)core);
+        req->conn = conn;
+        pp_conn_set_app(conn, Py_NewRef((PyObject *)req)); /* dropped by release_conn */
+    }
+    return req;
+}
+
+static PyObject *receive_new(PpCore *core, PpRequest *req)
+{
+    PyTypeObject *type = core->state->receive_type;
+    PpReceive *receive = (PpReceive *)type->tp_alloc(type, 0);
+    if (receive != NULL) {
+        receive->vectorcall = receive_call;
+        receive->req = (PpRequest *)Py_NewRef((PyObject *)req);
+    }
+    return (PyObject *)receive;
+}
+
+static void start_request(PpCore *core, struct pp_conn *conn)
+{
+    PyObject *scope = core->app != NULL ? pp_scope_new(core, conn) : NULL;
+    PpRequest *req = scope != NULL ? request_new(core, conn) : NULL;
+    PyObject *receive = req != NULL ? receive_new(core, req) : NULL;
+    if (receive != NULL) {
+        pp_worker_run(core, req, scope, receive);
+    }
+    else {
+        if (PyErr_Occurred()) {
+            pp_core_report_error(core, scope);
+        }
+        pp_conn_fail(conn, 503);
+        if (req != NULL) {
+            release_conn(req);
+        }
+        else {
+            pp_conn_finish(conn);
+        }
+    }
+    Py_XDECREF(receive);
+    Py_XDECREF((PyObject *)req);
+    Py_XDECREF(scope);
+}
+
+static void handle_event(PpCore *core, struct pp_conn *conn, unsigned events)
+{
+    if (events & PP_EV_REQUEST) {
+        if (events & PP_EV_CLOSED) {
+            pp_conn_finish(conn); /* gone before anybody looked at it */
+        }
+        else {
+            start_request(core, conn);
+            if (!(events & PP_EV_EOF)) {
+                return;
+            }
+        }
+    }
+    PpRequest *req = pp_conn_app(conn);
+    if (req == NULL) {
+        return;
+    }
+    Py_INCREF((PyObject *)req);
+    if (events & PP_EV_EOF) {
+        req->peer_eof = true;
+    }
+    if (events & PP_EV_CLOSED) {
+        release_conn(req);
+    }
+    if (events & (PP_EV_BODY | PP_EV_EOF | PP_EV_CLOSED)) {
+        pp_wake_waiters(core, &req->receive_waiters);
+    }
+    if (events & (PP_EV_DRAINED | PP_EV_CLOSED)) {
+        pp_wake_waiters(core, &req->drain_waiters);
+    }
+    Py_DECREF((PyObject *)req);
+}
+
+void pp_asgi_run_batch(PpCore *core)
+{
+    struct pp_conn *conn;
+    unsigned events;
+    if (core->in_batch) {
+        return; /* a nested event loop inside an application */
+    }
+    core->in_batch = true;
+    while (core->loop != NULL && (conn = pp_loop_take_event(core->loop, &events)) != NULL) {
+        handle_event(core, conn, events);
+    }
+    pp_worker_batch_end(core);
+    core->in_batch = false;
+}
+
+/* ---- types ---- */
+
+static int request_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    PpRequest *req = (PpRequest *)op;
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT((PyObject *)req->core);
+    Py_VISIT(req->headers);
+    Py_VISIT(req->receive_waiters);
+    Py_VISIT(req->drain_waiters);
+    return 0;
+}
+
+static int request_clear(PyObject *op)
+{
+    PpRequest *req = (PpRequest *)op;
+    Py_CLEAR(req->headers);
+    Py_CLEAR(req->receive_waiters);
+    Py_CLEAR(req->drain_waiters);
+    return 0; /* core is needed as long as the object can be called: dropped in dealloc */
+}
+
+static void request_dealloc(PyObject *op)
+{
+    PpRequest *req = (PpRequest *)op;
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    PP_ASSERT(req->conn == NULL);
+    request_clear(op);
+    Py_XDECREF((PyObject *)req->core);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyMemberDef request_members[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(PpRequest, vectorcall), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot request_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("send(message): the ASGI send callable of one request.")},
+    {Py_tp_dealloc, request_dealloc},
+    {Py_tp_traverse, request_traverse},
+    {Py_tp_clear, request_clear},
+    {Py_tp_members, request_members},
+    {Py_tp_call, PyVectorcall_Call},
+    {0, NULL},
+};
+
+PyType_Spec pp_request_spec = {
+    .name = "ppserver._native.Send",
+    .basicsize = sizeof(PpRequest),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = request_slots,
+};
+
+static int receive_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT((PyObject *)((PpReceive *)op)->req);
+    return 0;
+}
+
+static void receive_dealloc(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    Py_XDECREF((PyObject *)((PpReceive *)op)->req);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyMemberDef receive_members[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(PpReceive, vectorcall), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot receive_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("receive(): the ASGI receive callable of one request.")},
+    {Py_tp_dealloc, receive_dealloc},
+    {Py_tp_traverse, receive_traverse},
+    {Py_tp_members, receive_members},
+    {Py_tp_call, PyVectorcall_Call},
+    {0, NULL},
+};
+
+PyType_Spec pp_receive_spec = {
+    .name = "ppserver._native.Receive",
+    .basicsize = sizeof(PpReceive),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = receive_slots,
+};

@@ -1,0 +1,404 @@
+/* The ASGI HTTP connection scope (ASGI 3, HTTP spec 2.4), built from the request head's spans.
+ *
+ * A request's scope starts as a copy of a per-context template with every key in place, so that
+ * filling it never resizes the dict. Header fields that were seen lately come out of a small cache as
+ * finished (name, value) tuples; what identifies a person (cookies, credentials) is never kept. */
+#include "bridge/bridge.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/un.h>
+
+/* ---- templates ---- */
+
+int pp_scope_setup(PpCore *core)
+{
+    struct pp_constants *k = &core->k;
+    PyObject *asgi = PyDict_New(), *scope = PyDict_New();
+    if (asgi == NULL || scope == NULL || PyDict_SetItem(asgi, k->version, k->v3_0) < 0 ||
+        PyDict_SetItem(asgi, k->spec_version, k->v2_4) < 0) {
+        goto fail;
+    }
+    if (PyDict_SetItem(scope, k->type, k->http) < 0 ||
+        PyDict_SetItem(scope, k->asgi, asgi) < 0 ||
+        PyDict_SetItem(scope, k->http_version, k->v1_1) < 0 ||
+        PyDict_SetItem(scope, k->server, Py_None) < 0 ||
+        PyDict_SetItem(scope, k->client, Py_None) < 0 ||
+        PyDict_SetItem(scope, k->scheme, k->http) < 0 ||
+        PyDict_SetItem(scope, k->method, k->methods[PP_METHOD_GET]) < 0 ||
+        PyDict_SetItem(scope, k->root_path, core->root_path) < 0 ||
+        PyDict_SetItem(scope, k->path, k->empty_str) < 0 ||
+        PyDict_SetItem(scope, k->raw_path, k->empty_bytes) < 0 ||
+        PyDict_SetItem(scope, k->query_string, k->empty_bytes) < 0 ||
+        PyDict_SetItem(scope, k->headers, Py_None) < 0) {
+        goto fail;
+    }
+    if (core->lifespan_state != NULL && PyDict_SetItem(scope, k->state, Py_None) < 0) {
+        goto fail;
+    }
+    Py_XSETREF(core->asgi_template, asgi);
+    Py_XSETREF(core->scope_template, scope);
+    return 0;
+fail:
+    Py_XDECREF(asgi);
+    Py_XDECREF(scope);
+    return -1;
+}
+
+/* ---- addresses ---- */
+
+static PyObject *address_tuple(const struct sockaddr *address, bool local)
+{
+    char text[INET6_ADDRSTRLEN];
+    if (address == NULL) {
+        Py_RETURN_NONE;
+    }
+    switch (address->sa_family) {
+    case AF_INET: {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)address;
+        if (inet_ntop(AF_INET, &in->sin_addr, text, sizeof(text)) == NULL) {
+            return PyErr_SetFromErrno(PyExc_OSError);
+        }
+        return Py_BuildValue("(si)", text, (int)ntohs(in->sin_port));
+    }
+    case AF_INET6: {
+        const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)address;
+        if (inet_ntop(AF_INET6, &in->sin6_addr, text, sizeof(text)) == NULL) {
+            return PyErr_SetFromErrno(PyExc_OSError);
+        }
+        return Py_BuildValue("(si)", text, (int)ntohs(in->sin6_port));
+    }
+    case AF_UNIX: {
+        /* The server is [path, None]; a client on a Unix socket has no address. */
+        const struct sockaddr_un *un = (const struct sockaddr_un *)address;
+        if (!local || un->sun_path[0] == '\0') {
+            Py_RETURN_NONE;
+        }
+        size_t len = strnlen(un->sun_path, sizeof(un->sun_path));
+        PyObject *path = PyUnicode_DecodeFSDefaultAndSize(un->sun_path, (Py_ssize_t)len);
+        if (path == NULL) {
+            return NULL;
+        }
+        return Py_BuildValue("(NO)", path, Py_None);
+    }
+    default:
+        Py_RETURN_NONE;
+    }
+}
+
+PyObject *pp_scope_client(PpCore *core, struct pp_conn *conn)
+{
+    (void)core;
+    PyObject *cached = pp_conn_user(conn);
+    if (cached == NULL) {
+        cached = address_tuple(pp_conn_peer(conn), false);
+        if (cached == NULL) {
+            return NULL;
+        }
+        pp_conn_set_user(conn, cached); /* dropped by pp_core_release or close */
+    }
+    return Py_NewRef(cached);
+}
+
+static size_t address_bytes(const struct sockaddr *address)
+{
+    switch (address->sa_family) {
+    case AF_INET:
+        return sizeof(struct sockaddr_in);
+    case AF_INET6:
+        return sizeof(struct sockaddr_in6);
+    case AF_UNIX:
+        return sizeof(struct sockaddr_un);
+    default:
+        return sizeof(address->sa_family);
+    }
+}
+
+PyObject *pp_scope_server(PpCore *core, struct pp_conn *conn)
+{
+    const struct sockaddr *address = pp_conn_local(conn);
+    if (address == NULL) {
+        Py_RETURN_NONE;
+    }
+    size_t bytes = address_bytes(address);
+    if (core->server_cache == NULL ||
+        memcmp(&core->server_cache_addr, address, bytes) != 0) {
+        PyObject *made = address_tuple(address, true);
+        if (made == NULL) {
+            return NULL;
+        }
+        memset(&core->server_cache_addr, 0, sizeof(core->server_cache_addr));
+        memcpy(&core->server_cache_addr, address, bytes);
+        Py_XSETREF(core->server_cache, made);
+    }
+    return Py_NewRef(core->server_cache);
+}
+
+/* ---- path ---- */
+
+static int hex_value(uint8_t c)
+{
+    if (c >= '0' && c <= '9') {
+        return c - '0';
+    }
+    c |= 0x20;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+PyObject *pp_scope_decode_path(const uint8_t *data, size_t len, bool encoded)
+{
+    if (!encoded) { /* the parser lets only ASCII into a target */
+        PyObject *text = PyUnicode_New((Py_ssize_t)len, 127);
+        if (text != NULL) {
+            memcpy(PyUnicode_1BYTE_DATA(text), data, len);
+        }
+        return text;
+    }
+    uint8_t small[1024], *out = len <= sizeof(small) ? small : PyMem_Malloc(len);
+    if (out == NULL) {
+        return PyErr_NoMemory();
+    }
+    size_t n = 0;
+    for (size_t i = 0; i < len; i++) {
+        int high, low;
+        if (data[i] == '%' && len - i > 2 && (high = hex_value(data[i + 1])) >= 0 &&
+            (low = hex_value(data[i + 2])) >= 0) {
+            out[n++] = (uint8_t)(high << 4 | low);
+            i += 2;
+        }
+        else {
+            out[n++] = data[i]; /* a malformed escape stays as it is */
+        }
+    }
+    PyObject *text = PyUnicode_DecodeUTF8((const char *)out, (Py_ssize_t)n, "replace");
+    if (out != small) {
+        PyMem_Free(out);
+    }
+    return text;
+}
+
+static PyObject *concat(PyObject *prefix, PyObject *rest, bool text)
+{
+    PyObject *joined = text ? PyUnicode_Concat(prefix, rest) : NULL;
+    if (!text) {
+        joined = Py_NewRef(prefix);
+        PyBytes_Concat(&joined, rest);
+    }
+    Py_DECREF(rest);
+    return joined;
+}
+
+/* With a root path, path and raw_path start with it (ASGI HTTP spec, root_path). */
+static int set_path(PpCore *core, PyObject *scope, const struct pp_h1_head *head,
+                    const uint8_t *base)
+{
+    static const uint8_t slash[1] = {'/'};
+    const uint8_t *data = base + head->path.off;
+    size_t len = head->path.len;
+    if (len == 0) { /* absolute-form without a path, authority-form */
+        data = slash;
+        len = 1;
+    }
+    PyObject *path = pp_scope_decode_path(data, len, head->path_encoded);
+    PyObject *raw = PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)len);
+    if (path != NULL && raw != NULL && PyBytes_GET_SIZE(core->root_path_bytes) > 0) {
+        path = concat(core->root_path, path, true);
+        raw = concat(core->root_path_bytes, raw, false);
+    }
+    int rc = -1;
+    if (path != NULL && raw != NULL && PyDict_SetItem(scope, core->k.path, path) == 0 &&
+        PyDict_SetItem(scope, core->k.raw_path, raw) == 0) {
+        rc = 0;
+    }
+    Py_XDECREF(path);
+    Py_XDECREF(raw);
+    return rc;
+}
+
+/* ---- headers ---- */
+
+static inline uint32_t header_slot(uint16_t name_id, const uint8_t *name, size_t name_len,
+                                   const uint8_t *value, size_t len)
+{
+    uint64_t a = 0, b = 0;
+    if (len >= 8) {
+        memcpy(&a, value, 8);
+        memcpy(&b, value + len - 8, 8);
+    }
+    else {
+        memcpy(&a, value, len);
+    }
+    uint64_t h = (a ^ (b * 0x9E3779B97F4A7C15u)) + len * 0x85EBCA6Bu;
+    h ^= (uint64_t)name_id << 32 | (uint64_t)name_len << 48 | name[name_len / 2];
+    h *= 0xFF51AFD7ED558CCDu;
+    return (uint32_t)(h >> 40) % PP_HEADER_CACHE_SLOTS;
+}
+
+static inline bool bytes_equal(PyObject *bytes, const uint8_t *data, size_t len)
+{
+    return (size_t)PyBytes_GET_SIZE(bytes) == len &&
+           memcmp(PyBytes_AS_STRING(bytes), data, len) == 0;
+}
+
+static bool worth_caching(const struct pp_h1_field *f)
+{
+    if (f->value_len > PP_HEADER_CACHE_VALUE_MAX || f->name_len == 0) {
+        return false;
+    }
+    switch (f->name_id) {
+    case PP_H1_NAME_COOKIE:
+    case PP_H1_NAME_AUTHORIZATION:
+    case PP_H1_NAME_CONTENT_LENGTH:
+    case PP_H1_NAME_SEC_WEBSOCKET_KEY:
+    case PP_H1_NAME_X_REQUEST_ID:
+        return false;
+    case PP_H1_NAME_OTHER:
+        return f->name_len <= 32; /* tokens of all kinds travel under names of all kinds... */
+    default:
+        return true;
+    }
+}
+
+static PyObject *make_pair(PpCore *core, const uint8_t *name, size_t name_len, uint16_t name_id,
+                           const uint8_t *value, size_t value_len)
+{
+    PyObject *pair = PyTuple_New(2);
+    if (pair == NULL) {
+        return NULL;
+    }
+    PyObject *n = name_id != PP_H1_NAME_OTHER
+                      ? Py_NewRef(core->k.names[name_id])
+                      : PyBytes_FromStringAndSize((const char *)name, (Py_ssize_t)name_len);
+    PyObject *v = PyBytes_FromStringAndSize((const char *)value, (Py_ssize_t)value_len);
+    if (n == NULL || v == NULL) {
+        Py_XDECREF(n);
+        Py_XDECREF(v);
+        Py_DECREF(pair);
+        return NULL;
+    }
+    PyTuple_SET_ITEM(pair, 0, n);
+    PyTuple_SET_ITEM(pair, 1, v);
+    return pair;
+}
+
+static PyObject *field_pair(PpCore *core, const struct pp_h1_field *f, const uint8_t *base)
+{
+    const uint8_t *name = base + f->name_off, *value = base + f->value_off;
+    if (!worth_caching(f)) {
+        return make_pair(core, name, f->name_len, f->name_id, value, f->value_len);
+    }
+    uint32_t slot = header_slot(f->name_id, name, f->name_len, value, f->value_len);
+    PyObject *pair = core->header_cache[slot];
+    if (pair != NULL && bytes_equal(PyTuple_GET_ITEM(pair, 1), value, f->value_len) &&
+        bytes_equal(PyTuple_GET_ITEM(pair, 0), name, f->name_len)) {
+        return Py_NewRef(pair);
+    }
+    pair = make_pair(core, name, f->name_len, f->name_id, value, f->value_len);
+    if (pair != NULL) {
+        Py_XSETREF(core->header_cache[slot], Py_NewRef(pair));
+    }
+    return pair;
+}
+
+/* An absolute-form target's authority replaces Host (RFC 9112 3.2.2). */
+static PyObject *host_pair(PpCore *core, const struct pp_h1_head *head, const uint8_t *base)
+{
+    return make_pair(core, NULL, 0, PP_H1_NAME_HOST, base + head->authority.off,
+                     head->authority.len);
+}
+
+static PyObject *headers_list(PpCore *core, const struct pp_h1_head *head, const uint8_t *base)
+{
+    bool replace_host = head->authority.len > 0, host_seen = false;
+    for (uint16_t i = 0; replace_host && i < head->field_count; i++) {
+        host_seen |= head->fields[i].name_id == PP_H1_NAME_HOST;
+    }
+    Py_ssize_t extra = replace_host && !host_seen ? 1 : 0;
+    PyObject *list = PyList_New(head->field_count + extra);
+    if (list == NULL) {
+        return NULL;
+    }
+    for (uint16_t i = 0; i < head->field_count; i++) {
+        const struct pp_h1_field *f = &head->fields[i];
+        PyObject *pair = replace_host && f->name_id == PP_H1_NAME_HOST
+                             ? host_pair(core, head, base)
+                             : field_pair(core, f, base);
+        if (pair == NULL) {
+            Py_DECREF(list);
+            return NULL;
+        }
+        PyList_SET_ITEM(list, i, pair);
+    }
+    if (extra) {
+        PyObject *pair = host_pair(core, head, base);
+        if (pair == NULL) {
+            Py_DECREF(list);
+            return NULL;
+        }
+        PyList_SET_ITEM(list, head->field_count, pair);
+    }
+    return list;
+}
+
+/* ---- the scope ---- */
+
+static int set_new(PyObject *dict, PyObject *key, PyObject *value) /* steals value */
+{
+    if (value == NULL) {
+        return -1;
+    }
+    int rc = PyDict_SetItem(dict, key, value);
+    Py_DECREF(value);
+    return rc;
+}
+
+static int set_method(PpCore *core, PyObject *scope, const struct pp_h1_head *head,
+                      const uint8_t *base)
+{
+    if (head->method_id == PP_METHOD_GET) {
+        return 0; /* the template's */
+    }
+    if (head->method_id != PP_METHOD_OTHER) {
+        return PyDict_SetItem(scope, core->k.method, core->k.methods[head->method_id]);
+    }
+    return set_new(scope, core->k.method,
+                   PyUnicode_DecodeASCII((const char *)base + head->method.off,
+                                         (Py_ssize_t)head->method.len, NULL));
+}
+
+PyObject *pp_scope_new(PpCore *core, struct pp_conn *conn)
+{
+    struct pp_constants *k = &core->k;
+    const uint8_t *base;
+    const struct pp_h1_head *head = pp_conn_head(conn, &base);
+    PyObject *scope = PyDict_Copy(core->scope_template);
+    if (scope == NULL) {
+        return NULL;
+    }
+    if (set_new(scope, k->asgi, PyDict_Copy(core->asgi_template)) < 0 ||
+        set_new(scope, k->server, pp_scope_server(core, conn)) < 0 ||
+        set_new(scope, k->client, pp_scope_client(core, conn)) < 0 ||
+        set_method(core, scope, head, base) < 0 || set_path(core, scope, head, base) < 0 ||
+        set_new(scope, k->headers, headers_list(core, head, base)) < 0) {
+        goto fail;
+    }
+    if (head->minor == 0 && PyDict_SetItem(scope, k->http_version, k->v1_0) < 0) {
+        goto fail;
+    }
+    /* An absolute-form https target does not make the scheme https: the connection decides. */
+    if (head->query.len > 0 &&
+        set_new(scope, k->query_string,
+                PyBytes_FromStringAndSize((const char *)base + head->query.off,
+                                          (Py_ssize_t)head->query.len)) < 0) {
+        goto fail;
+    }
+    if (core->lifespan_state != NULL &&
+        set_new(scope, k->state, PyDict_Copy(core->lifespan_state)) < 0) {
+        goto fail;
+    }
+    return scope;
+fail:
+    Py_DECREF(scope);
+    return NULL;
+}

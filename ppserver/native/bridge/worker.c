@@ -1,0 +1,756 @@
+/* The worker Task: requests run inside a real asyncio.Task without creating one each.
+ *
+ * The context keeps one Task whose coroutine is a PpRunner. For a batch it is entered as the current
+ * task once; each request gets a copied context and its application a first step. An application that
+ * ends in that step leaves the Task to the next request. One that suspends takes the Task over:
+ * the runner adopts its coroutine and forwards every later step, and a new Task is made for the others.
+ * So an application always sees one current task, before and after it suspends, and it is its own.
+ *
+ *   IDLE --first step--> PARKED            (waits on a future of its own)
+ *   IDLE, PARKED --adopt--> ADOPTED --next step: yields what the application waits for--> RUNNING
+ *   IDLE, PARKED --discard--> DISCARDED --next step--> DONE
+ *   RUNNING --the application ends--> DONE
+ *
+ * An IDLE runner is one whose Task has not had its first step yet; it can be adopted as well, and then
+ * needs no parking future. The Task is used again only if it is pristine: nobody kept a reference, a
+ * weak reference or a callback, and nobody cancelled it. With --task plain and eager each request has
+ * a Task of its own; the runner then starts in RUNNING, without a context of its own. */
+#include "bridge/bridge.h"
+
+#include <string.h>
+
+enum runner_state { IDLE, PARKED, ADOPTED, RUNNING, DISCARDED, DONE };
+
+typedef struct {
+    PyObject_HEAD
+    PpCore *core;      /* owned */
+    PpRequest *req;    /* owned or NULL */
+    PyObject *scope;   /* owned or NULL */
+    PyObject *coro;    /* owned or NULL: the application's coroutine or other awaitable's iterator */
+    PyObject *context; /* owned or NULL: contextvars.Context of the request */
+    PyObject *first;   /* owned or NULL: what the application waits for (ADOPTED) */
+    PyObject *parking; /* owned or NULL: the future we wait on (PARKED) */
+    bool running;      /* inside a step of the application */
+    uint8_t state;     /* enum runner_state */
+} PpRunner;
+
+/* ---- the coroutine ---- */
+
+static void runner_forget(PpRunner *self)
+{
+    Py_CLEAR(self->first);
+    Py_CLEAR(self->parking);
+    Py_CLEAR(self->context);
+    Py_CLEAR(self->coro);
+    Py_CLEAR(self->scope);
+    PpRequest *req = self->req;
+    self->req = NULL;
+    Py_XDECREF((PyObject *)req);
+}
+
+/* The application ended; an exception is set when failed. PYGEN_ERROR only for cancellation. */
+static PySendResult runner_finish(PpRunner *self, bool failed, PyObject **result)
+{
+    PpRequest *req = self->req;
+    PyObject *scope = self->scope;
+    self->req = NULL;
+    self->scope = NULL;
+    self->state = DONE;
+    int rc = pp_request_app_ended(req, scope, failed);
+    Py_XDECREF(scope);
+    Py_DECREF((PyObject *)req);
+    PyObject *exc = rc < 0 ? PyErr_GetRaisedException() : NULL;
+    runner_forget(self); /* may run destructors: nothing of ours is half-done here */
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+        return PYGEN_ERROR;
+    }
+    *result = Py_NewRef(Py_None);
+    return PYGEN_RETURN;
+}
+
+static int enter_context(PpRunner *self)
+{
+    if (self->context != NULL && PyContext_Enter(self->context) < 0) {
+        return -1;
+    }
+    self->running = true;
+    return 0;
+}
+
+static void exit_context(PpRunner *self)
+{
+    self->running = false;
+    if (self->context == NULL) {
+        return;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    if (PyContext_Exit(self->context) < 0) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+    }
+}
+
+static PySendResult runner_step(PpRunner *self, PyObject *value, PyObject **result)
+{
+    *result = NULL;
+    if (enter_context(self) < 0) {
+        return PYGEN_ERROR;
+    }
+    PySendResult sent = PyIter_Send(self->coro, value, result);
+    exit_context(self);
+    if (sent == PYGEN_NEXT) {
+        return PYGEN_NEXT;
+    }
+    Py_CLEAR(*result);
+    return runner_finish(self, sent == PYGEN_ERROR, result);
+}
+
+static PySendResult runner_park(PpRunner *self, PyObject **result)
+{
+    PpCore *core = self->core;
+    PyObject *loop = core->event_loop;
+    PyObject *future = PyObject_VectorcallMethod(core->k.create_future, &loop, 1, NULL);
+    if (future == NULL) {
+        return PYGEN_ERROR;
+    }
+    /* What Future.__await__ does before it yields the future. */
+    if (PyObject_SetAttr(future, core->k.future_blocking, Py_True) < 0) {
+        Py_DECREF(future);
+        return PYGEN_ERROR;
+    }
+    self->parking = Py_NewRef(future);
+    self->state = PARKED;
+    *result = future;
+    return PYGEN_NEXT;
+}
+
+static PySendResult runner_am_send(PyObject *op, PyObject *value, PyObject **result)
+{
+    PpRunner *self = (PpRunner *)op;
+    *result = NULL;
+    switch ((enum runner_state)self->state) {
+    case IDLE:
+        return runner_park(self, result);
+    case ADOPTED:
+        self->state = RUNNING;
+        *result = self->first;
+        self->first = NULL;
+        Py_CLEAR(self->parking);
+        return PYGEN_NEXT;
+    case RUNNING:
+        if (self->running) {
+            PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+            return PYGEN_ERROR;
+        }
+        return runner_step(self, value, result);
+    case PARKED: /* woken without work: the core was closed */
+    case DISCARDED:
+        self->state = DONE;
+        runner_forget(self);
+        *result = Py_NewRef(Py_None);
+        return PYGEN_RETURN;
+    case DONE:
+        break;
+    }
+    PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+    return PYGEN_ERROR;
+}
+
+/* Nobody may hand requests to a worker that is ending. */
+static void retire(PpRunner *self)
+{
+    PpCore *core = self->core;
+    if (core->runner == (PyObject *)self) {
+        PyObject *worker = core->worker;
+        core->worker = NULL;
+        core->runner = NULL;
+        Py_XDECREF(worker);
+        Py_DECREF((PyObject *)self); /* the caller holds another */
+    }
+}
+
+static PyObject *throw_into_app(PpRunner *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    PyObject *call[4] = {self->coro}, *result = NULL, *yielded;
+    for (Py_ssize_t i = 0; i < nargs; i++) {
+        call[i + 1] = args[i];
+    }
+    if (enter_context(self) < 0) {
+        return NULL;
+    }
+    yielded = PyObject_VectorcallMethod(self->core->k.throw_, call, (size_t)nargs + 1, NULL);
+    exit_context(self);
+    if (yielded != NULL) {
+        return yielded;
+    }
+    bool returned = PyErr_ExceptionMatches(PyExc_StopIteration);
+    if (returned) {
+        PyErr_Clear();
+    }
+    if (runner_finish(self, !returned, &result) == PYGEN_RETURN) {
+        Py_DECREF(result);
+        PyErr_SetNone(PyExc_StopIteration);
+    }
+    return NULL;
+}
+
+/* A cancellation that came between adoption and the Task's next step: what the application waits for
+ * is cancelled, as Task does it, and its outcome wakes the application. True when that worked. */
+static bool cancel_first(PpRunner *self, PyObject *thrown)
+{
+    PyObject *type = PyExceptionInstance_Check(thrown) ? (PyObject *)Py_TYPE(thrown) : thrown;
+    if (self->first == NULL || self->first == Py_None ||
+        !PyErr_GivenExceptionMatches(type, self->core->state->cancelled_error)) {
+        return false;
+    }
+    PyObject *first = self->first;
+    PyObject *r = PyObject_VectorcallMethod(self->core->k.cancel, &first, 1, NULL);
+    if (r == NULL) {
+        PyErr_Clear();
+        return false;
+    }
+    int cancelled = PyObject_IsTrue(r);
+    Py_DECREF(r);
+    if (cancelled < 0) {
+        PyErr_Clear();
+    }
+    return cancelled > 0;
+}
+
+static PyObject *runner_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+{
+    PpRunner *self = (PpRunner *)op;
+    if (nargs < 1 || nargs > 3) {
+        return pp_raise_thrown(args, nargs);
+    }
+    switch ((enum runner_state)self->state) {
+    case ADOPTED:
+        self->state = RUNNING;
+        Py_CLEAR(self->parking);
+        if (cancel_first(self, args[0])) {
+            PyObject *first = self->first;
+            self->first = NULL;
+            return first;
+        }
+        Py_CLEAR(self->first);
+        return throw_into_app(self, args, nargs);
+    case RUNNING:
+        if (self->running) {
+            PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+            return NULL;
+        }
+        return throw_into_app(self, args, nargs);
+    case IDLE:
+    case PARKED:
+    case DISCARDED:
+        self->state = DONE;
+        Py_INCREF(op);
+        retire(self);
+        runner_forget(self);
+        Py_DECREF(op);
+        return pp_raise_thrown(args, nargs);
+    case DONE:
+        break;
+    }
+    return pp_raise_thrown(args, nargs);
+}
+
+static PyObject *runner_close(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    PpRunner *self = (PpRunner *)op;
+    if (self->running) {
+        PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+        return NULL;
+    }
+    if (self->state == DONE) {
+        Py_RETURN_NONE;
+    }
+    bool with_app = self->req != NULL;
+    if (!with_app) {
+        self->state = DONE;
+        Py_INCREF(op);
+        retire(self);
+        runner_forget(self);
+        Py_DECREF(op);
+        Py_RETURN_NONE;
+    }
+    self->state = RUNNING;
+    PyObject *r = NULL, *coro = self->coro, *none;
+    if (enter_context(self) == 0) {
+        r = PyObject_VectorcallMethod(self->core->k.close, &coro, 1, NULL);
+        exit_context(self);
+    }
+    PyObject *exc = r == NULL ? PyErr_GetRaisedException() : NULL;
+    Py_XDECREF(r);
+    PyErr_SetString(PyExc_RuntimeError, "the coroutine of an ASGI request was closed");
+    if (runner_finish(self, true, &none) == PYGEN_RETURN) {
+        Py_DECREF(none);
+    }
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* ---- running a request ---- */
+
+static PpRunner *runner_new(PpCore *core)
+{
+    PyTypeObject *type = core->state->runner_type;
+    PpRunner *self = (PpRunner *)type->tp_alloc(type, 0);
+    if (self != NULL) {
+        self->core = (PpCore *)Py_NewRef((PyObject *)core);
+    }
+    return self;
+}
+
+/* A Task for the runner, by the loop's task factory if it has one. */
+static PyObject *task_new(PpCore *core, PpRunner *runner)
+{
+    return PyObject_CallMethod(core->event_loop, "create_task", "O", (PyObject *)runner);
+}
+
+static Py_ssize_t weakref_count(PpCore *core, PyObject *task)
+{
+    PyObject *number = PyObject_CallOneArg(core->state->get_weakref_count, task);
+    if (number == NULL) {
+        return -1;
+    }
+    Py_ssize_t count = PyLong_AsSsize_t(number);
+    Py_DECREF(number);
+    return count;
+}
+
+static int worker_make(PpCore *core)
+{
+    PpRunner *runner = runner_new(core);
+    if (runner == NULL) {
+        return -1;
+    }
+    PyObject *task = task_new(core, runner);
+    Py_ssize_t weakrefs = task != NULL ? weakref_count(core, task) : -1;
+    if (weakrefs < 0) {
+        Py_XDECREF(task);
+        Py_DECREF((PyObject *)runner);
+        return -1;
+    }
+    core->worker_weakrefs = weakrefs;
+    Py_XSETREF(core->worker, task);
+    Py_XSETREF(core->runner, (PyObject *)runner);
+    return 0;
+}
+
+static int worker_enter(PpCore *core)
+{
+    if (core->entered) {
+        return 0;
+    }
+    PyObject *args[] = {core->event_loop, core->worker};
+    PyObject *r = PyObject_Vectorcall(core->state->enter_task, args, 2, NULL);
+    if (r == NULL) {
+        return -1;
+    }
+    Py_DECREF(r);
+    core->entered = true;
+    return 0;
+}
+
+/* The current exception, if any, is kept. */
+static void worker_leave(PpCore *core)
+{
+    if (!core->entered) {
+        return;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *args[] = {core->event_loop, core->worker};
+    PyObject *r = PyObject_Vectorcall(core->state->leave_task, args, 2, NULL);
+    if (r == NULL) {
+        PyErr_WriteUnraisable(core->worker);
+    }
+    Py_XDECREF(r);
+    core->entered = false;
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+    }
+}
+
+void pp_worker_batch_end(PpCore *core)
+{
+    worker_leave(core);
+}
+
+/* Ends a runner that is parked: its Task gets a step. */
+static void unpark(PpCore *core, PpRunner *runner)
+{
+    PyObject *future = runner->parking;
+    if (future == NULL) {
+        return; /* its first step is still to come */
+    }
+    Py_INCREF(future);
+    PyObject *args[] = {future, Py_None};
+    PyObject *done = PyObject_VectorcallMethod(core->k.done, args, 1, NULL);
+    int is_done = done != NULL ? PyObject_IsTrue(done) : -1;
+    Py_XDECREF(done);
+    if (is_done == 0) {
+        Py_XDECREF(PyObject_VectorcallMethod(core->k.set_result, args, 2, NULL));
+    }
+    if (PyErr_Occurred()) {
+        PyErr_WriteUnraisable(future);
+    }
+    Py_DECREF(future);
+}
+
+static void worker_discard(PpCore *core)
+{
+    worker_leave(core);
+    PpRunner *runner = (PpRunner *)core->runner;
+    PyObject *task = core->worker;
+    core->runner = NULL;
+    core->worker = NULL;
+    if (runner != NULL) {
+        runner->state = DISCARDED;
+        unpark(core, runner);
+    }
+    Py_XDECREF((PyObject *)runner);
+    Py_XDECREF(task);
+}
+
+void pp_worker_drop(PpCore *core)
+{
+    if (core->worker == NULL) {
+        return;
+    }
+    /* The loop may never run again: then the pending Task must not complain. */
+    if (PyObject_SetAttrString(core->worker, "_log_destroy_pending", Py_False) < 0) {
+        PyErr_Clear();
+    }
+    PyObject *closed = PyObject_CallMethod(core->event_loop, "is_closed", NULL);
+    bool is_closed = closed == NULL || closed == Py_True;
+    Py_XDECREF(closed);
+    PyErr_Clear();
+    if (is_closed) {
+        ((PpRunner *)core->runner)->state = DONE;
+        Py_CLEAR(core->runner);
+        Py_CLEAR(core->worker);
+        return;
+    }
+    worker_discard(core);
+}
+
+static int flag_of(PyObject *object, PyObject *attr)
+{
+    PyObject *value = PyObject_GetAttr(object, attr);
+    if (value == NULL) {
+        return -1;
+    }
+    int truth = value == Py_None ? 0 : PyObject_IsTrue(value);
+    Py_DECREF(value);
+    return truth;
+}
+
+static int flag_call(PyObject *object, PyObject *method)
+{
+    PyObject *value = PyObject_VectorcallMethod(method, &object, 1, NULL);
+    if (value == NULL) {
+        return -1;
+    }
+    int truth = PyObject_IsTrue(value);
+    Py_DECREF(value);
+    return truth;
+}
+
+/* True when the last request left no trace on the worker Task; errors count as a trace. */
+static bool worker_pristine(PpCore *core, Py_ssize_t references)
+{
+    PyObject *task = core->worker;
+    PpRunner *runner = (PpRunner *)core->runner;
+    if (task == NULL || Py_REFCNT(task) != references ||
+        weakref_count(core, task) != core->worker_weakrefs) {
+        PyErr_Clear();
+        return false;
+    }
+    /* A parked Task has its own wake-up among nobody's callbacks: those are on the future. */
+    int traces = flag_call(task, core->k.cancelling);
+    if (traces == 0) {
+        traces = flag_of(task, core->k.callbacks);
+    }
+    if (traces == 0) {
+        traces = runner->parking != NULL ? flag_call(runner->parking, core->k.done)
+                                         : flag_of(task, core->k.must_cancel);
+    }
+    if (traces < 0) {
+        PyErr_Clear(); /* a task class without these: never used twice */
+    }
+    return traces == 0;
+}
+
+static PyObject *awaitable_iter(PyObject *awaitable)
+{
+    if (PyCoro_CheckExact(awaitable)) {
+        return Py_NewRef(awaitable);
+    }
+    PyAsyncMethods *async = Py_TYPE(awaitable)->tp_as_async;
+    if (async == NULL || async->am_await == NULL) {
+        PyErr_Format(PyExc_TypeError,
+                     "the ASGI application returned %.100s, expected an awaitable (an ASGI 3 "
+                     "application is `async def app(scope, receive, send)`)",
+                     Py_TYPE(awaitable)->tp_name);
+        return NULL;
+    }
+    return async->am_await(awaitable);
+}
+
+static PyObject *call_app(PpCore *core, PpRequest *req, PyObject *scope, PyObject *receive)
+{
+    PyObject *args[] = {NULL, scope, receive, (PyObject *)req};
+    PyObject *awaitable =
+        PyObject_Vectorcall(core->app, args + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    if (awaitable == NULL) {
+        return NULL;
+    }
+    PyObject *iter = awaitable_iter(awaitable);
+    Py_DECREF(awaitable);
+    return iter;
+}
+
+/* The worker Task becomes this request's Task. Takes over coro, context and first. */
+static void worker_adopt(PpCore *core, PpRequest *req, PyObject *scope, PyObject *coro,
+                         PyObject *context, PyObject *first)
+{
+    worker_leave(core);
+    PpRunner *runner = (PpRunner *)core->runner;
+    PyObject *task = core->worker;
+    core->runner = NULL;
+    core->worker = NULL;
+    runner->req = (PpRequest *)Py_NewRef((PyObject *)req);
+    runner->scope = Py_NewRef(scope);
+    runner->coro = coro;
+    runner->context = context;
+    runner->first = first;
+    runner->state = ADOPTED;
+    unpark(core, runner);
+    Py_DECREF((PyObject *)runner); /* the Task, which the loop knows, has it */
+    Py_DECREF(task);
+}
+
+static void fail_request(PpRequest *req, PyObject *scope)
+{
+    if (pp_request_app_ended(req, scope, true) < 0) {
+        PyErr_Clear(); /* a CancelledError that no Task stands for */
+    }
+}
+
+static void run_on_worker(PpCore *core, PpRequest *req, PyObject *scope, PyObject *receive)
+{
+    if ((core->worker == NULL && worker_make(core) < 0) || worker_enter(core) < 0) {
+        fail_request(req, scope);
+        return;
+    }
+    PyObject *context = PyContext_CopyCurrent();
+    if (context == NULL || PyContext_Enter(context) < 0) {
+        Py_XDECREF(context);
+        fail_request(req, scope);
+        return;
+    }
+    Py_ssize_t references = Py_REFCNT(core->worker);
+    PyObject *worker = core->worker; /* borrowed, only compared: the application may retire it */
+    PyObject *first = NULL, *coro = call_app(core, req, scope, receive);
+    PySendResult sent = coro != NULL ? PyIter_Send(coro, Py_None, &first) : PYGEN_ERROR;
+    PyObject *exc = sent == PYGEN_ERROR ? PyErr_GetRaisedException() : NULL;
+    if (PyContext_Exit(context) < 0) {
+        PyErr_WriteUnraisable(core->app);
+    }
+    if (sent == PYGEN_NEXT && core->worker == worker) {
+        worker_adopt(core, req, scope, coro, context, first);
+        return;
+    }
+    Py_XDECREF(first);
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+        fail_request(req, scope);
+    }
+    else {
+        (void)!pp_request_app_ended(req, scope, false);
+    }
+    Py_XDECREF(coro);
+    Py_DECREF(context);
+    if (core->worker == worker && !worker_pristine(core, references)) {
+        worker_discard(core);
+    }
+}
+
+/* --task plain and eager: a Task for each request. */
+static void run_on_own_task(PpCore *core, PpRequest *req, PyObject *scope, PyObject *receive)
+{
+    PpRunner *runner = runner_new(core);
+    PyObject *coro = runner != NULL ? call_app(core, req, scope, receive) : NULL, *task = NULL;
+    if (coro == NULL) {
+        Py_XDECREF((PyObject *)runner);
+        fail_request(req, scope);
+        return;
+    }
+    runner->req = (PpRequest *)Py_NewRef((PyObject *)req);
+    runner->scope = Py_NewRef(scope);
+    runner->coro = coro;
+    runner->state = RUNNING;
+    if (core->task_mode == PP_TASK_PLAIN) {
+        task = task_new(core, runner);
+    }
+    else {
+        PyObject *kwnames = PyTuple_Pack(2, core->k.loop, core->k.eager_start);
+        if (kwnames != NULL) {
+            PyObject *args[] = {(PyObject *)runner, core->event_loop, Py_True};
+            task = PyObject_Vectorcall(core->state->task_class, args, 1, kwnames);
+            Py_DECREF(kwnames);
+        }
+    }
+    if (task == NULL) {
+        if (runner->state == RUNNING) { /* nothing ran: answer here */
+            runner->state = DONE;
+            fail_request(req, scope);
+            runner_forget(runner);
+        }
+        else {
+            PyErr_Clear();
+        }
+    }
+    Py_XDECREF(task);
+    Py_DECREF((PyObject *)runner);
+}
+
+void pp_worker_run(PpCore *core, PpRequest *req, PyObject *scope, PyObject *receive)
+{
+    if (core->task_mode == PP_TASK_WORKER) {
+        run_on_worker(core, req, scope, receive);
+    }
+    else {
+        run_on_own_task(core, req, scope, receive);
+    }
+}
+
+/* ---- the type ---- */
+
+/* Debuggers and stack dumps look through the runner at the application. */
+static PyObject *forward(PyObject *op, void *closure)
+{
+    PpRunner *self = (PpRunner *)op;
+    if (self->coro == NULL) {
+        if (strncmp(closure, "cr_running", 10) == 0) {
+            return PyBool_FromLong(self->running);
+        }
+        Py_RETURN_NONE;
+    }
+    return PyObject_GetAttrString(self->coro, closure);
+}
+
+static PyObject *get_name(PyObject *op, void *closure)
+{
+    PpRunner *self = (PpRunner *)op;
+    if (self->coro != NULL) {
+        PyObject *name = PyObject_GetAttrString(self->coro, closure);
+        if (name != NULL) {
+            return name;
+        }
+        PyErr_Clear();
+    }
+    return PyUnicode_FromString("ppserver_worker");
+}
+
+static PyObject *runner_repr(PyObject *op)
+{
+    PpRunner *self = (PpRunner *)op;
+    if (self->coro != NULL) {
+        return PyUnicode_FromFormat("<ppserver request running %R>", self->coro);
+    }
+    return PyUnicode_FromFormat("<ppserver worker at %p>", op);
+}
+
+static PyObject *runner_self(PyObject *self)
+{
+    return Py_NewRef(self);
+}
+
+static PyObject *runner_await(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return Py_NewRef(self);
+}
+
+static int runner_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    PpRunner *self = (PpRunner *)op;
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT((PyObject *)self->core);
+    Py_VISIT((PyObject *)self->req);
+    Py_VISIT(self->scope);
+    Py_VISIT(self->coro);
+    Py_VISIT(self->context);
+    Py_VISIT(self->first);
+    Py_VISIT(self->parking);
+    return 0;
+}
+
+static int runner_clear(PyObject *op)
+{
+    PpRunner *self = (PpRunner *)op;
+    if (!self->running) {
+        self->state = DONE;
+        runner_forget(self);
+    }
+    return 0;
+}
+
+static void runner_dealloc(PyObject *op)
+{
+    PpRunner *self = (PpRunner *)op;
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    runner_forget(self);
+    Py_XDECREF((PyObject *)self->core);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyMethodDef runner_methods[] = {
+    {"send", pp_awaitable_send, METH_O, NULL},
+    {"throw", (PyCFunction)(void (*)(void))runner_throw, METH_FASTCALL, NULL},
+    {"close", runner_close, METH_NOARGS, NULL},
+    {"__await__", runner_await, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef runner_getset[] = {
+    {"cr_frame", forward, NULL, NULL, "cr_frame"},
+    {"cr_await", forward, NULL, NULL, "cr_await"},
+    {"cr_running", forward, NULL, NULL, "cr_running"},
+    {"cr_code", forward, NULL, NULL, "cr_code"},
+    {"cr_origin", forward, NULL, NULL, "cr_origin"},
+    {"__name__", get_name, NULL, NULL, "__name__"},
+    {"__qualname__", get_name, NULL, NULL, "__qualname__"},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot runner_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("The coroutine of a worker Task.")},
+    {Py_tp_dealloc, runner_dealloc},
+    {Py_tp_traverse, runner_traverse},
+    {Py_tp_clear, runner_clear},
+    {Py_tp_methods, runner_methods},
+    {Py_tp_getset, runner_getset},
+    {Py_tp_repr, runner_repr},
+    {Py_am_await, runner_self},
+    {Py_am_send, runner_am_send},
+    {Py_tp_iter, runner_self},
+    {Py_tp_iternext, pp_awaitable_next},
+    {0, NULL},
+};
+
+PyType_Spec pp_runner_spec = {
+    .name = "ppserver._native.Runner",
+    .basicsize = sizeof(PpRunner),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = runner_slots,
+};
