@@ -121,6 +121,7 @@ typedef struct {
     PyObject *done;           /* owned: the shared finished awaitable */
     PyObject *worker;         /* owned or NULL: the idle worker Task */
     PyObject *runner;         /* owned or NULL: its coroutine */
+    PyObject *tasks;          /* owned set: the Tasks of requests that have suspended */
     Py_ssize_t worker_weakrefs; /* of an untouched worker (the registry of tasks has one) */
     PyObject *server_cache;   /* owned tuple or NULL: the last local address... */
     struct sockaddr_storage server_cache_addr; /* ...and what it was made from */

@@ -305,7 +305,8 @@ static PyObject *core_drained(PyObject *self, PyObject *Py_UNUSED(ignored))
     PpCore *core = (PpCore *)self;
     return PyBool_FromLong(core->loop == NULL ||
                            (!__atomic_load_n(&core->drain_requested, __ATOMIC_ACQUIRE) &&
-                            pp_loop_drained(core->loop)));
+                            pp_loop_drained(core->loop) &&
+                            (core->tasks == NULL || PySet_GET_SIZE(core->tasks) == 0)));
 }
 
 static PyObject *core_stop(PyObject *self, PyObject *Py_UNUSED(ignored))
@@ -428,7 +429,8 @@ static PyObject *core_serve_asgi(PyObject *self, PyObject *args, PyObject *kwarg
     if (core->root_path_bytes == NULL || pp_scope_setup(core) < 0) {
         return NULL;
     }
-    if (core->done == NULL && (core->done = pp_done_new(core)) == NULL) {
+    if ((core->done == NULL && (core->done = pp_done_new(core)) == NULL) ||
+        (core->tasks == NULL && (core->tasks = PySet_New(NULL)) == NULL)) {
         return NULL;
     }
     pp_loop_adopt(core->loop);
@@ -523,6 +525,7 @@ static PyObject *get_in_flight(PyObject *self, void *Py_UNUSED(closure))
     X(worker)                                                                                      \
     X(runner)                                                                                      \
     X(server_cache)                                                                                \
+    X(tasks)                                                                                       \
     X(selector)                                                                                    \
     X(ready_key)
 
@@ -578,7 +581,8 @@ static PyMethodDef core_own_methods[] = {
      PyDoc_STR("drain()\n\nGraceful end: stop listening, close idle connections, finish the rest. "
                "May be called from any thread and from signal handlers.")},
     {"drained", core_drained, METH_NOARGS,
-     PyDoc_STR("drained() -> bool\n\nTrue when drain() has come to its end.")},
+     PyDoc_STR("drained() -> bool\n\nTrue when drain() has come to its end: no connection "
+               "and no application call is left.")},
     {"stop", core_stop, METH_NOARGS, PyDoc_STR("stop()\n\nClose every connection now.")},
     {"wake", core_wake, METH_NOARGS,
      PyDoc_STR("wake()\n\nMake the loop turn; from any thread.")},

@@ -30,14 +30,34 @@ typedef struct {
     PyObject *context; /* owned or NULL: contextvars.Context of the request */
     PyObject *first;   /* owned or NULL: what the application waits for (ADOPTED) */
     PyObject *parking; /* owned or NULL: the future we wait on (PARKED) */
+    PyObject *task;    /* owned or NULL: our Task, while core->tasks keeps it alive */
     bool running;      /* inside a step of the application */
     uint8_t state;     /* enum runner_state */
 } PpRunner;
 
 /* ---- the coroutine ---- */
 
+/* asyncio keeps only weak references to tasks; a request's Task must not vanish with what it waits
+ * for, so the context holds on to it until the application ends. */
+static void keep_task(PpRunner *self, PyObject *task)
+{
+    if (PySet_Add(self->core->tasks, task) < 0) {
+        PyErr_Clear(); /* out of memory: then it lives as long as others hold it */
+        return;
+    }
+    self->task = Py_NewRef(task);
+}
+
 static void runner_forget(PpRunner *self)
 {
+    PyObject *task = self->task;
+    self->task = NULL;
+    if (task != NULL) {
+        if (self->core->tasks != NULL && PySet_Discard(self->core->tasks, task) < 0) {
+            PyErr_Clear();
+        }
+        Py_DECREF(task);
+    }
     Py_CLEAR(self->first);
     Py_CLEAR(self->parking);
     Py_CLEAR(self->context);
@@ -532,6 +552,7 @@ static void worker_adopt(PpCore *core, PpRequest *req, PyObject *scope, PyObject
     runner->context = context;
     runner->first = first;
     runner->state = ADOPTED;
+    keep_task(runner, task);
     unpark(core, runner);
     Py_DECREF((PyObject *)runner); /* the Task, which the loop knows, has it */
     Py_DECREF(task);
@@ -618,6 +639,9 @@ static void run_on_own_task(PpCore *core, PpRequest *req, PyObject *scope, PyObj
             PyErr_Clear();
         }
     }
+    else if (runner->state == RUNNING) {
+        keep_task(runner, task);
+    }
     Py_XDECREF(task);
     Py_DECREF((PyObject *)runner);
 }
@@ -690,6 +714,7 @@ static int runner_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->context);
     Py_VISIT(self->first);
     Py_VISIT(self->parking);
+    Py_VISIT(self->task);
     return 0;
 }
 
