@@ -140,7 +140,7 @@ cov: build/cov-$(TAG)/build.ninja ## coverage of C and Python, in build/cov-<tag
 bench: release ## speed beside a baseline (needs wrk)
 	$(BIN)/python -m contrib.bench
 
-docs: all ## the documentation, in build/docs; warnings are errors
+docs: venv ## the documentation, in build/docs; warnings are errors
 	sphinx-build -q -W --keep-going -d build/doctrees docs build/docs
 
 dist: venv ## source distribution and wheel, in dist/

@@ -1,6 +1,5 @@
 """Settings of the documentation; `make docs` builds it."""
 
-import dataclasses
 import sys
 from pathlib import Path
 
@@ -8,6 +7,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from ppserver import __version__  # noqa: E402
+from ppserver.config import table  # noqa: E402
 
 project = "ppserver"
 author = "the ppserver authors"
@@ -37,29 +37,16 @@ def shown(value: object) -> str:
 
 def write_settings(app: object) -> None:
     """The reference of settings is made from the table that the command line is made from."""
-    from ppserver.config import Config, table
-
-    fields = {field.name: field for field in dataclasses.fields(Config)}
     groups: dict[str, list[str]] = {}
-    for option in table():
-        field = fields[option.name]
-        default = field.default
-        if default is dataclasses.MISSING:
-            default = (
-                field.default_factory()
-                if field.default_factory is not dataclasses.MISSING
-                else None
-            )
+    for option in table().values():
         setting = option.setting
-        lines = [f"### {option.name}", ""]
         text = setting.help[:1].upper() + setting.help[1:]
-        lines += [text + ("" if text.endswith(".") else "."), ""]
+        lines = [f"### {option.name}", "", text + ("" if text.endswith(".") else "."), ""]
         if option.name != "app":
-            lines += [f"- Flag: `--{option.name.replace('_', '-')}`"]
-            lines += [f"- Environment: `PPSERVER_{option.name.upper()}`"]
+            lines += [f"- Flag: `{option.flag}`", f"- Environment: `{option.env}`"]
             if setting.choices:
                 lines += ["- One of: " + ", ".join(f"`{choice}`" for choice in setting.choices)]
-            lines += [f"- Default: {shown(default)}"]
+            lines += [f"- Default: {shown(option.default)}"]
             if setting.minimum is not None and setting.maximum is not None:
                 lines += [f"- Range: {setting.minimum:g} to {setting.maximum:.10g}"]
         groups.setdefault(setting.group, []).append("\n".join(lines))
