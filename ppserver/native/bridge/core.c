@@ -433,6 +433,13 @@ static PyObject *core_serve_asgi(PyObject *self, PyObject *args, PyObject *kwarg
         (core->tasks == NULL && (core->tasks = PySet_New(NULL)) == NULL)) {
         return NULL;
     }
+    if (core->selector != NULL && !core->attached) {
+        PyObject *r = PyObject_CallMethod(core->selector, "bind", "O", loop);
+        if (r == NULL) {
+            return NULL;
+        }
+        Py_DECREF(r);
+    }
     pp_loop_adopt(core->loop);
     core->mode = PP_MODE_ASGI;
     Py_RETURN_NONE;

@@ -217,6 +217,8 @@ PpState *pp_state_of_type(PyTypeObject *type)
     return st;
 }
 
+PyMODINIT_FUNC PyInit__native(void); /* the one exported name */
+
 PyMODINIT_FUNC PyInit__native(void)
 {
     return PyModuleDef_Init(&pp_module_def);

@@ -160,6 +160,7 @@ PyObject *pp_scope_decode_path(const uint8_t *data, size_t len, bool encoded)
         return PyErr_NoMemory();
     }
     size_t n = 0;
+    out[0] = '\0'; /* len is never 0; the compiler does not know */
     for (size_t i = 0; i < len; i++) {
         int high, low;
         if (data[i] == '%' && len - i > 2 && (high = hex_value(data[i + 1])) >= 0 &&
