@@ -111,10 +111,8 @@ def detect(app: Callable[..., Any]) -> str:
         if least <= 2 <= most and hasattr(inner, "__iter__"):
             return "wsgi"
         return "class"
-    for count, kind in ((3, "asgi"), (2, "wsgi"), (1, "asgi2")):
-        if least == count or (least < count == most):
-            return kind
-    return ""
+    by_count = {3: "asgi", 2: "wsgi"}
+    return by_count.get(least) or by_count.get(most) or ("asgi2" if least == 1 else "")
 
 
 def _import(target: Target, app_dir: str) -> ModuleType:

@@ -188,7 +188,7 @@ class Supervisor:
         kind = message["kind"]
         if kind == "loaded":
             generation.loaded = True
-            if generation.number == 1:
+            if not self._announced:
                 contexts.banner(self._config, "processes", message["interface"])
             if not self._stopping:
                 for slot in range(self._slots):

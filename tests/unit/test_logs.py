@@ -1,0 +1,140 @@
+"""Log lines: forms, escapes, files opened anew, peers' errors summed up."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pathlib
+from collections.abc import Iterator
+
+import pytest
+
+from ppserver import logs
+from ppserver.config import Config
+from ppserver.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_before() -> Iterator[None]:
+    names = ("ppserver", "ppserver.error", "ppserver.access")
+    loggers = [logging.getLogger(name) for name in names]
+    before = [(list(item.handlers), item.propagate, item.level) for item in loggers]
+    yield
+    for item, (handlers, propagate, level) in zip(loggers, before, strict=True):
+        for handler in set(item.handlers) - set(handlers):
+            handler.close()
+        item.handlers, item.propagate, item.level = handlers, propagate, level
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("plain /ä?q=1", "plain /ä?q=1"),
+        ("a\r\nb\x00", "a\\x0d\\x0ab\\x00"),
+        ("\x1b[31m", "\\x1b[31m"),
+        ('"\\', '\\"\\\\'),
+        ("\x85\u2028\udc80", "\\x85\\u2028\\udc80"),
+    ],
+)
+def test_escape(text: str, escaped: str) -> None:
+    assert logs.escape(text) == escaped
+    escaped.encode()
+
+
+def test_text(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(Config())
+    logs.error_logger.info("hello")
+    logs.error_logger.debug("not shown")
+    logs.log_access("1.2.3.4:5", "GET", "/a\x1bb?q", "1.1", 200)
+    out, err = capsys.readouterr()
+    assert err == "INFO:     hello\n"
+    assert out == 'INFO:     1.2.3.4:5 - "GET /a\\x1bb?q HTTP/1.1" 200\n'
+
+
+def test_configuring_again_does_not_repeat_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(Config(log_level="debug"))
+    logs.configure(Config(log_level="warning"))
+    logs.error_logger.warning("once")
+    logs.error_logger.info("never")
+    assert capsys.readouterr().err == "WARNING:  once\n"
+
+
+def test_json(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(Config(log_format="json"))
+    logs.log_access("1.2.3.4:5", "GET", "/a\nb", "1.1", 200)
+    try:
+        raise ValueError("no")
+    except ValueError as error:
+        logs.log_application_error(error, {"method": "GET", "path": "/\n"})
+    out, err = capsys.readouterr()
+    access, error_line = json.loads(out), json.loads(err)
+    assert access["status"] == 200
+    assert access["target"] == "/a\nb"
+    assert error_line["level"] == "error"
+    assert "ValueError: no" in error_line["exception"]
+    assert "\\x0a" in error_line["message"]
+
+
+def test_application_error_of_wsgi(caplog: pytest.LogCaptureFixture) -> None:
+    logs.log_application_error(KeyError("k"), {"REQUEST_METHOD": "POST", "PATH_INFO": "/\x1b"})
+    assert "POST /\\x1b" in caplog.text
+    assert "KeyError" in caplog.text
+
+
+def test_fast_path_only_without_customisation() -> None:
+    logs.configure(Config())
+    assert "access_log_fd" in logs.access_options(Config())
+    assert "access_log" in logs.access_options(Config(log_format="json"))
+    assert logs.access_options(Config(access_log=False)) == {}
+    logs.access_logger.addHandler(logging.NullHandler())
+    assert "access_log" in logs.access_options(Config())
+
+
+def test_log_config(tmp_path: pathlib.Path) -> None:
+    log = tmp_path / "error.log"
+    path = tmp_path / "log.toml"
+    path.write_text(
+        "version = 1\n"
+        f"[handlers.file]\nclass = 'logging.FileHandler'\nfilename = '{log}'\n"
+        "[loggers.'ppserver.error']\nhandlers = ['file']\nlevel = 'INFO'\n"
+    )
+    logs.configure(Config(log_config=str(path)))
+    logs.error_logger.info("one")
+    log.rename(tmp_path / "rotated")
+    logs.reopen()
+    logs.error_logger.info("two")
+    assert (tmp_path / "rotated").read_text() == "one\n"
+    assert log.read_text() == "Log files reopened.\ntwo\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("log.toml", "version = 1\n[handlers.x]\nclass = 'no.such'\n"),
+        ("log.toml", "version ="),
+        ("log.json", "{"),
+        ("log.ini", "nonsense"),
+    ],
+)
+def test_wrong_log_config(tmp_path: pathlib.Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match="log_config"):
+        logs.configure(Config(log_config=str(tmp_path / name)))
+
+
+def test_missing_log_config() -> None:
+    with pytest.raises(ConfigError, match="cannot read"):
+        logs.configure(Config(log_config="/nowhere/log.ini"))
+
+
+def test_peer_errors_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    stats = {"errors_head": 0, "errors_reset": 3, "requests": 9}
+    peers = logs.PeerErrors(lambda: dict(stats), interval=10.0)
+    peers.report()
+    stats.update(errors_head=2, requests=20)
+    peers.report()
+    peers.report()
+    assert [record.getMessage() for record in caplog.records] == [
+        "Errors of peers in the last 10 s: reset 3",
+        "Errors of peers in the last 10 s: head 2",
+    ]
