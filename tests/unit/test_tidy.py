@@ -1,0 +1,59 @@
+"""tidy.py finds what it is there to find, and excuses only what says why."""
+
+from __future__ import annotations
+
+import importlib.util
+import pathlib
+from types import ModuleType
+
+import pytest
+
+PATH = pathlib.Path(__file__).resolve().parents[1] / "tidy.py"
+
+
+@pytest.fixture(scope="module")
+def tidy() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("tidy", PATH)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def rules(tidy: ModuleType, path: str, source: str) -> list[str]:
+    return [rule for _, rule, _ in tidy.check_file(pathlib.PurePosixPath(path), source)]
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "expected"),
+    [
+        ("ppserver/native/proto/x.c", "#include <Python.h>\n", ["layers"]),
+        ("ppserver/native/bridge/x.c", "#include <Python.h>\n", []),
+        ("ppserver/native/base/x.c", '#include "proto/h1_scan.h"\n', ["layers"]),
+        ("ppserver/native/net/x.c", '#include "proto/h1_scan.h"\n', []),
+        ("ppserver/native/net/x.c", '#include "loop.h"\n', ["layers"]),
+        ("ppserver/native/proto/x.c", "#include <sys/socket.h>\n", ["system"]),
+        ("ppserver/native/bridge/x.c", "n = read(fd, p, 1);\n", ["system"]),
+        ("ppserver/native/bridge/x.c", "n = body->read(p, 1);\n", []),
+        ("ppserver/native/bridge/x.c", "/* read (once) */\n", []),
+        ("ppserver/native/net/x.c", "n = read(fd, p, 1);\n", []),
+        ("ppserver/native/net/x.c", "p = malloc(8);\n", ["memory"]),
+        ("ppserver/native/base/mem.c", "p = malloc(8);\n", []),
+        ("tests/native/x.c", "strcpy(a, b);\n", ["banned"]),
+        ("ppserver/native/base/x.c", 'puts("strcpy(a, b)");\n', []),
+        ("ppserver/native/base/x.h", "#pragma once\n", ["guard"]),
+        ("ppserver/x.py", "\n" * 801, ["size"]),
+        ("ppserver/x.py", "#" * 101 + "\n", ["size"]),
+        ("ppserver/x.py", "a = 1 \n", ["space"]),
+        ("tests/native/x.c", "gets(a); /* tidy: allow banned (an example) */\n", []),
+    ],
+)
+def test_findings(tidy: ModuleType, path: str, source: str, expected: list[str]) -> None:
+    assert rules(tidy, path, source) == expected
+
+
+def test_machine_paths(tidy: ModuleType) -> None:
+    path = "/".join(["", "home", "someone"])
+    assert rules(tidy, "docs/x.md", f"in {path}/here\n") == ["paths"]
+    assert rules(tidy, "Makefile", f"$(1){path}\n") == []
