@@ -41,6 +41,7 @@ struct pp_counters {
     uint64_t accepted, closed, accept_errors, requests, responses[6] /* [0]: none, [1]: 1xx .. */;
     uint64_t bytes_in, bytes_out, turns, batches;
     uint64_t errors[PP_ERR_COUNT];
+    uint64_t accept_pauses, log_lines_dropped;
 };
 
 struct pp_loop;

@@ -1,0 +1,645 @@
+/* Connections: their life, states, deadlines and what the application may ask of them.
+ *
+ *   IDLE --bytes--> HEAD --head whole--> SERVE --answered--> IDLE
+ *                     |                    |
+ *                     +------refused-------+--last answer--> CLOSE --written--> LINGER --> DEAD
+ *
+ * (every state goes to DEAD when the peer is gone). The table is PP_CONN_STATES in conn_impl.h.
+ * Whether the application holds the connection is a flag beside the state: a socket may die under a
+ * slow application, and an application may go on (background work) after its response was sent and
+ * the socket closed. Memory is given back by the loop at the start of a turn, once a connection is
+ * both DEAD and let go of.
+ *
+ * One timer node per connection, which is moved only when a deadline comes closer; when it fires
+ * early it is set again for the rest. Input is in conn_in.c, output in conn_out.c. */
+#include "net/conn_impl.h"
+
+#include <string.h>
+
+/* ---- states ---- */
+
+void pp_conn_step(struct pp_conn *conn, enum pp_conn_step step)
+{
+    static const uint8_t next[][PP_CONN_STEPS] = {
+#define PP_CONN_ROW_(state, bytes, request, reuse, last, shut, gone)                               \
+    {PP_CONN_##bytes, PP_CONN_##request, PP_CONN_##reuse,                                          \
+     PP_CONN_##last,  PP_CONN_##shut,    PP_CONN_##gone},
+        PP_CONN_STATES(PP_CONN_ROW_)
+#undef PP_CONN_ROW_
+    };
+    PP_CHECK(conn->state < PP_CONN_NO && next[conn->state][step] != PP_CONN_NO);
+    conn->state = next[conn->state][step];
+}
+
+void pp_conn_raise(struct pp_conn *conn, unsigned events)
+{
+    PP_ASSERT(conn->held);
+    conn->events |= (uint8_t)events;
+    if (!pp_list_linked(&conn->ready)) {
+        pp_list_push(&conn->loop->ready, &conn->ready);
+    }
+}
+
+void pp_conn_resume_later(struct pp_conn *conn)
+{
+    if (!pp_list_linked(&conn->resume)) {
+        pp_list_push(&conn->loop->resume, &conn->resume);
+    }
+}
+
+/* ---- deadlines ---- */
+
+static uint64_t due_first(const struct pp_conn *conn)
+{
+    uint64_t r = conn->read_due_ms, w = conn->write_due_ms;
+    return r == 0 ? w : w == 0 ? r : r < w ? r : w;
+}
+
+static void due_arm(struct pp_conn *conn)
+{
+    uint64_t due = due_first(conn);
+    if (due != 0 && (!pp_timer_armed(&conn->timer) || due < conn->timer.due_ms)) {
+        pp_timer_set(&conn->loop->wheel, &conn->timer, due);
+    }
+}
+
+void pp_conn_read_due(struct pp_conn *conn, uint32_t after_ms)
+{
+    conn->read_due_ms = after_ms == 0 ? 0 : conn->loop->now_ms + after_ms;
+    due_arm(conn);
+}
+
+void pp_conn_write_due(struct pp_conn *conn, uint32_t after_ms)
+{
+    conn->write_due_ms = after_ms == 0 ? 0 : conn->loop->now_ms + after_ms;
+    due_arm(conn);
+}
+
+static void on_read_due(struct pp_conn *conn)
+{
+    struct pp_counters *counters = &conn->loop->counters;
+
+    conn->read_due_ms = 0;
+    switch ((enum pp_conn_state)conn->state) {
+    case PP_CONN_IDLE: {
+        if (conn->out_bytes > 0) { /* still answering: the write deadline rules */
+            pp_conn_read_due(conn, conn->loop->settings.keep_alive_ms);
+            break;
+        }
+        int code = conn->requests == 0 ? PP_ERR_HEADER_TIMEOUT : PP_ERR_IDLE_TIMEOUT;
+        pp_stats_error(counters, code);
+        pp_conn_kill(conn, code, false);
+        break;
+    }
+    case PP_CONN_HEAD:
+        pp_conn_refuse(conn, PP_ERR_HEADER_TIMEOUT, pp_err_status(PP_ERR_HEADER_TIMEOUT));
+        break;
+    case PP_CONN_SERVE:
+        /* Only armed while the application waits for body bytes. It may still answer; if it does
+         * not, pp_conn_fail answers 408. */
+        pp_stats_error(counters, PP_ERR_BODY_TIMEOUT);
+        conn->error = PP_ERR_BODY_TIMEOUT;
+        conn->h1.keep_alive = false;
+        if (conn->h1.res != PP_H1_RES_WAIT) {
+            pp_conn_kill(conn, PP_ERR_BODY_TIMEOUT, true);
+        } else if (conn->want) {
+            conn->want = false;
+            pp_conn_raise(conn, PP_EV_BODY);
+        }
+        break;
+    case PP_CONN_LINGER:
+        pp_conn_kill(conn, PP_ERR_DISCONNECTED, false);
+        break;
+    case PP_CONN_CLOSE: /* the write deadline rules here */
+    case PP_CONN_DEAD:
+    case PP_CONN_NO:
+        break;
+    }
+}
+
+void pp_conn_on_timer(struct pp_timer *timer, struct pp_loop *loop)
+{
+    struct pp_conn *conn = PP_CONTAINER(timer, struct pp_conn, timer);
+
+    PP_CHECK(conn->magic == PP_CONN_MAGIC && conn->loop == loop);
+    if (conn->write_due_ms != 0 && loop->now_ms >= conn->write_due_ms) {
+        pp_stats_error(&loop->counters, PP_ERR_WRITE_TIMEOUT);
+        pp_conn_kill(conn, PP_ERR_WRITE_TIMEOUT, true);
+        return;
+    }
+    if (conn->read_due_ms != 0 && loop->now_ms >= conn->read_due_ms) {
+        on_read_due(conn);
+    }
+    if (conn->state != PP_CONN_DEAD) {
+        due_arm(conn);
+    }
+}
+
+/* ---- birth and death ---- */
+
+void pp_conn_open(struct pp_loop *loop, int fd, const union pp_sock_addr *peer,
+                  const union pp_sock_addr *local)
+{
+    pp_stats_add(&loop->counters.accepted, 1);
+    struct pp_conn *conn = pp_pool_take(&loop->conn_pool);
+    if (conn == NULL) {
+        pp_stats_error(&loop->counters, PP_ERR_NO_MEMORY);
+        pp_stats_add(&loop->counters.closed, 1);
+        pp_sock_close(fd, true);
+        return;
+    }
+    memset(conn, 0, sizeof *conn);
+    conn->magic = PP_CONN_MAGIC;
+    conn->fd = fd;
+    conn->loop = loop;
+    conn->id = loop->next_id++;
+    conn->state = PP_CONN_IDLE;
+    conn->readable = conn->writable = true;
+    conn->peer = *peer;
+    conn->local = *local;
+    pp_list_init(&conn->all);
+    pp_list_init(&conn->life);
+    pp_list_init(&conn->ready);
+    pp_list_init(&conn->dirty);
+    pp_list_init(&conn->resume);
+    pp_timer_init(&conn->timer);
+    pp_h1_conn_init(&conn->h1);
+    pp_list_push(&loop->conns, &conn->all);
+    pp_list_push(&loop->fresh, &conn->life);
+    pp_stats_set32(&loop->connections, loop->connections + 1);
+    pp_conn_read_due(conn, loop->settings.request_header_ms);
+    pp_conn_read(conn); /* the request is often here already */
+}
+
+/* Registration with epoll waits until after the first answer: a peer that wants one answer and
+ * closes costs no epoll_ctl at all. Nothing is lost, adding reports what is there by then. */
+void pp_conn_register_fresh(struct pp_loop *loop)
+{
+    struct pp_list *n;
+    while ((n = pp_list_pop(&loop->fresh)) != NULL) {
+        struct pp_conn *conn = PP_CONTAINER(n, struct pp_conn, life);
+        PP_CHECK(conn->magic == PP_CONN_MAGIC && conn->state != PP_CONN_DEAD);
+        if (pp_poll_add_conn(loop->epoll_fd, conn->fd, conn) == PP_OK) {
+            conn->registered = true;
+        } else {
+            pp_stats_error(&loop->counters, PP_ERR_SYSTEM);
+            pp_conn_kill(conn, PP_ERR_SYSTEM, true);
+        }
+    }
+}
+
+/* The application hears that it is over, unless it has never heard of the request. */
+static void app_end(struct pp_conn *conn, int code)
+{
+    if (!conn->held) {
+        return;
+    }
+    if (conn->events & PP_EV_REQUEST) {
+        conn->events = 0;
+        pp_list_remove(&conn->ready);
+        conn->held = false;
+        pp_stats_set32(&conn->loop->in_flight, conn->loop->in_flight - 1);
+        return;
+    }
+    if (!conn->closed) {
+        conn->closed = true;
+        if (conn->error == PP_OK) {
+            conn->error = code;
+        }
+        unsigned events = PP_EV_CLOSED | (conn->want ? PP_EV_BODY : 0u);
+        conn->want = conn->full_told = false;
+        pp_conn_raise(conn, events);
+    }
+}
+
+/* Dead and let go of: the loop frees it when its turn begins. */
+static void bury(struct pp_conn *conn)
+{
+    PP_ASSERT(conn->state == PP_CONN_DEAD && !conn->held);
+    pp_conn_block_drop(conn);
+    pp_list_remove(&conn->life);
+    pp_list_push(&conn->loop->dead, &conn->life);
+}
+
+void pp_conn_kill(struct pp_conn *conn, int code, bool reset)
+{
+    struct pp_loop *loop = conn->loop;
+
+    if (conn->state == PP_CONN_DEAD) {
+        return;
+    }
+    pp_conn_out_drop(conn);
+    pp_timer_cancel(&loop->wheel, &conn->timer);
+    conn->read_due_ms = conn->write_due_ms = 0;
+    pp_list_remove(&conn->dirty);
+    pp_list_remove(&conn->resume);
+    pp_list_remove(&conn->life);
+    if (conn->registered) {
+        /* close() alone would leave it registered while a forked child shares the socket. */
+        (void)pp_poll_del(loop->epoll_fd, conn->fd);
+        conn->registered = false;
+    }
+    pp_sock_close(conn->fd, reset);
+    conn->fd = -1;
+    conn->readable = conn->writable = false;
+    pp_conn_step(conn, PP_CONN_ON_GONE);
+    pp_stats_add(&loop->counters.closed, 1);
+    pp_stats_set32(&loop->connections, loop->connections - 1);
+    app_end(conn, code);
+    if (!conn->held) {
+        bury(conn);
+    }
+}
+
+static void conn_free(struct pp_conn *conn)
+{
+    PP_ASSERT(conn->in == NULL && conn->out_head == NULL);
+    PP_ASSERT(!pp_list_linked(&conn->ready) && !pp_timer_armed(&conn->timer));
+    pp_list_remove(&conn->all);
+    conn->magic = 0;
+    pp_pool_give(&conn->loop->conn_pool, conn);
+}
+
+void pp_conn_free_dead(struct pp_loop *loop)
+{
+    struct pp_list *n;
+    while ((n = pp_list_pop(&loop->dead)) != NULL) {
+        struct pp_conn *conn = PP_CONTAINER(n, struct pp_conn, life);
+        PP_CHECK(conn->magic == PP_CONN_MAGIC);
+        if (conn->user != NULL) {
+            pp_list_push(&loop->users, n);
+        } else {
+            conn_free(conn);
+        }
+    }
+}
+
+void *pp_loop_take_dead_user(struct pp_loop *loop)
+{
+    PP_LOOP_ENTER(loop);
+    struct pp_list *n = pp_list_pop(&loop->users);
+    if (n == NULL) {
+        return NULL;
+    }
+    struct pp_conn *conn = PP_CONTAINER(n, struct pp_conn, life);
+    void *user = conn->user;
+    conn_free(conn);
+    return user;
+}
+
+/* The last output is written. Closing while unread input is there or on its way would make the
+ * kernel send a reset, which can destroy the answer on the peer's side before it was read: so only
+ * our direction is shut, and what comes is dropped for a bounded time (RFC 9112 section 9.6). */
+void pp_conn_flushed(struct pp_conn *conn)
+{
+    if (conn->state != PP_CONN_CLOSE &&
+        !(conn->state == PP_CONN_SERVE && conn->h1.res == PP_H1_RES_DONE &&
+          !conn->h1.keep_alive)) {
+        return;
+    }
+    bool linger = conn->linger || !conn->peer_last || conn->h1.req != PP_H1_REQ_DONE ||
+                  pp_conn_leftover(conn) > 0 || conn->readable;
+    if (conn->reset || conn->eof || !linger) {
+        pp_conn_kill(conn, PP_ERR_DISCONNECTED, conn->reset);
+        return;
+    }
+    pp_sock_shut_write(conn->fd);
+    pp_conn_step(conn, PP_CONN_ON_SHUT);
+    if (conn->held) {
+        app_end(conn, PP_ERR_DISCONNECTED);
+    }
+    if (!conn->held) {
+        pp_conn_block_drop(conn);
+    }
+    pp_conn_read_due(conn, PP_LINGER_MS);
+    if (conn->readable) {
+        pp_conn_resume_later(conn);
+    }
+}
+
+/* ---- events of the loop ---- */
+
+void pp_conn_on_event(struct pp_conn *conn, uint32_t events)
+{
+    PP_CHECK(conn->magic == PP_CONN_MAGIC);
+    if (conn->state == PP_CONN_DEAD) {
+        return; /* died earlier in the same batch */
+    }
+    if ((events & EPOLLERR) ||
+        ((events & EPOLLHUP) && (conn->state == PP_CONN_SERVE || conn->state == PP_CONN_CLOSE))) {
+        pp_conn_kill(conn, PP_ERR_DISCONNECTED, false);
+        return;
+    }
+    if (events & (EPOLLRDHUP | EPOLLHUP)) {
+        conn->peer_shut = conn->readable = true;
+    }
+    if (events & EPOLLIN) {
+        conn->readable = true;
+    }
+    if (events & EPOLLOUT) {
+        conn->writable = true;
+        if (conn->out_bytes > 0) {
+            pp_conn_mark_dirty(conn);
+        }
+    }
+    if (conn->readable) {
+        pp_conn_read(conn);
+    }
+    if (conn->state == PP_CONN_SERVE && conn->peer_shut && conn->held && !conn->eof_told &&
+        conn->h1.req == PP_H1_REQ_DONE) {
+        conn->eof_told = true;
+        pp_conn_raise(conn, PP_EV_EOF);
+    }
+}
+
+static void resume_one(struct pp_conn *conn)
+{
+    if (conn->state == PP_CONN_HEAD && pp_conn_leftover(conn) > 0) {
+        pp_conn_read_next(conn);
+    } else {
+        pp_conn_read(conn);
+    }
+}
+
+void pp_conn_resume_all(struct pp_loop *loop)
+{
+    struct pp_list now, *n;
+
+    /* Those that put themselves on the list again wait for the next turn. */
+    pp_list_init(&now);
+    while ((n = pp_list_pop(&loop->resume)) != NULL) {
+        pp_list_push(&now, n);
+    }
+    while ((n = pp_list_pop(&now)) != NULL) {
+        struct pp_conn *conn = PP_CONTAINER(n, struct pp_conn, resume);
+        PP_CHECK(conn->magic == PP_CONN_MAGIC);
+        resume_one(conn);
+    }
+}
+
+void pp_conn_drain_all(struct pp_loop *loop)
+{
+    struct pp_list *n = loop->conns.next;
+    while (n != &loop->conns) {
+        struct pp_conn *conn = PP_CONTAINER(n, struct pp_conn, all);
+        n = n->next; /* nothing is freed here, but a dead one may leave the lists */
+        conn->h1.draining = true;
+        if (conn->state != PP_CONN_IDLE) {
+            continue;
+        }
+        conn->readable = true; /* a request may have arrived after the last look */
+        pp_conn_read(conn);
+        if (conn->state != PP_CONN_IDLE) {
+            continue;
+        }
+        if (conn->out_bytes > 0) {
+            pp_conn_step(conn, PP_CONN_ON_LAST);
+        } else if (conn->requests > 0) {
+            pp_conn_kill(conn, PP_ERR_DISCONNECTED, false);
+        } else {
+            pp_conn_read_due(conn, PP_LINGER_MS / 2); /* a new peer is about to ask something */
+        }
+    }
+}
+
+void pp_conn_abort_all(struct pp_loop *loop)
+{
+    struct pp_list *n = loop->conns.next;
+    while (n != &loop->conns) {
+        struct pp_conn *conn = PP_CONTAINER(n, struct pp_conn, all);
+        n = n->next;
+        pp_conn_kill(conn, PP_ERR_DISCONNECTED, conn->out_bytes > 0);
+    }
+}
+
+void pp_conn_orphan_all(struct pp_loop *loop)
+{
+    for (struct pp_list *n = loop->conns.next; n != &loop->conns; n = n->next) {
+        struct pp_conn *conn = PP_CONTAINER(n, struct pp_conn, all);
+        if (conn->held) {
+            conn->app = NULL;
+            pp_conn_finish(conn);
+        }
+    }
+}
+
+struct pp_conn *pp_loop_take_event(struct pp_loop *loop, unsigned *events)
+{
+    PP_LOOP_ENTER(loop);
+    if (loop->batch_left == 0) {
+        return NULL;
+    }
+    struct pp_list *n = pp_list_pop(&loop->ready);
+    if (n == NULL) {
+        return NULL;
+    }
+    struct pp_conn *conn = PP_CONTAINER(n, struct pp_conn, ready);
+    PP_CHECK(conn->magic == PP_CONN_MAGIC);
+    loop->batch_left--;
+    *events = conn->events;
+    conn->events = 0;
+    return conn;
+}
+
+struct pp_conn *pp_loop_next_conn(struct pp_loop *loop, struct pp_conn *conn)
+{
+    PP_LOOP_ENTER(loop);
+    struct pp_list *n = conn == NULL ? loop->conns.next : conn->all.next;
+    return n == &loop->conns ? NULL : PP_CONTAINER(n, struct pp_conn, all);
+}
+
+/* ---- the application's side ---- */
+
+void pp_conn_fail(struct pp_conn *conn, int status)
+{
+    PP_CONN_ENTER(conn);
+    if (!conn->held || conn->closed || conn->state != PP_CONN_SERVE) {
+        return;
+    }
+    if (conn->h1.res == PP_H1_RES_WAIT) {
+        int cause = pp_err_status(conn->error);
+        PP_ASSERT(status >= 500 && status <= 599);
+        if (cause == 0) {
+            pp_stats_error(&conn->loop->counters, PP_ERR_APP_FAILED);
+        }
+        pp_conn_out_error(conn, cause != 0 ? cause : status);
+    } else if (conn->h1.res == PP_H1_RES_BODY) {
+        /* A missing last chunk or missing bytes tell the peer. A body that ends with the connection
+         * (HTTP/1.0) looks the same whole and cut: only a reset tells. */
+        conn->reset = conn->h1.framing == PP_H1_FRAME_CLOSE;
+        conn->h1.keep_alive = false;
+        conn->h1.res = PP_H1_RES_DONE;
+        conn->linger = true;
+        pp_conn_mark_dirty(conn);
+    }
+}
+
+static void finish_last(struct pp_conn *conn)
+{
+    if (conn->h1.req != PP_H1_REQ_DONE || pp_conn_leftover(conn) > 0) {
+        conn->linger = true;
+    }
+    pp_conn_block_drop(conn);
+    pp_conn_read_due(conn, 0);
+    pp_conn_step(conn, PP_CONN_ON_LAST);
+    pp_conn_mark_dirty(conn); /* the flush finds out what is next, also when nothing is queued */
+}
+
+static void finish_reuse(struct pp_conn *conn)
+{
+    struct pp_loop *loop = conn->loop;
+
+    pp_h1_conn_next(&conn->h1);
+    conn->status = 0;
+    conn->eof_told = false;
+    pp_conn_step(conn, PP_CONN_ON_REUSE);
+    if (pp_conn_leftover(conn) == 0) {
+        pp_conn_block_drop(conn);
+        pp_conn_read_due(conn, loop->settings.keep_alive_ms);
+        if (conn->readable) {
+            pp_conn_resume_later(conn);
+        }
+        return;
+    }
+    pp_conn_step(conn, PP_CONN_ON_BYTES);
+    conn->in_start = conn->raw_start;
+    if (conn->batch_turn != loop->turn) {
+        conn->batch_turn = loop->turn;
+        conn->batch_requests = 0;
+    }
+    if (++conn->batch_requests >= loop->settings.limit_pipeline) {
+        pp_conn_resume_later(conn);
+    } else {
+        pp_conn_read_next(conn);
+    }
+}
+
+void pp_conn_finish(struct pp_conn *conn)
+{
+    struct pp_loop *loop = conn->loop;
+
+    PP_CONN_ENTER(conn);
+    PP_CHECK(conn->held);
+    PP_ASSERT(conn->app == NULL);
+    if (!conn->closed && conn->h1.res != PP_H1_RES_DONE) {
+        pp_conn_fail(conn, 500);
+    }
+    if (conn->status != 0 && conn->in != NULL) {
+        pp_accesslog_line(&loop->log, &conn->peer, &conn->in->head, conn->in->data + conn->in_start,
+                          conn->status);
+    }
+    conn->held = conn->want = conn->full_told = false;
+    conn->events = 0;
+    pp_list_remove(&conn->ready);
+    pp_stats_set32(&loop->in_flight, loop->in_flight - 1);
+    switch ((enum pp_conn_state)conn->state) {
+    case PP_CONN_SERVE:
+        if (pp_h1_conn_reusable(&conn->h1) && !conn->h1.draining &&
+            !(conn->eof && pp_conn_leftover(conn) == 0)) {
+            finish_reuse(conn);
+        } else {
+            finish_last(conn);
+        }
+        break;
+    case PP_CONN_CLOSE:
+    case PP_CONN_LINGER:
+        pp_conn_block_drop(conn);
+        break;
+    case PP_CONN_DEAD:
+        bury(conn);
+        break;
+    case PP_CONN_IDLE:
+    case PP_CONN_HEAD:
+    case PP_CONN_NO:
+        PP_CHECK(!"finished twice");
+    }
+}
+
+const struct pp_h1_head *pp_conn_head(const struct pp_conn *conn, const uint8_t **base)
+{
+    PP_CONN_ENTER(conn);
+    PP_CHECK(conn->held && conn->in != NULL);
+    *base = conn->in->data + conn->in_start;
+    return &conn->in->head;
+}
+
+const struct sockaddr *pp_conn_peer(const struct pp_conn *conn)
+{
+    PP_CONN_ENTER(conn);
+    return &conn->peer.sa;
+}
+
+const struct sockaddr *pp_conn_local(const struct pp_conn *conn)
+{
+    PP_CONN_ENTER(conn);
+    if (conn->local.family == AF_UNSPEC && conn->fd >= 0) {
+        /* Behind a wildcard listener each connection has its own: asked for once, on demand. */
+        pp_sock_local(conn->fd, (union pp_sock_addr *)(uintptr_t)&conn->local);
+    }
+    return &conn->local.sa;
+}
+
+uint64_t pp_conn_id(const struct pp_conn *conn)
+{
+    return conn->id;
+}
+
+uint64_t pp_conn_requests(const struct pp_conn *conn)
+{
+    return conn->requests;
+}
+
+void *pp_conn_app(const struct pp_conn *conn)
+{
+    PP_CONN_ENTER(conn);
+    return conn->app;
+}
+
+void pp_conn_set_app(struct pp_conn *conn, void *app)
+{
+    PP_CONN_ENTER(conn);
+    PP_ASSERT(conn->held);
+    conn->app = app;
+}
+
+void *pp_conn_user(const struct pp_conn *conn)
+{
+    PP_CONN_ENTER(conn);
+    return conn->user;
+}
+
+void pp_conn_set_user(struct pp_conn *conn, void *user)
+{
+    PP_CONN_ENTER(conn);
+    conn->user = user;
+}
+
+int pp_conn_error(const struct pp_conn *conn)
+{
+    PP_CONN_ENTER(conn);
+    return conn->error;
+}
+
+bool pp_conn_closed(const struct pp_conn *conn)
+{
+    PP_CONN_ENTER(conn);
+    return conn->closed;
+}
+
+bool pp_conn_response_started(const struct pp_conn *conn)
+{
+    PP_CONN_ENTER(conn);
+    return conn->h1.res != PP_H1_RES_WAIT;
+}
+
+bool pp_conn_response_done(const struct pp_conn *conn)
+{
+    PP_CONN_ENTER(conn);
+    return conn->h1.res == PP_H1_RES_DONE;
+}
+
+int pp_conn_status(const struct pp_conn *conn)
+{
+    PP_CONN_ENTER(conn);
+    return conn->status;
+}

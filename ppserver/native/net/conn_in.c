@@ -1,0 +1,485 @@
+/* Input of a connection: receiving, heads, bodies, back-pressure (contract: conn.h).
+ *
+ * One block holds a request:   | head | decoded body, not consumed | gap | raw bytes, next request |
+ *                         in_start  body_floor  body_start   body_end  raw_start            in_end
+ * A body is decoded in place as soon as it is received, so raw bytes are left over only behind the
+ * end of a request: they are the next one's, which starts where they lie. The head stays put until
+ * the application has finished. When the block is full of bytes that were not consumed, nothing is
+ * received (`readable` stays set and reading goes on after the next consume).
+ *
+ * A recv that brings less than was asked for has emptied the socket: no second one is made to hear
+ * EAGAIN. Only after the peer has shut its side reading goes on until 0. */
+#include "net/conn_impl.h"
+
+#include <string.h>
+
+/* ---- blocks ---- */
+
+static struct pp_block *block_new(struct pp_loop *loop, size_t cap)
+{
+    struct pp_block *block = cap == PP_BLOCK_BYTES        ? pp_pool_take(&loop->block_pool)
+                             : cap == PP_BODY_BLOCK_BYTES ? pp_pool_take(&loop->body_pool)
+                                                          : pp_mem_alloc(sizeof *block + cap);
+    if (block != NULL) {
+        block->cap = cap;
+    }
+    return block;
+}
+
+void pp_conn_block_drop(struct pp_conn *conn)
+{
+    struct pp_block *block = conn->in;
+    struct pp_loop *loop = conn->loop;
+
+    if (block == NULL) {
+        return;
+    }
+    conn->in = NULL;
+    conn->in_start = conn->body_floor = conn->body_start = conn->body_end = 0;
+    conn->raw_start = conn->in_end = 0;
+    if (block->cap == PP_BLOCK_BYTES) {
+        pp_pool_give(&loop->block_pool, block);
+    } else if (block->cap == PP_BODY_BLOCK_BYTES) {
+        pp_pool_give(&loop->body_pool, block);
+    } else {
+        pp_mem_free(block, sizeof *block + block->cap);
+    }
+}
+
+static bool block_grow(struct pp_conn *conn, size_t cap, bool with_head)
+{
+    struct pp_block *old = conn->in;
+    PP_ASSERT(cap > old->cap);
+    struct pp_block *grown = block_new(conn->loop, cap);
+    if (grown == NULL) {
+        return false;
+    }
+    if (with_head) {
+        memcpy(&grown->head, &old->head,
+               offsetof(struct pp_h1_head, fields) +
+                   old->head.field_count * sizeof old->head.fields[0]);
+    }
+    memcpy(grown->data, old->data, conn->in_end);
+    uint32_t in_start = conn->in_start, body_floor = conn->body_floor;
+    uint32_t body_start = conn->body_start, body_end = conn->body_end;
+    uint32_t raw_start = conn->raw_start, in_end = conn->in_end;
+    pp_conn_block_drop(conn);
+    conn->in = grown;
+    conn->in_start = in_start;
+    conn->body_floor = body_floor;
+    conn->body_start = body_start;
+    conn->body_end = body_end;
+    conn->raw_start = raw_start;
+    conn->in_end = in_end;
+    return true;
+}
+
+static void no_memory(struct pp_conn *conn)
+{
+    pp_stats_error(&conn->loop->counters, PP_ERR_NO_MEMORY);
+    pp_conn_kill(conn, PP_ERR_NO_MEMORY, true);
+}
+
+/* ---- what recv brings ---- */
+
+/* Receives up to `room` bytes to `to`. PP_OK: *got > 0. PP_AGAIN: nothing more now. DISCONNECTED:
+ * also at the peer's end of stream, then with conn->eof. */
+static int receive(struct pp_conn *conn, uint8_t *to, size_t room, size_t *got)
+{
+    size_t n = 0;
+    int rc = pp_sock_recv(conn->fd, to, room, &n);
+
+    if (rc == PP_AGAIN) {
+        conn->readable = false;
+        return PP_AGAIN;
+    }
+    if (rc != PP_OK || n == 0) {
+        conn->eof = rc == PP_OK;
+        conn->readable = false;
+        return PP_ERR_DISCONNECTED;
+    }
+    if (n < room && !conn->peer_shut) {
+        conn->readable = false;
+    }
+    pp_stats_add(&conn->loop->counters.bytes_in, n);
+    *got = n;
+    return PP_OK;
+}
+
+/* ---- heads ---- */
+
+void pp_conn_refuse(struct pp_conn *conn, int code, int status)
+{
+    PP_ASSERT(conn->state == PP_CONN_HEAD && !conn->held);
+    pp_stats_error(&conn->loop->counters, code);
+    if (status == 0) {
+        pp_conn_kill(conn, code, false);
+        return;
+    }
+    conn->error = code;
+    conn->linger = true;
+    pp_conn_block_drop(conn);
+    pp_conn_read_due(conn, 0);
+    pp_conn_step(conn, PP_CONN_ON_LAST);
+    pp_conn_out_error(conn, status);
+}
+
+/* The next pieces of a body at raw_start: decoded in place. */
+static void body_decode(struct pp_conn *conn)
+{
+    size_t consumed = 0, produced = 0;
+    uint8_t *data = conn->in->data;
+
+    if (conn->raw_start == conn->in_end) {
+        return;
+    }
+    int rc = pp_h1_conn_body(&conn->h1, data + conn->raw_start, conn->in_end - conn->raw_start,
+                             data + conn->body_end, &consumed, &produced);
+    PP_CHECK(consumed <= conn->in_end - conn->raw_start && produced <= consumed);
+    conn->raw_start += (uint32_t)consumed;
+    conn->body_end += (uint32_t)produced;
+    if (rc == PP_AGAIN) {
+        conn->raw_start = conn->in_end = conn->body_end;
+    } else if (rc != PP_OK) {
+        pp_stats_error(&conn->loop->counters, rc);
+        conn->error = rc;
+        conn->h1.keep_alive = false;
+    }
+}
+
+static void request_begin(struct pp_conn *conn)
+{
+    struct pp_loop *loop = conn->loop;
+    const struct pp_h1_head *head = &conn->in->head;
+
+    conn->requests++;
+    pp_stats_add(&loop->counters.requests, 1);
+    if (head->method_id == PP_METHOD_CONNECT) {
+        /* Not a proxy. 405 would have to name what is allowed on a target that is no resource. */
+        pp_conn_refuse(conn, PP_ERR_BAD_METHOD, 501);
+        return;
+    }
+    if (loop->settings.limit_concurrency != 0 &&
+        loop->in_flight >= loop->settings.limit_concurrency) {
+        pp_conn_refuse(conn, PP_ERR_OVERLOADED, pp_err_status(PP_ERR_OVERLOADED));
+        return;
+    }
+    conn->body_floor = conn->body_start = conn->body_end = conn->raw_start =
+        conn->in_start + head->head_bytes;
+    PP_CHECK(conn->raw_start <= conn->in_end);
+    conn->peer_last = !head->keep_alive;
+    conn->error = PP_OK;
+    conn->status = 0;
+    conn->app = NULL;
+    conn->want = conn->full_told = conn->closed = conn->eof_told = false;
+    conn->read_due_ms = 0;
+    pp_conn_step(conn, PP_CONN_ON_REQUEST);
+    conn->held = true;
+    pp_stats_set32(&loop->in_flight, loop->in_flight + 1);
+    if (conn->h1.req == PP_H1_REQ_BODY) {
+        body_decode(conn);
+    }
+    pp_conn_raise(conn, PP_EV_REQUEST);
+}
+
+static void head_parse(struct pp_conn *conn)
+{
+    conn->h1.draining = conn->loop->draining;
+    int rc = pp_h1_conn_head(&conn->h1, conn->in->data + conn->in_start,
+                             conn->in_end - conn->in_start, &conn->loop->settings.http,
+                             &conn->in->head);
+    if (rc == PP_OK) {
+        request_begin(conn);
+    } else if (rc == PP_AGAIN) {
+        /* One deadline for the whole head; that of a new connection runs since accept. */
+        if (conn->read_due_ms == 0) {
+            pp_conn_read_due(conn, conn->loop->settings.request_header_ms);
+        }
+    } else {
+        pp_conn_refuse(conn, rc, pp_err_status(rc));
+    }
+}
+
+/* Room behind in_end for more of a head; false: the connection is gone. */
+static bool head_room(struct pp_conn *conn)
+{
+    struct pp_block *block = conn->in;
+
+    if (block == NULL) {
+        conn->in = block_new(conn->loop, PP_BLOCK_BYTES);
+        if (conn->in == NULL) {
+            no_memory(conn);
+            return false;
+        }
+        return true;
+    }
+    if (conn->in_end < block->cap) {
+        return true;
+    }
+    if (conn->in_start > 0) {
+        memmove(block->data, block->data + conn->in_start, conn->in_end - conn->in_start);
+        conn->in_end -= conn->in_start;
+        conn->in_start = conn->raw_start = 0;
+        return true;
+    }
+    /* The parser refuses what is longer than its limit: a step beyond it is all that is needed. */
+    size_t most = (size_t)conn->loop->settings.http.head_bytes + 1024;
+    size_t cap = block->cap * 2 < most ? block->cap * 2 : most;
+    if (cap <= block->cap) {
+        pp_conn_refuse(conn, PP_ERR_HEAD_TOO_LARGE, pp_err_status(PP_ERR_HEAD_TOO_LARGE));
+        return false;
+    }
+    if (!block_grow(conn, cap, false)) {
+        no_memory(conn);
+        return false;
+    }
+    return true;
+}
+
+/* Nothing more can come, and no request is being answered. */
+static void head_eof(struct pp_conn *conn)
+{
+    if (conn->out_bytes > 0 && conn->eof) {
+        pp_conn_block_drop(conn); /* the answers of before are still on their way */
+        pp_conn_read_due(conn, 0);
+        pp_conn_step(conn, PP_CONN_ON_LAST);
+        return;
+    }
+    pp_conn_kill(conn, PP_ERR_DISCONNECTED, false);
+}
+
+static void body_read(struct pp_conn *conn);
+
+static void head_read(struct pp_conn *conn)
+{
+    for (int i = 0; i < PP_CONN_READS_MAX && conn->readable; i++) {
+        size_t got = 0;
+        if (!head_room(conn)) {
+            return;
+        }
+        int rc = receive(conn, conn->in->data + conn->in_end, conn->in->cap - conn->in_end, &got);
+        if (rc == PP_AGAIN) {
+            break;
+        }
+        if (rc != PP_OK) {
+            head_eof(conn);
+            return;
+        }
+        conn->in_end += (uint32_t)got;
+        if (conn->state == PP_CONN_IDLE) {
+            if (conn->requests > 0) {
+                conn->read_due_ms = 0; /* the keep-alive time is over, the head's begins */
+            }
+            pp_conn_step(conn, PP_CONN_ON_BYTES);
+        }
+        head_parse(conn);
+        if (conn->state == PP_CONN_SERVE && conn->h1.req == PP_H1_REQ_BODY && conn->readable) {
+            body_read(conn);
+        }
+        if (conn->state != PP_CONN_HEAD) {
+            return;
+        }
+    }
+    if (conn->state == PP_CONN_IDLE) {
+        pp_conn_block_drop(conn); /* a look for nothing */
+    } else if (conn->readable) {
+        pp_conn_resume_later(conn);
+    }
+}
+
+/* A peer that pipelines and does not read its answers gets no further request started. */
+static bool output_blocks(struct pp_conn *conn)
+{
+    if (conn->out_bytes <= PP_OUT_HIGH_BYTES) {
+        return false;
+    }
+    conn->read_due_ms = 0; /* it is not the peer's head that is late; the flush resumes */
+    return true;
+}
+
+void pp_conn_read_next(struct pp_conn *conn)
+{
+    PP_ASSERT(conn->state == PP_CONN_HEAD && conn->in != NULL);
+    if (output_blocks(conn)) {
+        return;
+    }
+    conn->read_due_ms = 0;
+    head_parse(conn);
+    if (conn->readable && (conn->state == PP_CONN_HEAD ||
+                           (conn->state == PP_CONN_SERVE && conn->h1.req == PP_H1_REQ_BODY))) {
+        pp_conn_resume_later(conn);
+    }
+}
+
+/* ---- bodies ---- */
+
+/* Room for more body behind in_end; 0: paused until the application consumes. */
+static size_t body_room(struct pp_conn *conn)
+{
+    struct pp_block *block = conn->in;
+
+    PP_ASSERT(conn->raw_start == conn->in_end && conn->in_end == conn->body_end);
+    if (conn->body_start == conn->body_end) {
+        conn->body_start = conn->body_end = conn->raw_start = conn->in_end = conn->body_floor;
+    }
+    size_t room = block->cap - conn->in_end;
+    bool short_of = conn->h1.body.kind == PP_H1_BODY_LENGTH ? conn->h1.body.remaining > room
+                                                            : room < PP_BLOCK_BYTES / 4;
+    if (!short_of) {
+        return room;
+    }
+    size_t cap = conn->body_floor <= PP_BODY_BLOCK_BYTES / 4
+                     ? PP_BODY_BLOCK_BYTES
+                     : (size_t)conn->body_floor + PP_BODY_BLOCK_BYTES;
+    if (block->cap < cap && block_grow(conn, cap, true)) {
+        return conn->in->cap - conn->in_end;
+    }
+    if (room < PP_BLOCK_BYTES / 4 && conn->body_start > conn->body_floor) {
+        size_t len = conn->body_end - conn->body_start;
+        memmove(block->data + conn->body_floor, block->data + conn->body_start, len);
+        conn->body_start = conn->body_floor;
+        conn->body_end = conn->raw_start = conn->in_end = conn->body_floor + (uint32_t)len;
+        room = block->cap - conn->in_end;
+    }
+    return room;
+}
+
+static bool body_news(const struct pp_conn *conn)
+{
+    return conn->body_start < conn->body_end || conn->h1.req != PP_H1_REQ_BODY ||
+           conn->error != PP_OK;
+}
+
+static void body_read(struct pp_conn *conn)
+{
+    int left = PP_CONN_READS_MAX;
+
+    while (conn->readable && conn->h1.req == PP_H1_REQ_BODY && conn->error == PP_OK) {
+        size_t got = 0, room = body_room(conn);
+        if (room == 0 && conn->body_start == conn->body_end) {
+            no_memory(conn); /* the head fills the block and it could not grow */
+            return;
+        }
+        if (room == 0) {
+            break;
+        }
+        if (left-- == 0) {
+            pp_conn_resume_later(conn);
+            break;
+        }
+        int rc = receive(conn, conn->in->data + conn->in_end, room, &got);
+        if (rc == PP_AGAIN) {
+            break;
+        }
+        if (rc != PP_OK) {
+            pp_stats_error(&conn->loop->counters, PP_ERR_DISCONNECTED);
+            pp_conn_kill(conn, PP_ERR_DISCONNECTED, false);
+            return;
+        }
+        conn->in_end += (uint32_t)got;
+        body_decode(conn);
+    }
+    if (conn->want && body_news(conn)) {
+        conn->want = false;
+        pp_conn_raise(conn, PP_EV_BODY);
+    }
+    /* The peer is late only while the application waits and the socket is empty. */
+    pp_conn_read_due(conn, conn->want && !conn->readable ? conn->loop->settings.body_idle_ms : 0);
+}
+
+enum pp_body_status pp_conn_body_peek(struct pp_conn *conn, const uint8_t **data, size_t *len)
+{
+    PP_CONN_ENTER(conn);
+    PP_ASSERT(conn->held && conn->in != NULL);
+    *len = 0;
+    *data = conn->in->data + conn->body_start;
+    if (conn->h1.req != PP_H1_REQ_DONE && (conn->error != PP_OK || conn->closed)) {
+        return PP_BODY_FAILED;
+    }
+    *len = conn->body_end - conn->body_start;
+    return conn->h1.req == PP_H1_REQ_DONE ? PP_BODY_END : PP_BODY_MORE;
+}
+
+void pp_conn_body_consume(struct pp_conn *conn, size_t len)
+{
+    PP_CONN_ENTER(conn);
+    PP_CHECK(len <= conn->body_end - conn->body_start);
+    conn->body_start += (uint32_t)len;
+    if (conn->readable && conn->state == PP_CONN_SERVE && conn->h1.req == PP_H1_REQ_BODY &&
+        conn->error == PP_OK) {
+        pp_conn_resume_later(conn);
+    }
+}
+
+void pp_conn_body_want(struct pp_conn *conn)
+{
+    PP_CONN_ENTER(conn);
+    PP_ASSERT(conn->held);
+    if (conn->closed || body_news(conn)) {
+        conn->want = false;
+        pp_conn_raise(conn, PP_EV_BODY);
+        return;
+    }
+    conn->want = true;
+    if (conn->state != PP_CONN_SERVE) {
+        return;
+    }
+    if (pp_h1_conn_take_continue(&conn->h1)) {
+        static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
+        pp_stats_response(&conn->loop->counters, 100);
+        if (pp_conn_out_copy(conn, text, sizeof text - 1) != PP_OK) {
+            return; /* killed: CLOSED and BODY are raised */
+        }
+        pp_conn_mark_dirty(conn);
+    }
+    if (conn->readable) {
+        pp_conn_resume_later(conn);
+    } else {
+        pp_conn_read_due(conn, conn->loop->settings.body_idle_ms);
+    }
+}
+
+/* ---- lingering ---- */
+
+static void linger_read(struct pp_conn *conn)
+{
+    for (int i = 0; i < PP_CONN_READS_MAX && conn->readable; i++) {
+        size_t got = 0;
+        int rc = receive(conn, conn->loop->scratch, sizeof conn->loop->scratch, &got);
+        if (rc == PP_AGAIN) {
+            return;
+        }
+        conn->linger_bytes += (uint32_t)got;
+        if (rc != PP_OK || conn->linger_bytes > PP_LINGER_BYTES_MAX) {
+            pp_conn_kill(conn, PP_ERR_DISCONNECTED, false);
+            return;
+        }
+    }
+    if (conn->readable) {
+        pp_conn_resume_later(conn);
+    }
+}
+
+void pp_conn_read(struct pp_conn *conn)
+{
+    switch ((enum pp_conn_state)conn->state) {
+    case PP_CONN_IDLE:
+    case PP_CONN_HEAD:
+        if (!output_blocks(conn)) {
+            head_read(conn);
+        }
+        break;
+    case PP_CONN_SERVE:
+        if (conn->h1.req == PP_H1_REQ_BODY) {
+            body_read(conn);
+        }
+        break;
+    case PP_CONN_LINGER:
+        linger_read(conn);
+        break;
+    case PP_CONN_CLOSE: /* what comes is dropped after the output is written */
+    case PP_CONN_DEAD:
+    case PP_CONN_NO:
+        break;
+    }
+}

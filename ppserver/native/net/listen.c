@@ -1,0 +1,161 @@
+/* Accepting connections. Loop's thread only.
+ *
+ * A listener is level-triggered and gives at most PP_ACCEPT_BATCH connections per turn, so that a
+ * storm of new peers does not starve the old ones. Out of descriptors or memory: the listener leaves
+ * epoll for PP_ACCEPT_PAUSE_MS (or the level-triggered event would spin); peers wait in the kernel's
+ * queue meanwhile. When a whole pause has brought nothing, the reserve descriptor is given up to take
+ * waiting connections and close them, which tells those peers at once, and is then opened again. */
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "net/loop_impl.h"
+
+#define SHED_BATCH 16
+
+int pp_loop_listen(struct pp_loop *loop, int fd, bool exclusive)
+{
+    PP_LOOP_ENTER(loop);
+    int rc = pp_sock_prepare_listen(fd);
+    if (rc != PP_OK) {
+        return rc;
+    }
+    struct pp_listener *listener = pp_mem_zalloc(sizeof *listener);
+    if (listener == NULL) {
+        errno = ENOMEM;
+        return PP_ERR_NO_MEMORY;
+    }
+    listener->magic = PP_LISTENER_MAGIC;
+    listener->fd = fd;
+    listener->exclusive = exclusive;
+    pp_list_init(&listener->link);
+    pp_sock_local(fd, &listener->local);
+    if (pp_sock_wildcard(&listener->local)) {
+        listener->local.family = AF_UNSPEC;
+    }
+    rc = pp_poll_add_listener(loop->epoll_fd, fd, listener, exclusive);
+    if (rc != PP_OK) {
+        listener->magic = 0;
+        pp_mem_free(listener, sizeof *listener);
+        return rc;
+    }
+    pp_list_push(&loop->listeners, &listener->link);
+    return PP_OK;
+}
+
+void pp_loop_unlisten(struct pp_loop *loop)
+{
+    struct pp_list *n;
+    PP_LOOP_ENTER(loop);
+    PP_CHECK(!loop->turning); /* an event of the turn may still point to a listener */
+    while ((n = pp_list_pop(&loop->listeners)) != NULL) {
+        struct pp_listener *listener = PP_CONTAINER(n, struct pp_listener, link);
+        if (!listener->paused) {
+            (void)pp_poll_del(loop->epoll_fd, listener->fd);
+        }
+        listener->magic = 0;
+        pp_mem_free(listener, sizeof *listener);
+    }
+    loop->accept_resume_ms = 0;
+}
+
+/* Takes waiting connections only to close them. True when at least one was. */
+static bool shed(struct pp_loop *loop, struct pp_listener *listener)
+{
+    union pp_sock_addr peer;
+    bool any = false, gone = false;
+    int fd = -1;
+
+    for (int i = 0; i < SHED_BATCH && loop->reserve_fd >= 0; i++) {
+        (void)close(loop->reserve_fd);
+        loop->reserve_fd = -1;
+        int rc = pp_sock_accept(listener->fd, &fd, &peer, &gone);
+        if (rc == PP_OK) {
+            pp_stats_error(&loop->counters, PP_ERR_NO_DESCRIPTORS);
+            pp_sock_close(fd, false);
+            any = true;
+        }
+        loop->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        if (rc != PP_OK) {
+            break;
+        }
+    }
+    return any;
+}
+
+static void accept_pause(struct pp_loop *loop, struct pp_listener *listener)
+{
+    if (listener->paused) {
+        return;
+    }
+    (void)pp_poll_del(loop->epoll_fd, listener->fd);
+    listener->paused = true;
+    pp_stats_add(&loop->counters.accept_pauses, 1);
+    if (loop->accept_resume_ms == 0) {
+        loop->accept_resume_ms = loop->now_ms + PP_ACCEPT_PAUSE_MS;
+    }
+}
+
+/* One failure of accept; false: stop this batch. */
+static bool accept_failed(struct pp_loop *loop, struct pp_listener *listener, int rc)
+{
+    pp_stats_add(&loop->counters.accept_errors, 1);
+    if (rc == PP_ERR_SYSTEM) {
+        listener->broken = true; /* closed under us: nothing will come of it again */
+        (void)pp_poll_del(loop->epoll_fd, listener->fd);
+        listener->paused = true;
+        pp_stats_error(&loop->counters, PP_ERR_SYSTEM);
+        return false;
+    }
+    if (rc == PP_ERR_NO_DESCRIPTORS && listener->starved) {
+        (void)shed(loop, listener);
+    }
+    listener->starved = true;
+    accept_pause(loop, listener);
+    return false;
+}
+
+void pp_listen_accept(struct pp_loop *loop, struct pp_listener *listener)
+{
+    union pp_sock_addr peer;
+    bool gone = false;
+    int fd = -1;
+
+    PP_CHECK(listener->magic == PP_LISTENER_MAGIC);
+    if (listener->paused) {
+        return;
+    }
+    if (loop->reserve_fd < 0) {
+        loop->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    }
+    for (int i = 0; i < PP_ACCEPT_BATCH; i++) {
+        int rc = pp_sock_accept(listener->fd, &fd, &peer, &gone);
+        if (rc == PP_OK) {
+            listener->starved = false;
+            pp_conn_open(loop, fd, &peer, &listener->local);
+        } else if (rc == PP_AGAIN) {
+            if (!gone) {
+                break;
+            }
+            pp_stats_add(&loop->counters.accept_errors, 1);
+        } else if (!accept_failed(loop, listener, rc)) {
+            break;
+        }
+    }
+}
+
+void pp_listen_resume(struct pp_loop *loop)
+{
+    for (struct pp_list *n = loop->listeners.next; n != &loop->listeners; n = n->next) {
+        struct pp_listener *listener = PP_CONTAINER(n, struct pp_listener, link);
+        if (!listener->paused || listener->broken) {
+            continue;
+        }
+        if (pp_poll_add_listener(loop->epoll_fd, listener->fd, listener, listener->exclusive) ==
+            PP_OK) {
+            listener->paused = false;
+        } else {
+            loop->accept_resume_ms = loop->now_ms + PP_ACCEPT_PAUSE_MS;
+        }
+    }
+}

@@ -1,0 +1,134 @@
+/* What the files of net/ share about a loop; nobody else includes this. */
+#ifndef PP_NET_LOOP_IMPL_H
+#define PP_NET_LOOP_IMPL_H
+
+#include <pthread.h>
+#include <sys/epoll.h>
+
+#include "net/accesslog.h"
+#include "net/loop.h"
+#include "net/mailbox.h"
+#include "net/poll.h"
+#include "net/sock.h"
+#include "net/stats.h"
+
+#define PP_LOOP_MAGIC 0x9e11100bu
+#define PP_LISTENER_MAGIC 0x9e1115edu
+
+#define PP_BLOCKS_KEPT 256     /* input and output blocks that stay in their pools */
+#define PP_BODY_BLOCKS_KEPT 32
+#define PP_CONNS_KEPT 1024
+#define PP_ACCEPT_PAUSE_MS 50  /* after running out of descriptors or memory */
+#define PP_LOG_RETRY_MS 100
+#define PP_SCRATCH_BYTES 65536
+
+/* Input of one request: its parsed head, and raw and decoded bytes. */
+struct pp_block {
+    size_t cap; /* of data */
+    struct pp_h1_head head;
+    uint8_t data[];
+};
+
+/* A piece of the output queue: copied bytes, and behind them at most one borrowed range. When it is
+ * done with and had an owner, it carries the owner to pp_loop_take_released. */
+struct pp_out {
+    struct pp_out *next;
+    void *owner;             /* the application's, of the borrowed range */
+    const uint8_t *borrowed; /* what is left of it */
+    size_t borrowed_len;
+    size_t cap;
+    size_t start, end; /* copied bytes not yet written */
+    uint8_t data[];
+};
+
+struct pp_listener {
+    uint32_t magic;
+    int fd; /* borrowed */
+    bool exclusive, paused, broken, starved;
+    union pp_sock_addr local; /* AF_UNSPEC when each connection has to be asked */
+    struct pp_list link;
+};
+
+struct pp_foreign {
+    uint32_t ready; /* events of this turn that nobody has taken yet */
+};
+
+struct pp_loop {
+    uint32_t magic;
+    bool draining;
+    bool turning; /* inside pp_loop_turn */
+    pthread_t owner;
+    int epoll_fd;
+    int reserve_fd; /* given up to shed one waiting connection; -1 = none */
+    uint64_t now_ms;
+    uint64_t turn; /* number of this turn */
+    uint32_t batch_left;
+    uint32_t connections; /* open sockets (relaxed) */
+    uint32_t in_flight;   /* requests with the application (relaxed) */
+    uint64_t next_id;
+
+    struct pp_list conns;  /* all, by pp_conn.all */
+    struct pp_list ready;  /* events for the application, by .ready */
+    struct pp_list dirty;  /* fresh output, by .dirty */
+    struct pp_list resume; /* to be read on without an epoll event, by .resume */
+    struct pp_list fresh;  /* accepted, not yet registered with epoll, by .life */
+    struct pp_list dead;   /* closed and let go of by the application, by .life */
+    struct pp_list users;  /* dead, but their user pointer has not been taken, by .life */
+    struct pp_out *released, *released_tail;
+
+    struct pp_wheel wheel;
+    struct pp_list listeners;
+    uint64_t accept_resume_ms; /* 0: none is paused */
+    struct pp_mailbox mailbox;
+    struct pp_accesslog log;
+    struct pp_settings settings;
+    struct pp_counters counters;
+
+    struct pp_pool conn_pool, block_pool, body_pool, out_pool;
+
+    struct pp_foreign *foreign; /* owned, by descriptor number */
+    size_t foreign_count;
+    int foreign_ready[PP_EPOLL_EVENTS];
+    unsigned foreign_ready_count, foreign_next;
+
+    uint64_t date_next_ms; /* when the cached Date has to be made anew */
+    char date[30];
+    uint8_t scratch[PP_SCRATCH_BYTES];
+    struct epoll_event events[PP_EPOLL_EVENTS];
+};
+
+#define PP_LOOP_ENTER(loop)                                                                        \
+    do {                                                                                           \
+        PP_CHECK((loop)->magic == PP_LOOP_MAGIC);                                                  \
+        PP_ASSERT(pthread_equal((loop)->owner, pthread_self()));                                   \
+    } while (0)
+
+/* The current Date value, or NULL when the setting says so. */
+const char *pp_loop_date(struct pp_loop *loop);
+
+/* listen.c */
+void pp_listen_accept(struct pp_loop *loop, struct pp_listener *listener);
+void pp_listen_resume(struct pp_loop *loop); /* after a pause */
+
+/* conn.c, for the loop */
+/* Takes the socket over in any case. */
+void pp_conn_open(struct pp_loop *loop, int fd, const union pp_sock_addr *peer,
+                  const union pp_sock_addr *local);
+void pp_conn_on_event(struct pp_conn *conn, uint32_t events);
+void pp_conn_on_timer(struct pp_timer *timer, struct pp_loop *loop);
+void pp_conn_register_fresh(struct pp_loop *loop);
+void pp_conn_free_dead(struct pp_loop *loop);
+void pp_conn_flush_dirty(struct pp_loop *loop);
+void pp_conn_resume_all(struct pp_loop *loop);
+void pp_conn_drain_all(struct pp_loop *loop);
+void pp_conn_abort_all(struct pp_loop *loop);
+void pp_conn_orphan_all(struct pp_loop *loop); /* dead ones that the application still holds */
+void pp_out_give(struct pp_loop *loop, struct pp_out *out); /* conn_out.c: back to its pool */
+
+#ifdef PP_TEST_CLOCK
+/* Test builds: both clocks, in milliseconds; NULL = the real ones. */
+extern uint64_t (*pp_loop_test_clock)(void);
+extern int64_t (*pp_loop_test_wall_ms)(void);
+#endif
+
+#endif

@@ -1,0 +1,157 @@
+/* System calls on sockets (contract: sock.h). Stateless; any thread, one socket per thread. */
+#include "net/sock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <unistd.h>
+
+int pp_sock_recv(int fd, uint8_t *buf, size_t len, size_t *got)
+{
+    PP_ASSERT(len > 0);
+    for (;;) {
+        ssize_t n = recv(fd, buf, len, 0);
+        if (n >= 0) {
+            *got = (size_t)n;
+            return PP_OK;
+        }
+        if (errno == EAGAIN || errno == EWOULDBLOCK) {
+            return PP_AGAIN;
+        }
+        if (errno != EINTR) {
+            return PP_ERR_DISCONNECTED;
+        }
+    }
+}
+
+int pp_sock_send(int fd, const struct iovec *iov, int count, size_t *put)
+{
+    PP_ASSERT(count > 0);
+    for (;;) {
+        ssize_t n;
+        if (count == 1) {
+            n = send(fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL);
+        } else {
+            struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)count};
+            n = sendmsg(fd, &msg, MSG_NOSIGNAL);
+        }
+        if (n > 0) {
+            *put = (size_t)n;
+            return PP_OK;
+        }
+        if (n == 0 || errno == EAGAIN || errno == EWOULDBLOCK) {
+            return PP_AGAIN;
+        }
+        if (errno != EINTR) {
+            return PP_ERR_DISCONNECTED;
+        }
+    }
+}
+
+void pp_sock_shut_write(int fd)
+{
+    (void)shutdown(fd, SHUT_WR); /* ENOTCONN when the peer was faster: the close follows anyway */
+}
+
+void pp_sock_close(int fd, bool reset)
+{
+    if (reset) {
+        struct linger hard = {.l_onoff = 1, .l_linger = 0};
+        (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
+    }
+    (void)close(fd); /* Linux has released the descriptor also when it reports EINTR */
+}
+
+static void addr_copy(union pp_sock_addr *to, const struct sockaddr_storage *from, socklen_t len)
+{
+    memset(to, 0, sizeof *to);
+    if (from->ss_family == AF_INET && len >= sizeof to->in) {
+        memcpy(&to->in, from, sizeof to->in);
+    } else if (from->ss_family == AF_INET6 && len >= sizeof to->in6) {
+        memcpy(&to->in6, from, sizeof to->in6);
+    } else {
+        to->family = AF_UNIX;
+    }
+}
+
+int pp_sock_accept(int listen_fd, int *fd, union pp_sock_addr *peer, bool *gone)
+{
+    struct sockaddr_storage from;
+    socklen_t len = sizeof from;
+
+    from.ss_family = AF_UNIX;
+    *gone = false;
+    int got = accept4(listen_fd, (struct sockaddr *)&from, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (got >= 0) {
+        addr_copy(peer, &from, len);
+        *fd = got;
+        return PP_OK;
+    }
+    switch (errno) {
+    case EAGAIN:
+        return PP_AGAIN;
+    case EMFILE:
+    case ENFILE:
+        return PP_ERR_NO_DESCRIPTORS;
+    case ENOBUFS:
+    case ENOMEM:
+        return PP_ERR_NO_MEMORY;
+    case EBADF:
+    case EINVAL:
+    case ENOTSOCK:
+    case EOPNOTSUPP:
+    case EFAULT:
+        return PP_ERR_SYSTEM;
+    default: /* accept(2): errors already pending on the new connection, firewalls, signals */
+        *gone = true;
+        return PP_AGAIN;
+    }
+}
+
+int pp_sock_prepare_listen(int fd)
+{
+    int on = 1, type = 0;
+    socklen_t len = sizeof type;
+    int flags = fcntl(fd, F_GETFL);
+
+    if (flags < 0 || getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0) {
+        return PP_ERR_SYSTEM;
+    }
+    if (type != SOCK_STREAM) {
+        errno = EPROTOTYPE;
+        return PP_ERR_SYSTEM;
+    }
+    if (!(flags & O_NONBLOCK) && fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) {
+        return PP_ERR_SYSTEM;
+    }
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* fails on Unix sockets */
+    return PP_OK;
+}
+
+void pp_sock_local(int fd, union pp_sock_addr *addr)
+{
+    struct sockaddr_storage here;
+    socklen_t len = sizeof here;
+
+    here.ss_family = AF_UNIX;
+    if (getsockname(fd, (struct sockaddr *)&here, &len) == 0) {
+        addr_copy(addr, &here, len);
+    } else {
+        memset(addr, 0, sizeof *addr);
+    }
+}
+
+bool pp_sock_wildcard(const union pp_sock_addr *addr)
+{
+    switch (addr->family) {
+    case AF_INET:
+        return addr->in.sin_addr.s_addr == htonl(INADDR_ANY);
+    case AF_INET6:
+        return IN6_IS_ADDR_UNSPECIFIED(&addr->in6.sin6_addr);
+    case AF_UNIX:
+        return false;
+    default:
+        return true;
+    }
+}

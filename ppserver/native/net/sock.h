@@ -1,0 +1,41 @@
+/* The system calls on sockets, with their errors turned into codes of the table. Plain TCP and Unix
+ * streams; TLS gets a table of its own in front of this. Nothing here blocks. */
+#ifndef PP_NET_SOCK_H
+#define PP_NET_SOCK_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include "base/assert.h"
+#include "base/err.h"
+
+/* An address of a family the server speaks; for AF_UNIX only the family is kept. */
+union pp_sock_addr {
+    sa_family_t family; /* AF_UNSPEC: not known (yet) */
+    struct sockaddr sa;
+    struct sockaddr_in in;
+    struct sockaddr_in6 in6;
+};
+
+/* PP_OK: *got bytes, 0 = the peer's end of stream. PP_AGAIN: nothing here now. DISCONNECTED. */
+int pp_sock_recv(int fd, uint8_t *buf, size_t len, size_t *got) PP_MUST_USE;
+/* PP_OK: *put bytes were taken (at least 1). PP_AGAIN: the socket is full. DISCONNECTED. */
+int pp_sock_send(int fd, const struct iovec *iov, int count, size_t *put) PP_MUST_USE;
+void pp_sock_shut_write(int fd);
+/* reset: the peer gets an RST instead of an orderly end. */
+void pp_sock_close(int fd, bool reset);
+
+/* PP_OK: *fd is a non-blocking, close-on-exec connection. PP_AGAIN: none is waiting, or the one that
+ * was is gone (*gone = true: try the next). NO_DESCRIPTORS, NO_MEMORY: try later. SYSTEM: never. */
+int pp_sock_accept(int listen_fd, int *fd, union pp_sock_addr *peer, bool *gone) PP_MUST_USE;
+/* Prepares a listening socket: what is set on it is inherited by the connections it accepts. */
+int pp_sock_prepare_listen(int fd) PP_MUST_USE;
+/* family is AF_UNSPEC when it could not be found out. */
+void pp_sock_local(int fd, union pp_sock_addr *addr);
+bool pp_sock_wildcard(const union pp_sock_addr *addr);
+
+#endif
