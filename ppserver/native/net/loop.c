@@ -391,6 +391,13 @@ bool pp_loop_dirty(const struct pp_loop *loop)
     return !pp_list_empty(&loop->dirty) || !pp_list_empty(&loop->fresh);
 }
 
+bool pp_loop_pending(const struct pp_loop *loop)
+{
+    /* Output that went over its budget counts too: only another turn goes on with it. */
+    return !pp_list_empty(&loop->ready) || !pp_list_empty(&loop->resume) ||
+           !pp_list_empty(&loop->dirty);
+}
+
 void *pp_loop_take_released(struct pp_loop *loop)
 {
     PP_LOOP_ENTER(loop);
