@@ -552,8 +552,3 @@ uint64_t pp_loop_now_ms(const struct pp_loop *loop)
 {
     return loop->now_ms;
 }
-
-bool pp_loop_pending(const struct pp_loop *loop)
-{
-    return !pp_list_empty(&loop->ready);
-}
