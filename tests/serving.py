@@ -20,6 +20,7 @@ import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -50,7 +51,7 @@ _TROUBLE = (
     "was never retrieved",
     "was never awaited",
     "Task was destroyed",
-    "ResourceWarning",
+    "ResourceWarning: unclosed",
     "RuntimeWarning",
 )
 
@@ -66,6 +67,15 @@ def require(*modules: str) -> None:
                     f"{name} has no wheel for free-threaded builds", allow_module_level=True
                 )
             pytest.fail(f"{name} is needed by this test and cannot be imported: {exc}")
+
+
+def load_app(name: str) -> ModuleType:
+    """Import an application into the tests, to read its tables."""
+    sys.path.insert(0, str(APPS))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(APPS))
 
 
 def descendants(pid: int) -> list[int]:
@@ -129,6 +139,8 @@ class Server:
         self.host = ""
         self.port = 0
         self.allowed = [re.compile(re.escape(EXPECTED))]
+        if PEER == "uvicorn":
+            self.allow("sys:1: ResourceWarning: unclosed <socket")  # left by its supervisor
         self._lines: list[str] = []
         self._news = threading.Condition()
         self._ended = False
@@ -188,6 +200,10 @@ class Server:
     def wait_started(self) -> None:
         match = self.wait_for_log(_ADDRESS.pattern)
         self.host, self.port = match["host"], int(match["port"])
+        if PEER == "uvicorn" and "--workers" in self.command:
+            # It announces the address before anybody listens there.
+            count = int(self.command[self.command.index("--workers") + 1])
+            self.wait_for_log(r"(?s)" + r"Application startup complete.*" * count)
 
     def connect(self, timeout: float = 10.0) -> socket.socket:
         return socket.create_connection((self.host, self.port), timeout)
@@ -278,6 +294,7 @@ def _command(
             pytest.skip("the reference server has only plain tasks")
         kind = {"auto": "auto", "asgi": "asgi3", "wsgi": "wsgi"}[interface]
         common += ["--interface", kind, "--ws", "none", "--http", "httptools"]
+        common += ["--timeout-graceful-shutdown", "2"]
         if contexts > 1:
             common += ["--workers", str(contexts)]
         return [sys.executable, "-m", "uvicorn", *common, *args]
