@@ -107,6 +107,15 @@ static const struct pp_h1_scan SCALAR = {"scalar", pp_h1_scan_scalar_token, pp_h
 
 const struct pp_h1_scan *pp_h1_scan = &SCALAR;
 
+#if !defined(__x86_64__) && !defined(__aarch64__)
+size_t pp_h1_scan_native(const struct pp_h1_scan **list, size_t room)
+{
+    (void)list;
+    (void)room;
+    return 0;
+}
+#endif
+
 const struct pp_h1_scan *const *pp_h1_scan_variants(void)
 {
     static const struct pp_h1_scan *list[PP_H1_SCAN_VARIANTS_MAX + 2];

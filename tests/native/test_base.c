@@ -1,0 +1,302 @@
+/* Units of base/: error table, counted memory and pools, timer wheel, histogram. */
+#include "base/err.h"
+#include "base/hist.h"
+#include "base/limits.h"
+#include "base/mem.h"
+#include "base/timer.h"
+#include "harness.h"
+
+/* ---- err ---- */
+
+TEST(err_names_are_the_table_in_lower_case)
+{
+    static const char *const UPPER[] = {
+#define UPPER_NAME(name, status, class_, text) #name,
+        PP_ERR_TABLE(UPPER_NAME)
+#undef UPPER_NAME
+    };
+    for (int i = 0; i < PP_ERR_COUNT; i++) {
+        const char *name = pp_err_name(pp_err_at(i));
+        CHECK_EQ(strlen(name), strlen(UPPER[i]));
+        for (size_t k = 0; name[k] != '\0'; k++) {
+            CHECK_EQ(name[k] >= 'a' && name[k] <= 'z' ? name[k] - 32 : name[k], UPPER[i][k]);
+        }
+        CHECK_EQ(pp_err_index(pp_err_at(i)), i);
+        CHECK(pp_err_at(i) < 0);
+        CHECK(pp_err_text(pp_err_at(i))[0] != '\0');
+    }
+}
+
+TEST(err_statuses)
+{
+    CHECK_EQ(pp_err_status(PP_ERR_BAD_REQUEST_LINE), 400);
+    CHECK_EQ(pp_err_status(PP_ERR_BAD_VERSION), 505);
+    CHECK_EQ(pp_err_status(PP_ERR_URI_TOO_LONG), 414);
+    CHECK_EQ(pp_err_status(PP_ERR_HEAD_TOO_LARGE), 431);
+    CHECK_EQ(pp_err_status(PP_ERR_BODY_TOO_LARGE), 413);
+    CHECK_EQ(pp_err_status(PP_ERR_APP_FAILED), 500);
+    CHECK_EQ(pp_err_status(PP_ERR_DISCONNECTED), 0);
+}
+
+TEST(err_answers_for_what_is_not_in_the_table)
+{
+    static const int OTHERS[] = {PP_OK, PP_AGAIN, -1, -1000000, PP_ERR_BASE_, PP_ERR_END_};
+    for (size_t i = 0; i < sizeof OTHERS / sizeof OTHERS[0]; i++) {
+        CHECK_EQ(pp_err_index(OTHERS[i]), -1);
+        CHECK_EQ(pp_err_status(OTHERS[i]), 0);
+        CHECK(pp_err_name(OTHERS[i]) == NULL);
+        CHECK(pp_err_text(OTHERS[i]) != NULL);
+    }
+}
+
+/* ---- mem ---- */
+
+TEST(mem_counts)
+{
+    uint64_t bytes = pp_mem_bytes(), blocks = pp_mem_blocks();
+    void *a = pp_mem_alloc(100);
+    uint8_t *b = pp_mem_zalloc(50);
+    CHECK(a != NULL && b != NULL);
+    CHECK(b[0] == 0 && b[49] == 0);
+    CHECK_EQ(pp_mem_bytes() - bytes, 150);
+    CHECK_EQ(pp_mem_blocks() - blocks, 2);
+    a = pp_mem_realloc(a, 100, 1000);
+    CHECK_EQ(pp_mem_bytes() - bytes, 1050);
+    a = pp_mem_realloc(a, 1000, 10);
+    CHECK_EQ(pp_mem_bytes() - bytes, 60);
+    void *c = pp_mem_realloc(NULL, 0, 5);
+    CHECK_EQ(pp_mem_blocks() - blocks, 3);
+    pp_mem_free(a, 10);
+    pp_mem_free(b, 50);
+    pp_mem_free(c, 5);
+    pp_mem_free(NULL, 7);
+    CHECK_EQ(pp_mem_bytes(), bytes);
+    CHECK_EQ(pp_mem_blocks(), blocks);
+}
+
+#ifdef PP_FAILURE_INJECTION
+TEST(mem_fails_the_chosen_allocation)
+{
+    uint64_t bytes = pp_mem_bytes();
+    pp_mem_fail_at(2);
+    void *a = pp_mem_alloc(10);
+    CHECK(a != NULL);
+    CHECK(pp_mem_zalloc(10) == NULL);
+    void *b = pp_mem_alloc(10);
+    CHECK(b != NULL);
+    pp_mem_fail_at(1);
+    CHECK(pp_mem_realloc(b, 10, 20) == NULL);
+    pp_mem_fail_at(0);
+    CHECK_EQ(pp_mem_bytes() - bytes, 20);
+    pp_mem_free(a, 10);
+    pp_mem_free(b, 10);
+}
+
+TEST(pool_passes_a_failed_allocation_on)
+{
+    struct pp_pool pool;
+    pp_pool_init(&pool, 64, 1);
+    pp_mem_fail_at(1);
+    CHECK(pp_pool_take(&pool) == NULL);
+    CHECK_EQ(pool.used_count, 0);
+    void *a = pp_pool_take(&pool);
+    CHECK(a != NULL);
+    pp_pool_give(&pool, a);
+    pp_mem_fail_at(1);
+    CHECK(pp_pool_take(&pool) == a); /* from the free list: nothing is allocated */
+    pp_mem_fail_at(0);
+    pp_pool_give(&pool, a);
+    pp_pool_fini(&pool);
+}
+#endif
+
+TEST(pool_keeps_at_most_free_max)
+{
+    uint64_t blocks = pp_mem_blocks();
+    struct pp_pool pool;
+    void *taken[5];
+    pp_pool_init(&pool, 64, 2);
+    for (int i = 0; i < 5; i++) {
+        taken[i] = pp_pool_take(&pool);
+        CHECK(taken[i] != NULL);
+        memset(taken[i], 0xaa, 64);
+    }
+    CHECK_EQ(pool.used_count, 5);
+    for (int i = 0; i < 5; i++) {
+        pp_pool_give(&pool, taken[i]);
+    }
+    CHECK_EQ(pool.free_count, 2);
+    CHECK_EQ(pp_mem_blocks() - blocks, 2);
+    CHECK(pp_pool_take(&pool) == taken[1]); /* the warmest first */
+    pp_pool_give(&pool, taken[1]);
+    pp_pool_fini(&pool);
+    CHECK_EQ(pp_mem_blocks(), blocks);
+}
+
+/* ---- timer ---- */
+
+TEST(timer_fires_at_the_first_tick_at_or_after_due)
+{
+    struct pp_wheel wheel;
+    struct pp_timer timer;
+    pp_wheel_init(&wheel, 1000);
+    pp_timer_init(&timer);
+    CHECK(!pp_timer_armed(&timer));
+    CHECK_EQ(pp_wheel_wait_ms(&wheel, 1000), -1);
+    pp_timer_set(&wheel, &timer, 1500);
+    CHECK(pp_timer_armed(&timer));
+    pp_wheel_advance(&wheel, 1499);
+    CHECK(pp_wheel_pop(&wheel) == NULL);
+    pp_wheel_advance(&wheel, 1535);
+    CHECK(pp_wheel_pop(&wheel) == NULL);
+    CHECK_EQ(pp_wheel_wait_ms(&wheel, 1535), 1);
+    pp_wheel_advance(&wheel, 1536);
+    CHECK_EQ(pp_wheel_wait_ms(&wheel, 1536), 0);
+    CHECK(pp_wheel_pop(&wheel) == &timer);
+    CHECK(!pp_timer_armed(&timer));
+    CHECK(pp_wheel_pop(&wheel) == NULL);
+}
+
+TEST(timer_of_the_past_fires_with_the_next_tick)
+{
+    struct pp_wheel wheel;
+    struct pp_timer timer;
+    pp_wheel_init(&wheel, 64000);
+    pp_timer_init(&timer);
+    pp_timer_set(&wheel, &timer, 5);
+    pp_wheel_advance(&wheel, 64000);
+    CHECK(pp_wheel_pop(&wheel) == NULL);
+    CHECK(pp_wheel_wait_ms(&wheel, 64000) <= PP_TIMER_TICK_MS);
+    pp_wheel_advance(&wheel, 64064);
+    CHECK(pp_wheel_pop(&wheel) == &timer);
+}
+
+TEST(timer_cancel_and_rearm)
+{
+    struct pp_wheel wheel;
+    struct pp_timer a, b;
+    pp_wheel_init(&wheel, 0);
+    pp_timer_init(&a);
+    pp_timer_init(&b);
+    pp_timer_cancel(&wheel, &a);
+    pp_timer_set(&wheel, &a, 100);
+    pp_timer_set(&wheel, &b, 100);
+    pp_timer_set(&wheel, &a, 10000); /* moves, does not double */
+    CHECK_EQ(wheel.count, 2);
+    pp_wheel_advance(&wheel, 200);
+    CHECK(pp_timer_armed(&b)); /* expired, not yet popped */
+    pp_timer_cancel(&wheel, &b);
+    CHECK(pp_wheel_pop(&wheel) == NULL);
+    CHECK_EQ(wheel.count, 1);
+    pp_wheel_advance(&wheel, 10048);
+    CHECK(pp_wheel_pop(&wheel) == &a);
+    CHECK_EQ(wheel.count, 0);
+    CHECK_EQ(pp_wheel_wait_ms(&wheel, 10048), -1);
+}
+
+static void walk(uint64_t start_ms, const uint64_t *delays_ms, size_t count, uint64_t step_max_ms)
+{
+    static struct pp_wheel wheel;
+    static struct pp_timer timers[256];
+    uint64_t now = start_ms;
+    size_t fired = 0;
+    CHECK(count <= 256);
+    pp_wheel_init(&wheel, now);
+    for (size_t i = 0; i < count; i++) {
+        pp_timer_init(&timers[i]);
+        pp_timer_set(&wheel, &timers[i], now + delays_ms[i]);
+    }
+    uint64_t before = now;
+    while (fired < count) {
+        int wait = pp_wheel_wait_ms(&wheel, now);
+        CHECK(wait >= 0 && wait <= 60000);
+        before = now;
+        now +=
+            step_max_ms == 0 ? (wait > 0 ? (uint64_t)wait : 1) : 1 + test_random_below(step_max_ms);
+        pp_wheel_advance(&wheel, now);
+        struct pp_timer *timer;
+        while ((timer = pp_wheel_pop(&wheel)) != NULL) {
+            CHECK(timer->due_ms <= now);
+            /* Not fired by the turn before, so it was not due a tick earlier than that. */
+            CHECK(timer->due_ms + PP_TIMER_TICK_MS > before || before == start_ms);
+            fired++;
+        }
+        CHECK_EQ(wheel.count, count - fired);
+    }
+}
+
+TEST(timer_never_early_never_late_near_every_level)
+{
+    static const uint64_t TICK = PP_TIMER_TICK_MS;
+    uint64_t delays[64];
+    for (uint64_t start = 0; start < 3; start++) {
+        for (size_t i = 0; i < 64; i++) {
+            uint64_t border = i < 32 ? 256 : 65536;
+            delays[i] = (border - 16 + i % 32) * TICK + i;
+        }
+        walk(start * 255 * TICK + 17, delays, 64, 0);
+        walk(start * 65535 * TICK + 17, delays, 64, 0);
+        walk(start * 65535 * TICK + 17, delays, 64, 5000);
+    }
+}
+
+TEST(timer_random_walks)
+{
+    uint64_t delays[256];
+    for (int round = 0; round < 50; round++) {
+        uint64_t most = (uint64_t)1 << (6 + test_random_below(18));
+        for (size_t i = 0; i < 256; i++) {
+            delays[i] = test_random_below(most);
+        }
+        walk(test_random_below((uint64_t)1 << 40), delays, 256, round % 2 == 0 ? 0 : most / 8 + 1);
+    }
+}
+
+TEST(timer_beyond_the_reach_of_the_wheel)
+{
+    struct pp_wheel wheel;
+    struct pp_timer timer;
+    uint64_t reach_ms = ((uint64_t)1 << 24) * PP_TIMER_TICK_MS;
+    pp_wheel_init(&wheel, 12345);
+    pp_timer_init(&timer);
+    pp_timer_set(&wheel, &timer, reach_ms * 2);
+    pp_wheel_advance(&wheel, reach_ms * 2 - 1);
+    CHECK(pp_wheel_pop(&wheel) == NULL);
+    pp_wheel_advance(&wheel, reach_ms * 2);
+    CHECK(pp_wheel_pop(&wheel) == &timer);
+}
+
+/* ---- hist ---- */
+
+TEST(hist_buckets_are_ordered_and_whole)
+{
+    uint64_t before = 0;
+    CHECK_EQ(pp_hist_bucket(0), 0);
+    CHECK_EQ(pp_hist_bucket(UINT64_MAX), PP_HIST_BUCKETS - 1);
+    for (unsigned i = 0; i < PP_HIST_BUCKETS; i++) {
+        uint64_t last = pp_hist_bucket_last(i);
+        CHECK_EQ(pp_hist_bucket(last), i);
+        CHECK(i == 0 || last > before);
+        CHECK(i == 0 || pp_hist_bucket(before + 1) == i);
+        CHECK(i < 4 || (last - before) * 4 <= before + 1); /* a quarter wide at most */
+        before = last;
+    }
+    CHECK(before == UINT64_MAX);
+}
+
+TEST(hist_quantiles)
+{
+    static struct pp_hist a, b;
+    pp_hist_init(&a);
+    pp_hist_init(&b);
+    CHECK_EQ(pp_hist_quantile(&a, 500), 0);
+    for (uint64_t i = 1; i <= 1000; i++) {
+        pp_hist_add(i % 2 == 0 ? &a : &b, i);
+    }
+    pp_hist_merge(&a, &b);
+    CHECK_EQ(a.count, 1000);
+    CHECK_EQ(a.sum, 500500);
+    CHECK_EQ(pp_hist_quantile(&a, 0), 1);
+    CHECK(pp_hist_quantile(&a, 500) >= 500 && pp_hist_quantile(&a, 500) < 640);
+    CHECK(pp_hist_quantile(&a, 1000) >= 1000 && pp_hist_quantile(&a, 1000) < 1280);
+}

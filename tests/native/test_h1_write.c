@@ -1,0 +1,313 @@
+/* Units of response heads: what is written, what is refused, what is dropped. */
+#include "harness.h"
+#include "proto/h1_class.h"
+#include "proto/h1_write.h"
+
+static uint8_t out[4096];
+static size_t written;
+static struct pp_h1_framed framed;
+static struct pp_h1_out_field fields[8];
+
+static struct pp_h1_out_field field(const char *name, const char *value)
+{
+    return (struct pp_h1_out_field){(const uint8_t *)name, (const uint8_t *)value, strlen(name),
+                                    strlen(value)};
+}
+
+static struct pp_h1_response response(int status, const char *name, const char *value)
+{
+    fields[0] = field(name, value);
+    return (struct pp_h1_response){.status = status,
+                                   .fields = fields,
+                                   .field_count = *name != '\0',
+                                   .complete = true,
+                                   .request_minor = 1,
+                                   .keep_alive = true};
+}
+
+/* Writes into exactly the bound, flush against an unreadable page. */
+static int write_head(const struct pp_h1_response *r)
+{
+    size_t bound = pp_h1_write_bound(r);
+    CHECK(bound <= sizeof out);
+    uint8_t *at = test_guard(out, bound);
+    int rc = pp_h1_write_head(r, at, bound, &written, &framed);
+    if (rc == PP_OK) {
+        memcpy(out, at, written);
+    }
+    return rc;
+}
+
+static void check(const struct pp_h1_response *r, const char *text)
+{
+    CHECK_EQ(write_head(r), PP_OK);
+    CHECK_BYTES(out, written, text);
+}
+
+TEST(write_single_shot)
+{
+    struct pp_h1_response r = response(200, "content-type", "text/plain");
+    r.body_bytes = 12;
+    r.date = "Sun, 06 Nov 1994 08:49:37 GMT";
+    r.server = "ppserver";
+    check(&r, "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 12\r\n"
+              "date: Sun, 06 Nov 1994 08:49:37 GMT\r\nserver: ppserver\r\n\r\n");
+    CHECK_EQ(framed.framing, PP_H1_FRAME_LENGTH);
+    CHECK_EQ(framed.content_length, 12);
+    CHECK(framed.keep_alive);
+}
+
+TEST(write_streams)
+{
+    struct pp_h1_response r = response(200, "", "");
+    r.complete = false;
+    check(&r, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+    CHECK_EQ(framed.framing, PP_H1_FRAME_CHUNKED);
+    r.request_minor = 0;
+    check(&r, "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n");
+    CHECK_EQ(framed.framing, PP_H1_FRAME_CLOSE);
+    CHECK(!framed.keep_alive);
+    r = response(200, "Content-Length", "7");
+    r.complete = false;
+    check(&r, "HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n");
+    CHECK_EQ(framed.framing, PP_H1_FRAME_LENGTH);
+    CHECK_EQ(framed.content_length, 7);
+}
+
+TEST(write_keep_alive_of_1_0_is_said)
+{
+    struct pp_h1_response r = response(200, "", "");
+    r.request_minor = 0;
+    check(&r, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: keep-alive\r\n\r\n");
+    r.keep_alive = false;
+    check(&r, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+}
+
+TEST(write_no_body_statuses)
+{
+    struct pp_h1_response r = response(204, "content-length", "5");
+    check(&r, "HTTP/1.1 204 No Content\r\n\r\n");
+    CHECK_EQ(framed.framing, PP_H1_FRAME_NONE);
+    r.complete = false;
+    check(&r, "HTTP/1.1 204 No Content\r\n\r\n");
+    r = response(304, "content-length", "5");
+    check(&r, "HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n");
+    CHECK_EQ(framed.framing, PP_H1_FRAME_NONE);
+    r = response(304, "", "");
+    check(&r, "HTTP/1.1 304 Not Modified\r\n\r\n");
+}
+
+TEST(write_to_head_requests)
+{
+    struct pp_h1_response r = response(200, "content-length", "5");
+    r.request_head = true;
+    check(&r, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n");
+    CHECK_EQ(framed.framing, PP_H1_FRAME_NONE);
+    r = response(200, "", "");
+    r.request_head = true;
+    check(&r, "HTTP/1.1 200 OK\r\n\r\n");
+    r.body_bytes = 3; /* a body that is not sent still tells the length */
+    check(&r, "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n");
+    r.complete = false;
+    check(&r, "HTTP/1.1 200 OK\r\n\r\n");
+    CHECK_EQ(framed.framing, PP_H1_FRAME_NONE);
+}
+
+TEST(write_drops_hop_by_hop)
+{
+    static const char *const NAMES[] = {"connection",       "keep-alive",        "Upgrade",
+                                        "proxy-connection", "Transfer-Encoding", "Keep-Alive"};
+    for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0]; i++) {
+        struct pp_h1_response r = response(200, NAMES[i], "x");
+        check(&r, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    }
+}
+
+TEST(write_honours_close)
+{
+    static const char *const VALUES[] = {"close", "Close", "x, close", "\"\",close ;"};
+    for (size_t i = 0; i < sizeof VALUES / sizeof VALUES[0]; i++) {
+        struct pp_h1_response r = response(200, "Connection", VALUES[i]);
+        check(&r, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        CHECK(!framed.keep_alive);
+    }
+    struct pp_h1_response r = response(200, "connection", "closed, enclose");
+    CHECK_EQ(write_head(&r), PP_OK);
+    CHECK(framed.keep_alive);
+}
+
+TEST(write_extra_fields_and_ours_yield)
+{
+    struct pp_h1_out_field extra[] = {field("X-A", "1"), field("server", "mine"),
+                                      field("x-b", "2")};
+    struct pp_h1_response r = response(200, "x-a", "app");
+    r.extra_fields = extra;
+    r.extra_count = 3;
+    r.server = "ppserver";
+    check(&r, "HTTP/1.1 200 OK\r\nx-a: app\r\nserver: mine\r\nx-b: 2\r\ncontent-length: 0\r\n\r\n");
+    fields[0] = field("DATE", "now");
+    r.extra_count = 0;
+    r.date = "Sun, 06 Nov 1994 08:49:37 GMT";
+    r.server = NULL;
+    check(&r, "HTTP/1.1 200 OK\r\nDATE: now\r\ncontent-length: 0\r\n\r\n");
+}
+
+TEST(write_reasons)
+{
+    struct pp_h1_response r = response(299, "", "");
+    check(&r, "HTTP/1.1 299 \r\ncontent-length: 0\r\n\r\n");
+    r.reason = (const uint8_t *)"My \xe4 Reason";
+    r.reason_len = 11;
+    check(&r, "HTTP/1.1 299 My \xe4 Reason\r\ncontent-length: 0\r\n\r\n");
+    r.reason = (const uint8_t *)"a\r\nb";
+    r.reason_len = 4;
+    CHECK_EQ(write_head(&r), PP_ERR_APP_BAD_REASON);
+    CHECK_BYTES(pp_h1_reason(404), strlen(pp_h1_reason(404)), "Not Found");
+    CHECK_BYTES(pp_h1_reason(599), 0, "");
+}
+
+TEST(write_refuses_statuses)
+{
+    static const int BAD[] = {-200, 0, 99, 100, 101, 199, 1000, 20000};
+    for (size_t i = 0; i < sizeof BAD / sizeof BAD[0]; i++) {
+        struct pp_h1_response r = response(BAD[i], "", "");
+        CHECK_EQ(write_head(&r), PP_ERR_APP_BAD_STATUS);
+    }
+    struct pp_h1_response r = response(999, "", "");
+    CHECK_EQ(write_head(&r), PP_OK);
+}
+
+TEST(write_refuses_every_bad_byte)
+{
+    for (unsigned c = 0; c < 256; c++) {
+        for (size_t place = 0; place < 40; place += 13) {
+            char bytes[40];
+            memset(bytes, 'a', sizeof bytes);
+            bytes[place] = (char)c;
+            struct pp_h1_response r = response(200, "x", "y");
+            fields[0].name = (const uint8_t *)bytes;
+            fields[0].name_len = sizeof bytes;
+            CHECK_EQ(write_head(&r),
+                     pp_h1_is((uint8_t)c, PP_H1_TCHAR) ? PP_OK : PP_ERR_APP_BAD_HEADER_NAME);
+            fields[0].name_len = 1;
+            fields[0].name = (const uint8_t *)"x";
+            fields[0].value = (const uint8_t *)bytes;
+            fields[0].value_len = sizeof bytes;
+            CHECK_EQ(write_head(&r),
+                     pp_h1_is((uint8_t)c, PP_H1_VALUE) ? PP_OK : PP_ERR_APP_BAD_HEADER_VALUE);
+        }
+    }
+    struct pp_h1_response r = response(200, "x", "");
+    fields[0].name_len = 0;
+    CHECK_EQ(write_head(&r), PP_ERR_APP_BAD_HEADER_NAME);
+    fields[0].name_len = 1;
+    check(&r, "HTTP/1.1 200 OK\r\nx: \r\ncontent-length: 0\r\n\r\n");
+}
+
+TEST(write_content_length_of_the_application)
+{
+    static const char *const BAD[] = {"",
+                                      " 5",
+                                      "5 ",
+                                      "+5",
+                                      "-5",
+                                      "0x5",
+                                      "5,5",
+                                      "5.0",
+                                      "9223372036854775808",
+                                      "99999999999999999999"};
+    for (size_t i = 0; i < sizeof BAD / sizeof BAD[0]; i++) {
+        struct pp_h1_response r = response(200, "content-length", BAD[i]);
+        CHECK_EQ(write_head(&r), PP_ERR_APP_BAD_CONTENT_LENGTH);
+    }
+    struct pp_h1_response r = response(200, "content-length", "5");
+    fields[1] = field("Content-Length", "5");
+    r.field_count = 2;
+    r.body_bytes = 5;
+    CHECK_EQ(write_head(&r), PP_ERR_APP_BAD_CONTENT_LENGTH);
+    r.field_count = 1;
+    CHECK_EQ(write_head(&r), PP_OK);
+    r.body_bytes = 6;
+    CHECK_EQ(write_head(&r), PP_ERR_APP_BODY_TOO_LONG);
+    r.body_bytes = 4;
+    CHECK_EQ(write_head(&r), PP_ERR_APP_BODY_TOO_SHORT);
+    r = response(200, "content-length", "9223372036854775807");
+    r.complete = false;
+    CHECK_EQ(write_head(&r), PP_OK);
+}
+
+TEST(write_informational)
+{
+    fields[0] = field("link", "</a.css>; rel=preload");
+    fields[1] = field("connection", "close");
+    fields[2] = field("content-length", "3");
+    CHECK_EQ(pp_h1_write_informational(103, fields, 3, out, sizeof out, &written), PP_OK);
+    CHECK_BYTES(out, written, "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n");
+    CHECK_EQ(pp_h1_write_informational(100, NULL, 0, out, sizeof out, &written), PP_OK);
+    CHECK_BYTES(out, written, "HTTP/1.1 100 Continue\r\n\r\n");
+    CHECK_EQ(pp_h1_write_informational(101, NULL, 0, out, sizeof out, &written),
+             PP_ERR_APP_BAD_STATUS);
+    CHECK_EQ(pp_h1_write_informational(200, NULL, 0, out, sizeof out, &written),
+             PP_ERR_APP_BAD_STATUS);
+    fields[0] = field("a b", "");
+    CHECK_EQ(pp_h1_write_informational(103, fields, 1, out, sizeof out, &written),
+             PP_ERR_APP_BAD_HEADER_NAME);
+}
+
+TEST(write_chunk_prefixes)
+{
+    static const struct {
+        uint64_t len;
+        const char *text;
+    } PREFIXES[] = {{1, "1\r\n"},         {15, "f\r\n"},
+                    {16, "10\r\n"},       {255, "ff\r\n"},
+                    {256, "100\r\n"},     {0xabcdef, "abcdef\r\n"},
+                    {65536, "10000\r\n"}, {UINT64_MAX, "ffffffffffffffff\r\n"}};
+    for (size_t i = 0; i < sizeof PREFIXES / sizeof PREFIXES[0]; i++) {
+        uint8_t *at = test_guard(out, 18);
+        written = pp_h1_write_chunk_prefix(PREFIXES[i].len, at);
+        CHECK_BYTES(at, written, PREFIXES[i].text);
+    }
+}
+
+TEST(write_errors)
+{
+    for (int i = 0; i < PP_ERR_COUNT; i++) {
+        int status = pp_err_status(pp_err_at(i));
+        if (status != 0) {
+            CHECK(*pp_h1_reason(status) != '\0');
+            CHECK(pp_h1_write_error(status, false, "Sun, 06 Nov 1994 08:49:37 GMT", "ppserver", out,
+                                    512) > 0);
+        }
+    }
+    written = pp_h1_write_error(400, false, NULL, "s", out, sizeof out);
+    CHECK_BYTES(out, written,
+                "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n"
+                "content-length: 11\r\nserver: s\r\nconnection: close\r\n\r\nBad Request");
+    written = pp_h1_write_error(400, true, NULL, NULL, out, sizeof out);
+    CHECK_BYTES(out, written,
+                "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n"
+                "content-length: 11\r\nconnection: close\r\n\r\n");
+}
+
+TEST(write_dates)
+{
+    static const struct {
+        int64_t seconds;
+        const char *text;
+    } DATES[] = {{0, "Thu, 01 Jan 1970 00:00:00 GMT"},
+                 {784111777, "Sun, 06 Nov 1994 08:49:37 GMT"},
+                 {951782400, "Tue, 29 Feb 2000 00:00:00 GMT"},
+                 {951868799, "Tue, 29 Feb 2000 23:59:59 GMT"},
+                 {1709164799, "Wed, 28 Feb 2024 23:59:59 GMT"},
+                 {1735689599, "Tue, 31 Dec 2024 23:59:59 GMT"},
+                 {4107542400, "Mon, 01 Mar 2100 00:00:00 GMT"},
+                 {-1, "Wed, 31 Dec 1969 23:59:59 GMT"},
+                 {253402300799, "Fri, 31 Dec 9999 23:59:59 GMT"}};
+    for (size_t i = 0; i < sizeof DATES / sizeof DATES[0]; i++) {
+        char date[30];
+        pp_h1_write_date(DATES[i].seconds, date);
+        CHECK_EQ(date[29], 0);
+        CHECK_BYTES(date, 29, DATES[i].text);
+    }
+}
