@@ -172,10 +172,10 @@ class Loader:
         for number in (*SUPERVISED_IGNORED, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        contexts.drop_privileges(self._config)
-        die_with_parent(self._supervisor)  # Changing the user switched it off.
         import ppserver.server  # noqa: F401  Once here, not in every context.
 
+        contexts.drop_privileges(self._config)
+        die_with_parent(self._supervisor)  # Changing the user switched it off.
         self._application = load(self._config)
         if threading.active_count() > 1:
             logger.warning(
@@ -190,10 +190,14 @@ class Loader:
         gc.collect()
         gc.freeze()
         self._channel.send("loaded", interface=self._application.interface)
-        return self._loop()
-
-    def _loop(self) -> int:
         pipe = SignalPipe({signal.SIGCHLD: lambda: None})
+        try:
+            return self._loop(pipe)
+        finally:
+            pipe.close()
+
+    def _loop(self, pipe: SignalPipe) -> int:
+        """Do what the supervisor says until it says "quit" and no context is left."""
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
         poll.register(pipe, select.POLLIN)
@@ -273,7 +277,11 @@ class Loader:
                 ready=lambda: say("ready"), draining=draining, retire=lambda: say("retire")
             ),
         )
-        return server.run()
+        try:
+            return server.run()
+        finally:
+            for entry in listening:
+                entry.socket.close()
 
 
 def reseed() -> None:

@@ -1,0 +1,532 @@
+"""Supervisor, loader and contexts as real processes: deaths, signals, reloads."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import http.client
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import serving
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(serving.PEER != "ppserver", reason="the supervisor of ppserver"),
+]
+
+Start = Callable[..., serving.Server]
+LOADED = ("app", "wsgi")
+
+
+@pytest.fixture
+def start(tmp_path: pathlib.Path) -> Iterator[Start]:
+    """``start(app, **options)``: a server of its own for one test, gone at its end."""
+    servers: list[serving.Server] = []
+
+    def run(app: str = "lives:app", *, wait: bool = True, **options: Any) -> serving.Server:
+        options.setdefault("contexts", 2)
+        server = serving.launch(app, tmp_path, **options)
+        servers.append(server)
+        if wait:
+            server.wait_started()
+        return server
+
+    yield run
+    for server in servers:
+        if server.process.poll() is None:
+            server.kill()
+        server.wait()
+
+
+def get(server: serving.Server, path: str = "/", timeout: float = 15.0) -> str:
+    """One request on a connection of its own."""
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=timeout)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        assert response.status == 200
+        return response.read().decode()
+    finally:
+        connection.close()
+
+
+def contexts(server: serving.Server) -> list[int]:
+    """The context processes: children of children."""
+    loaders = children(server.pid)
+    return [pid for loader in loaders for pid in children(loader)]
+
+
+def children(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        text = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        return [int(child) for child in text.split()]
+    return []
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process exists and is no zombie."""
+    try:
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def seen_pids(server: serving.Server, count: int = 40) -> set[int]:
+    return {int(get(server)) for _ in range(count)}
+
+
+def go(server: serving.Server) -> None:
+    (server.directory / "go").touch()
+
+
+def in_background(function: Callable[[], Any]) -> concurrent.futures.Future[Any]:
+    future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+@pytest.mark.parametrize("name", LOADED)
+def test_loaded_once_and_served_by_every_context(start: Start, name: str) -> None:
+    server = start(f"lives:{name}")
+    assert server.records().count("import") == 1
+    found = contexts(server)
+    assert len(found) == 2
+    assert seen_pids(server) == set(found)
+    server.stop()
+
+
+def test_one_context_under_a_supervisor(start: Start) -> None:
+    server = start(contexts=1, args=["--contexts", "processes"])
+    assert seen_pids(server, 3) == set(contexts(server))
+    server.stop()
+
+
+def test_wsgi_is_told_about_other_processes(start: Start) -> None:
+    assert get(start("lives:wsgi"), "/multiprocess") == "True"
+
+
+@pytest.mark.parametrize("name", LOADED)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_dead_context_is_replaced(start: Start, name: str, number: int) -> None:
+    server = start(f"lives:{name}")
+    first, second = contexts(server)
+    os.kill(first, number)
+    server.wait_for_log(rf"Context \d \[{first}\] ended by signal {int(number)}: replacing it")
+    serving.wait_until(lambda: len(contexts(server)) == 2 and first not in contexts(server))
+    assert second in contexts(server)
+    assert seen_pids(server) == set(contexts(server))
+    server.stop()
+
+
+def test_a_context_that_ends_itself_is_replaced(start: Start) -> None:
+    server = start()
+    with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
+        get(server, "/exit")
+    server.wait_for_log("ended with code 7: replacing it")
+    serving.wait_until(lambda: len(seen_pids(server)) == 2)
+    server.stop()
+
+
+def test_a_context_sent_term_by_hand_finishes_and_is_replaced(start: Start) -> None:
+    server = start()
+    waiting = in_background(lambda: get(server, "/hold"))
+    server.wait_for_record("holding")
+    before = contexts(server)
+    for pid in before:
+        os.kill(pid, signal.SIGTERM)
+    go(server)
+    assert int(waiting.result(10)) in before
+    serving.wait_until(lambda: len(set(contexts(server)) - set(before)) == 2)
+    assert seen_pids(server) == set(contexts(server))
+    server.stop()
+
+
+def test_kill_under_load_loses_only_what_the_dead_context_had(start: Start) -> None:
+    server = start()
+    stop = threading.Event()
+    lost: list[str] = []
+    served: list[int] = []
+
+    def client() -> None:
+        while not stop.is_set():
+            try:
+                served.append(int(get(server)))
+            except (OSError, http.client.HTTPException) as error:
+                lost.append(repr(error))
+
+    threads = [threading.Thread(target=client) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    serving.wait_until(lambda: len(served) > 50)
+    victim, survivor = contexts(server)
+    os.kill(victim, signal.SIGKILL)
+    server.wait_for_log(f"{victim}.*replacing it")
+    serving.wait_until(lambda: len(contexts(server)) == 2)
+    mark = len(served)
+    serving.wait_until(lambda: set(served[mark:]) == set(contexts(server)))
+    stop.set()
+    for thread in threads:
+        thread.join(20)
+    assert survivor in served[mark:]
+    assert len(lost) <= len(threads), lost
+    server.stop()
+
+
+@pytest.mark.parametrize("name", LOADED)
+def test_term_loses_no_running_request(start: Start, name: str) -> None:
+    server = start(f"lives:{name}")
+    waiting = [in_background(lambda: get(server, "/hold")) for _ in range(12)]
+    server.wait_for_record("holding", 12)
+    server.process.send_signal(signal.SIGTERM)
+    server.wait_for_log("Shutting down")
+    serving.wait_until(lambda: refused(server), what="the port closed")
+    go(server)
+    pids = {int(future.result(10)) for future in waiting}
+    assert server.wait() == 0
+    server.check_log()
+    if name == "app":
+        for pid in pids:
+            assert f"shutdown {pid}" in server.records()
+
+
+def refused(server: serving.Server) -> bool:
+    try:
+        socket.create_connection((server.host, server.port), 1).close()
+    except ConnectionRefusedError:
+        return True
+    except ConnectionResetError:
+        pass
+    return False
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_term_under_load_cuts_no_response_short(start: Start, count: int) -> None:
+    server = start(contexts=count)
+    broken: list[str] = []
+    served: list[int] = []
+    stop = threading.Event()
+
+    def client() -> None:
+        """Keep-alive; a connection closed between requests is right, within a response not."""
+        while not stop.is_set():
+            connection = http.client.HTTPConnection(server.host, server.port, timeout=10)
+            try:
+                while not stop.is_set():
+                    connection.request("GET", "/")
+                    response = connection.getresponse()
+                    served.append(len(response.read()))
+            except http.client.RemoteDisconnected:
+                pass
+            except (ConnectionError, http.client.CannotSendRequest):
+                stop.wait(0.001)
+            except (http.client.HTTPException, OSError) as error:
+                broken.append(repr(error))
+            finally:
+                connection.close()
+
+    threads = [threading.Thread(target=client) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    serving.wait_until(lambda: len(served) > 100)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.wait() == 0
+    stop.set()
+    for thread in threads:
+        thread.join(20)
+    assert not broken
+    server.check_log()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("path", ["/hold", "/block"])
+def test_second_signal_ends_at_once(start: Start, count: int, path: str) -> None:
+    server = start(contexts=count)
+    waiting = in_background(lambda: get(server, path))
+    server.wait_for_record("holding" if path == "/hold" else "blocking")
+    server.process.send_signal(signal.SIGINT)
+    if path == "/hold" or count == 2:
+        server.wait_for_log("Shutting down")
+    else:
+        serving.wait_until(lambda: True)
+    family = serving.descendants(server.pid)
+    serving.wait_until(lambda: signals_seen(server))
+    server.process.send_signal(signal.SIGINT)
+    assert server.wait(10) == 1
+    with pytest.raises((OSError, http.client.HTTPException)):
+        waiting.result(10)
+    serving.wait_until(lambda: not any(is_running(pid) for pid in family))
+
+
+def signals_seen(server: serving.Server) -> bool:
+    """No signal is pending any more, so that a second one is not merged with the first."""
+    status = pathlib.Path(f"/proc/{server.pid}/status").read_text()
+    return all(
+        int(line.split()[1], 16) == 0
+        for line in status.splitlines()
+        if line.startswith(("SigPnd", "ShdPnd"))
+    )
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_quit_does_not_wait_for_requests(start: Start, count: int) -> None:
+    server = start(contexts=count)
+    waiting = in_background(lambda: get(server, "/hold"))
+    server.wait_for_record("holding")
+    server.process.send_signal(signal.SIGQUIT)
+    assert server.wait(10) == 0
+    with pytest.raises((OSError, http.client.HTTPException)):
+        waiting.result(10)
+    assert sum(line.startswith("shutdown") for line in server.records()) == count
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_requests_that_do_not_end_are_ended(start: Start, count: int) -> None:
+    server = start(contexts=count, args=["--timeout-graceful-shutdown", "0.2"])
+    waiting = in_background(lambda: get(server, "/hold"))
+    server.wait_for_record("holding")
+    server.process.send_signal(signal.SIGTERM)
+    assert server.wait(10) == 0
+    assert "Requests still running after 0.2 s" in server.log
+    with pytest.raises((OSError, http.client.HTTPException)):
+        waiting.result(10)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_shutdown_delay_goes_on_serving(start: Start, count: int) -> None:
+    server = start(contexts=count, args=["--shutdown-delay", "1"])
+    server.process.send_signal(signal.SIGTERM)
+    server.wait_for_log("Shutting down in 1 s")
+    assert get(server)
+    assert server.wait(10) == 0
+
+
+def test_control_c_reaches_the_whole_group_and_is_graceful(tmp_path: pathlib.Path) -> None:
+    server = serving.launch("lives:app", tmp_path, contexts=2)
+    try:
+        server.wait_started()
+        waiting = in_background(lambda: get(server, "/hold"))
+        server.wait_for_record("holding")
+        for pid in serving.descendants(server.pid):
+            os.kill(pid, signal.SIGINT)
+        server.wait_for_log("Shutting down")
+        go(server)
+        assert int(waiting.result(10))
+        assert server.wait() == 0
+    finally:
+        if server.process.poll() is None:
+            server.kill()
+
+
+def test_term_to_every_process_is_graceful(start: Start) -> None:
+    """systemd's default: the whole control group is sent SIGTERM."""
+    server = start()
+    waiting = in_background(lambda: get(server, "/hold"))
+    server.wait_for_record("holding")
+    for pid in serving.descendants(server.pid):
+        os.kill(pid, signal.SIGTERM)
+    server.wait_for_log("Shutting down")
+    go(server)
+    assert int(waiting.result(10))
+    assert server.wait() == 0
+
+
+def test_nobody_outlives_a_killed_supervisor(start: Start) -> None:
+    server = start()
+    family = serving.descendants(server.pid)
+    assert len(family) >= 4
+    os.kill(server.pid, signal.SIGKILL)
+    server.wait()
+    serving.wait_until(lambda: not any(is_running(pid) for pid in family))
+
+
+def test_a_killed_loader_is_replaced(start: Start) -> None:
+    server = start()
+    before = contexts(server)
+    os.kill(children(server.pid)[0], signal.SIGKILL)
+    serving.wait_until(lambda: not any(is_running(pid) for pid in before))
+    serving.wait_until(lambda: len(contexts(server)) == 2)
+    assert seen_pids(server) == set(contexts(server))
+    server.stop()
+
+
+@pytest.mark.parametrize("name", LOADED)
+def test_reload_replaces_everything_and_refuses_nobody(start: Start, name: str) -> None:
+    server = start(f"lives:{name}")
+    before = contexts(server)
+    stop = threading.Event()
+    served: list[int] = []
+
+    def client() -> None:
+        while not stop.is_set():
+            served.append(int(get(server)))
+
+    load = in_background(client)
+    serving.wait_until(lambda: len(served) > 20)
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for_log("Reloaded: loader")
+    serving.wait_until(lambda: not any(is_running(pid) for pid in before))
+    mark = len(served)
+    serving.wait_until(lambda: len(served) > mark + 40)
+    stop.set()
+    load.result(10)
+    assert set(served[mark + 1 :]) <= set(contexts(server))
+    assert server.records().count("import") == 2
+    assert len(children(server.pid)) == 1
+    server.stop()
+
+
+@pytest.mark.parametrize("how", ["fail-import", "fail-start", "die-at-start"])
+def test_a_failed_reload_leaves_the_old_contexts(start: Start, how: str) -> None:
+    server = start()
+    server.allow("the application")
+    before = set(contexts(server))
+    (server.directory / how).touch()
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for_log("Reload failed")
+    serving.wait_until(lambda: len(children(server.pid)) == 1)
+    assert seen_pids(server) == before
+    (server.directory / how).unlink()
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for_log("Reloaded: loader")
+    serving.wait_until(lambda: not any(is_running(pid) for pid in before))
+    assert seen_pids(server) == set(contexts(server))
+    server.stop()
+
+
+def test_more_and_fewer_contexts(start: Start) -> None:
+    server = start()
+    before = contexts(server)
+    server.process.send_signal(signal.SIGTTIN)
+    serving.wait_until(lambda: len(contexts(server)) == 3)
+    serving.wait_until(lambda: len(seen_pids(server)) == 3)
+    server.process.send_signal(signal.SIGTTOU)
+    serving.wait_until(lambda: contexts(server) == before)
+    assert seen_pids(server) == set(before)
+    server.process.send_signal(signal.SIGTTOU)
+    serving.wait_until(lambda: len(contexts(server)) == 1)
+    assert seen_pids(server) == set(contexts(server))
+    server.stop()
+
+
+def test_reopening_logs_ends_nobody(start: Start) -> None:
+    server = start()
+    before = contexts(server)
+    server.process.send_signal(signal.SIGUSR1)
+    serving.wait_until(lambda: server.log.count("Log files reopened.") == 3)
+    assert seen_pids(server) == set(before)
+    server.stop()
+
+
+def test_max_requests_replaces_contexts_without_a_gap(start: Start) -> None:
+    server = start(args=["--limit-max-requests", "5"])
+    before = set(contexts(server))
+    for _ in range(40):
+        assert get(server)
+    serving.wait_until(lambda: not any(is_running(pid) for pid in before))
+    assert get(server)
+    server.stop()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("how", ["fail-import", "fail-start"])
+def test_a_start_that_fails_ends_with_3(
+    start: Start, tmp_path: pathlib.Path, count: int, how: str
+) -> None:
+    (tmp_path / how).touch()
+    server = start(contexts=count, wait=False)
+    assert server.wait() == 3
+    assert server.log.count("ppserver: error: ") >= 1
+    if how == "fail-import":
+        assert "lives.py" in server.log
+        assert "loader.py" not in server.log
+        assert server.log.count("ppserver: error: ") == 1
+    else:
+        assert "application startup failed: no database" in server.log
+
+
+def test_contexts_that_die_at_the_start_end_the_server(
+    start: Start, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "die-at-start").touch()
+    server = start(wait=False)
+    assert server.wait() == 3
+    assert "could not start" in server.log
+
+
+def test_replacements_that_cannot_start_end_the_server_in_the_end(start: Start) -> None:
+    server = start()
+    (server.directory / "die-at-start").touch()
+    os.kill(contexts(server)[0], signal.SIGKILL)
+    assert server.wait() == 3
+    assert "failed to start 5 times" in server.log
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_term_during_the_start(start: Start, tmp_path: pathlib.Path, count: int) -> None:
+    (tmp_path / "hold-start").touch()
+    server = start(contexts=count, wait=False)
+    server.wait_for_record("starting", count)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.wait() == 0
+
+
+def test_generators_are_seeded_anew(start: Start, tmp_path: pathlib.Path) -> None:
+    serving.require("numpy")
+    (tmp_path / "use-numpy").touch()
+    server = start()
+    found = [get(server, "/numbers").split() for _ in range(40)]
+    for column in zip(*found, strict=True):
+        assert len(set(column)) == len(column)
+    server.stop()
+
+
+def test_unix_socket_shared_by_contexts(start: Start, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "socket"
+    server = start(wait=False, args=["--uds", str(path)])
+    server.wait_for_log("running on unix:")
+    for _ in range(10):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert b" 200 " in client.recv(4096)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.wait() == 0
+    assert not path.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("count", [1, 2])
+def test_becomes_another_user(start: Start, tmp_path: pathlib.Path, count: int) -> None:
+    try:
+        sees = subprocess.run([sys.executable, "-c", "import asyncio"], user="nobody", check=False)
+    except PermissionError:
+        sees = None
+    if sees is None or sees.returncode != 0:
+        pytest.skip("this Python is not readable by another user")
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory.owner() == "root" and directory != pathlib.Path("/"):
+            directory.chmod(directory.stat().st_mode | 0o005)
+    tmp_path.chmod(0o777)
+    server = start(contexts=count, args=["--user", "nobody", "--group", "12345"])
+    who = get(server, "/who").split(" ", 2)
+    assert who[0] != "0"
+    assert who[1] == "12345"
+    server.process.send_signal(signal.SIGTERM)
+    assert server.wait() == 0
