@@ -69,12 +69,14 @@ PpState *pp_state_of_type(PyTypeObject *type); /* of one of our types; never NUL
     X(set_result, "set_result")                                                                    \
     X(done, "done")                                                                                \
     X(cancel, "cancel")                                                                            \
+    X(get_name, "get_name")                                                                        \
     X(cancelling, "cancelling")                                                                    \
     X(callbacks, "_callbacks")                                                                     \
     X(must_cancel, "_must_cancel")                                                                 \
     X(future_blocking, "_asyncio_future_blocking")                                                 \
     X(call_soon, "call_soon")                                                                      \
     X(call_later, "call_later")                                                                    \
+    X(context, "context")                                                                          \
     X(loop, "loop")                                                                                \
     X(eager_start, "eager_start")                                                                  \
     X(close, "close")                                                                              \
@@ -121,6 +123,7 @@ typedef struct {
     PyObject *done;           /* owned: the shared finished awaitable */
     PyObject *worker;         /* owned or NULL: the idle worker Task */
     PyObject *runner;         /* owned or NULL: its coroutine */
+    PyObject *worker_name;    /* owned or NULL: the name it was made with */
     PyObject *tasks;          /* owned set: the Tasks of requests that have suspended */
     Py_ssize_t worker_weakrefs; /* of an untouched worker (the registry of tasks has one) */
     PyObject *server_cache;   /* owned tuple or NULL: the last local address... */
@@ -128,6 +131,7 @@ typedef struct {
     PyObject *header_cache[PP_HEADER_CACHE_SLOTS]; /* owned tuples or NULL */
     PyObject *selector;       /* owned or NULL: the CoreSelector of selector() */
     PyObject *ready_key;      /* owned or NULL: what poll() returns when a batch is due */
+    PyObject *context;        /* owned or NULL: what attached callbacks run in */
     bool attached;            /* driven by add_reader instead of poll() */
     bool in_batch;
     bool entered; /* the worker Task is the current one */

@@ -532,6 +532,8 @@ static PyObject *get_in_flight(PyObject *self, void *Py_UNUSED(closure))
     X(worker)                                                                                      \
     X(runner)                                                                                      \
     X(server_cache)                                                                                \
+    X(context)                                                                                     \
+    X(worker_name)                                                                                 \
     X(tasks)                                                                                       \
     X(selector)                                                                                    \
     X(ready_key)

@@ -249,15 +249,22 @@ static PyObject *core_batch(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 /* ---- by add_reader ---- */
 
+/* In the context of attach(), not in that of the request which happens to be running. */
 static int schedule(PpCore *core, PyObject *how, PyObject *delay, const char *method)
 {
-    PyObject *callback = PyObject_GetAttrString((PyObject *)core, method);
-    if (callback == NULL) {
-        return -1;
+    PyObject *callback = PyObject_GetAttrString((PyObject *)core, method), *handle = NULL;
+    PyObject *kwnames = PyTuple_Pack(1, core->k.context);
+    if (callback != NULL && kwnames != NULL) {
+        PyObject *args[4] = {core->event_loop}, **next = args + 1;
+        if (delay != NULL) {
+            *next++ = delay;
+        }
+        *next++ = callback;
+        *next = core->context;
+        handle = PyObject_VectorcallMethod(how, args, (size_t)(next - args), kwnames);
     }
-    PyObject *args[] = {core->event_loop, delay != NULL ? delay : callback, callback};
-    PyObject *handle = PyObject_VectorcallMethod(how, args, delay != NULL ? 3 : 2, NULL);
-    Py_DECREF(callback);
+    Py_XDECREF(callback);
+    Py_XDECREF(kwnames);
     if (handle == NULL) {
         return -1;
     }
@@ -378,7 +385,9 @@ static PyObject *core_attach(PyObject *self, PyObject *loop)
         PyErr_SetString(PyExc_RuntimeError, "the core is attached to a loop already");
         return NULL;
     }
-    PyObject *callback = PyObject_GetAttrString(self, "_on_readable");
+    Py_XSETREF(core->context, PyContext_CopyCurrent());
+    PyObject *callback =
+        core->context != NULL ? PyObject_GetAttrString(self, "_on_readable") : NULL;
     if (callback == NULL) {
         return NULL;
     }

@@ -259,13 +259,15 @@ static PyObject *runner_throw(PyObject *op, PyObject *const *args, Py_ssize_t na
         return throw_into_app(self, args, nargs);
     case RUNNING:
         if (self->running) {
-            PyErr_SetString(PyExc_ValueError, "coroutine already executing");
-            return NULL;
+            break;
         }
         return throw_into_app(self, args, nargs);
     case IDLE:
     case PARKED:
     case DISCARDED:
+        if (self->running) {
+            break;
+        }
         self->state = DONE;
         Py_INCREF(op);
         retire(self);
@@ -273,9 +275,10 @@ static PyObject *runner_throw(PyObject *op, PyObject *const *args, Py_ssize_t na
         Py_DECREF(op);
         return pp_raise_thrown(args, nargs);
     case DONE:
-        break;
+        return pp_raise_thrown(args, nargs);
     }
-    return pp_raise_thrown(args, nargs);
+    PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+    return NULL;
 }
 
 static PyObject *runner_close(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -358,6 +361,13 @@ static int worker_make(PpCore *core)
         Py_DECREF((PyObject *)runner);
         return -1;
     }
+    PyObject *name = PyObject_VectorcallMethod(core->k.get_name, &task, 1, NULL);
+    if (name == NULL) {
+        Py_DECREF(task);
+        Py_DECREF((PyObject *)runner);
+        return -1;
+    }
+    Py_XSETREF(core->worker_name, name);
     core->worker_weakrefs = weakrefs;
     Py_XSETREF(core->worker, task);
     Py_XSETREF(core->runner, (PyObject *)runner);
@@ -483,12 +493,18 @@ static int flag_call(PyObject *object, PyObject *method)
     return truth;
 }
 
-/* True when the last request left no trace on the worker Task; errors count as a trace. */
+static Py_ssize_t worker_references(PpCore *core)
+{
+    return Py_REFCNT(core->worker) + Py_REFCNT(core->runner);
+}
+
+/* True when the last request left no trace on the worker Task; errors count as a trace. `references`
+ * are those of Task and coroutine together before the request. */
 static bool worker_pristine(PpCore *core, Py_ssize_t references)
 {
     PyObject *task = core->worker;
     PpRunner *runner = (PpRunner *)core->runner;
-    if (task == NULL || Py_REFCNT(task) != references ||
+    if (worker_references(core) != references ||
         weakref_count(core, task) != core->worker_weakrefs) {
         PyErr_Clear();
         return false;
@@ -501,6 +517,11 @@ static bool worker_pristine(PpCore *core, Py_ssize_t references)
     if (traces == 0) {
         traces = runner->parking != NULL ? flag_call(runner->parking, core->k.done)
                                          : flag_of(task, core->k.must_cancel);
+    }
+    if (traces == 0) {
+        PyObject *name = PyObject_VectorcallMethod(core->k.get_name, &task, 1, NULL);
+        traces = name == NULL ? -1 : name != core->worker_name;
+        Py_XDECREF(name);
     }
     if (traces < 0) {
         PyErr_Clear(); /* a task class without these: never used twice */
@@ -565,6 +586,24 @@ static void fail_request(PpRequest *req, PyObject *scope)
     }
 }
 
+/* The runner shows the application's coroutine as its own meanwhile (get_coro, get_stack). */
+static PySendResult first_step(PpCore *core, PyObject *coro, PyObject **result)
+{
+    PpRunner *runner = (PpRunner *)Py_NewRef(core->runner);
+    runner->coro = Py_NewRef(coro);
+    runner->running = true;
+    PySendResult sent = PyIter_Send(coro, Py_None, result);
+    runner->running = false;
+    runner->coro = NULL;
+    Py_DECREF(coro); /* never the last: the caller has one */
+    PyObject *exc = sent == PYGEN_ERROR ? PyErr_GetRaisedException() : NULL;
+    Py_DECREF((PyObject *)runner);
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+    }
+    return sent;
+}
+
 static void run_on_worker(PpCore *core, PpRequest *req, PyObject *scope, PyObject *receive)
 {
     if ((core->worker == NULL && worker_make(core) < 0) || worker_enter(core) < 0) {
@@ -577,10 +616,10 @@ static void run_on_worker(PpCore *core, PpRequest *req, PyObject *scope, PyObjec
         fail_request(req, scope);
         return;
     }
-    Py_ssize_t references = Py_REFCNT(core->worker);
+    Py_ssize_t references = worker_references(core);
     PyObject *worker = core->worker; /* borrowed, only compared: the application may retire it */
     PyObject *first = NULL, *coro = call_app(core, req, scope, receive);
-    PySendResult sent = coro != NULL ? PyIter_Send(coro, Py_None, &first) : PYGEN_ERROR;
+    PySendResult sent = coro != NULL ? first_step(core, coro, &first) : PYGEN_ERROR;
     PyObject *exc = sent == PYGEN_ERROR ? PyErr_GetRaisedException() : NULL;
     if (PyContext_Exit(context) < 0) {
         PyErr_WriteUnraisable(core->app);
@@ -663,12 +702,21 @@ static PyObject *forward(PyObject *op, void *closure)
 {
     PpRunner *self = (PpRunner *)op;
     if (self->coro == NULL) {
-        if (strncmp(closure, "cr_running", 10) == 0) {
-            return PyBool_FromLong(self->running);
-        }
         Py_RETURN_NONE;
     }
     return PyObject_GetAttrString(self->coro, closure);
+}
+
+static PyObject *get_running(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((PpRunner *)op)->running);
+}
+
+static PyObject *get_suspended(PyObject *op, void *Py_UNUSED(closure))
+{
+    PpRunner *self = (PpRunner *)op;
+    return PyBool_FromLong(!self->running && (self->state == PARKED || self->state == ADOPTED ||
+                                              self->state == RUNNING));
 }
 
 static PyObject *get_name(PyObject *op, void *closure)
@@ -750,7 +798,8 @@ static PyMethodDef runner_methods[] = {
 static PyGetSetDef runner_getset[] = {
     {"cr_frame", forward, NULL, NULL, "cr_frame"},
     {"cr_await", forward, NULL, NULL, "cr_await"},
-    {"cr_running", forward, NULL, NULL, "cr_running"},
+    {"cr_running", get_running, NULL, NULL, NULL},
+    {"cr_suspended", get_suspended, NULL, NULL, NULL},
     {"cr_code", forward, NULL, NULL, "cr_code"},
     {"cr_origin", forward, NULL, NULL, "cr_origin"},
     {"__name__", get_name, NULL, NULL, "__name__"},
