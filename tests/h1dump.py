@@ -1,0 +1,164 @@
+"""Drives tests/native/h1_dump, the HTTP/1.1 machine behind a command line, and reads tests/cases.
+
+python tests/h1dump.py FILE...      fills in the events of cases that have none
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import pathlib
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+NATIVE = ROOT / "ppserver/native"
+TESTS = ROOT / "tests/native"
+CASES = ROOT / "tests/cases"
+
+
+def environment() -> dict[str, str]:
+    """Without what a sanitizer run of the interpreter preloads: it is not meant for compilers."""
+    return {k: v for k, v in os.environ.items() if k not in {"LD_PRELOAD", "PYTHONPATH"}}
+
+
+def layer_sources() -> list[pathlib.Path]:
+    return sorted([*NATIVE.glob("base/*.c"), *NATIVE.glob("proto/*.c")])
+
+
+def build(sources: Iterable[str], target: pathlib.Path, *command: str) -> pathlib.Path:
+    """Compiles files of tests/native with base/ and proto/: no build system, no interpreter."""
+    arguments = [*command, "-std=gnu11", "-D_GNU_SOURCE", "-DPP_DEBUG=1", "-O1", "-g"]
+    arguments += [f"-I{NATIVE}", f"-I{TESTS}", "-o", str(target)]
+    arguments += [str(TESTS / name) for name in sources] + [str(path) for path in layer_sources()]
+    subprocess.run(arguments, check=True, env=environment())
+    return target
+
+
+@functools.cache
+def compiler() -> str | None:
+    return next((name for name in ("gcc", "clang", "cc") if shutil.which(name)), None)
+
+
+@functools.cache
+def h1_dump() -> pathlib.Path:
+    """The program, with address and undefined-behaviour sanitizers."""
+    name = compiler()
+    assert name is not None, "no C compiler"
+    keep = tempfile.TemporaryDirectory(prefix="h1_dump-")
+    h1_dump.folder = keep  # type: ignore[attr-defined]  # removed at exit
+    return build(
+        ["h1_dump.c", "h1_feed.c"],
+        pathlib.Path(keep.name) / "h1_dump",
+        name,
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=all",
+    )
+
+
+def dump(inputs: Sequence[bytes], *options: str) -> list[str]:
+    """The event log of each input, in one run of the program."""
+    batch = b"".join(struct.pack("<I", len(data)) + data for data in inputs)
+    run = subprocess.run(
+        [str(h1_dump()), "--batch", *options], input=batch, capture_output=True, env=environment()
+    )
+    assert run.returncode == 0, run.stderr.decode(errors="replace")
+    logs, at = [], 0
+    while at < len(run.stdout):
+        (length,) = struct.unpack_from("<I", run.stdout, at)
+        logs.append(run.stdout[at + 4 : at + 4 + length].decode("ascii"))
+        at += 4 + length
+    assert len(logs) == len(inputs)
+    return logs
+
+
+def scan_variants() -> list[str]:
+    names = ["scalar", "sse42", "avx2", "neon"]
+    return [
+        name
+        for name in names
+        if subprocess.run(
+            [str(h1_dump()), "--scan", name], input=b"", capture_output=True, env=environment()
+        ).returncode
+        == 0
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    file: str
+    title: str
+    data: bytes
+    limits: str | None
+    events: str | None
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        return ("--limits", self.limits) if self.limits else ()
+
+
+BYTE = re.compile(r"\\(?:\{(\d+)\*([^}]*)\}|x([0-9a-f]{2})|(.))|([^\n\\])|\n")
+SIMPLE = {"r": b"\r", "n": b"\n", "t": b"\t", "\\": b"\\", '"': b'"'}
+
+
+def unescape(text: str) -> bytes:
+    data, at = bytearray(), 0
+    while at < len(text):
+        match = BYTE.match(text, at)
+        assert match, f"not an input: {text[at : at + 20]!r}"
+        count, repeated, code, simple, plain = match.groups()
+        if count:
+            data += int(count) * unescape(repeated)
+        elif code:
+            data.append(int(code, 16))
+        elif simple:
+            data += SIMPLE[simple]
+        elif plain:
+            data += plain.encode("ascii")
+        at = match.end()
+    return bytes(data)
+
+
+BLOCK = re.compile(
+    r"^## (?P<title>.+)\n(?P<text>(?:(?!##|```).*\n)*)"
+    r"```input(?: limits=(?P<limits>[\d,]+))?\n(?P<input>(?:(?!```).*\n)*)```\n"
+    r"(?:```events\n(?P<events>(?:(?!```).*\n)*)```\n)?",
+    re.MULTILINE,
+)
+
+
+def case_of(name: str, match: re.Match[str]) -> Case:
+    data = unescape(match["input"])
+    return Case(name, match["title"], data, match["limits"], match["events"])
+
+
+def read_cases(folder: pathlib.Path = CASES) -> list[Case]:
+    found = []
+    for path in sorted(folder.glob("*.md")):
+        text = path.read_text()
+        cases = [case_of(path.stem, match) for match in BLOCK.finditer(text)]
+        assert len(cases) == text.count("```input"), f"{path.name}: a case is not well-formed"
+        found += cases
+    return found
+
+
+def fill_in(path: pathlib.Path) -> None:
+    def with_events(match: re.Match[str]) -> str:
+        case = case_of(path.stem, match)
+        if case.events is not None:
+            return match[0]
+        (log,) = dump([case.data], "--cuts", "all", *case.options)
+        return f"{match[0]}```events\n{log}```\n"
+
+    path.write_text(BLOCK.sub(with_events, path.read_text()))
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        fill_in(pathlib.Path(name))
