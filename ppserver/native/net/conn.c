@@ -356,7 +356,8 @@ static void resume_one(struct pp_conn *conn)
 {
     if (conn->state == PP_CONN_HEAD && pp_conn_leftover(conn) > 0) {
         pp_conn_read_next(conn);
-    } else {
+    }
+    if (conn->readable) {
         pp_conn_read(conn);
     }
 }
@@ -509,8 +510,11 @@ static void finish_reuse(struct pp_conn *conn)
     }
     if (++conn->batch_requests >= loop->settings.limit_pipeline) {
         pp_conn_resume_later(conn);
-    } else {
-        pp_conn_read_next(conn);
+        return;
+    }
+    pp_conn_read_next(conn);
+    if (conn->readable) {
+        pp_conn_resume_later(conn); /* receiving is for the turn */
     }
 }
 

@@ -305,10 +305,6 @@ void pp_conn_read_next(struct pp_conn *conn)
     }
     conn->read_due_ms = 0;
     head_parse(conn);
-    if (conn->readable && (conn->state == PP_CONN_HEAD ||
-                           (conn->state == PP_CONN_SERVE && conn->h1.req == PP_H1_REQ_BODY))) {
-        pp_conn_resume_later(conn);
-    }
 }
 
 /* ---- bodies ---- */

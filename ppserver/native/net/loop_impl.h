@@ -125,7 +125,8 @@ void pp_conn_abort_all(struct pp_loop *loop);
 void pp_conn_orphan_all(struct pp_loop *loop); /* dead ones that the application still holds */
 void pp_out_give(struct pp_loop *loop, struct pp_out *out); /* conn_out.c: back to its pool */
 
-#ifdef PP_TEST_CLOCK
+#ifdef PP_FAILURE_INJECTION
+#define PP_TEST_CLOCK 1
 /* Test builds: both clocks, in milliseconds; NULL = the real ones. */
 extern uint64_t (*pp_loop_test_clock)(void);
 extern int64_t (*pp_loop_test_wall_ms)(void);
