@@ -181,8 +181,12 @@ def reopen() -> None:
     error_logger.info("Log files reopened.")
 
 
+# Counted, but every healthy server has them; or the application's, which are logged one by one.
+_ORDINARY = ("errors_idle_timeout", "errors_disconnected", "errors_app_")
+
+
 class PeerErrors:
-    """Turns the growth of the Core's ``errors_*`` counters into one warning per interval."""
+    """Turns the growth of the Core's error counters into one warning per interval."""
 
     def __init__(self, stats: Callable[[], Mapping[str, int]], interval: float = 10.0) -> None:
         self.interval = interval
@@ -195,7 +199,9 @@ class PeerErrors:
         counted = {
             name: value
             for name, value in stats.items()
-            if (name.startswith("errors_") or name == "accept_errors") and value
+            if value
+            and (name.startswith("errors_") or name == "accept_errors")
+            and not name.startswith(_ORDINARY)
         }
         grown = {
             name.removeprefix("errors_"): value - self._last.get(name, 0)
@@ -205,4 +211,6 @@ class PeerErrors:
         self._last = counted
         if grown:
             text = ", ".join(f"{name} {count}" for name, count in grown.items())
-            error_logger.warning("Errors of peers in the last %g s: %s", self.interval, text)
+            error_logger.warning(
+                "Errors of peers or limits in the last %g s: %s", self.interval, text
+            )

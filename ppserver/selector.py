@@ -29,7 +29,7 @@ class CoreSelector(selectors.BaseSelector):
         """Make ``loop`` the one whose handle runs the batches."""
         handle = asyncio.Handle(self._core._batch, (), loop)
         self._core.set_ready_key(
-            selectors.SelectorKey(-1, -1, selectors.EVENT_READ, (handle, None))  # type: ignore[arg-type]
+            selectors.SelectorKey(-1, -1, selectors.EVENT_READ, (handle, None))
         )
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:

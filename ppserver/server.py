@@ -101,6 +101,7 @@ class Server:
         self._thread_done: asyncio.Future[None] | None = None
         self._should_exit = False
         self._hurry = False
+        self._told_at = 0.0
         self._woken = asyncio.Event()
         self._attached = False
         self._owns_core_loop = False
@@ -428,8 +429,12 @@ class Server:
         elif number == signal.SIGHUP and not terminal.is_gone():
             logger.warning("Reloading needs --contexts processes")
         elif not self._should_exit:
+            self._told_at = time.monotonic()
             self.should_exit = True
-        elif self._supervision is None:
+        elif (
+            self._supervision is None
+            and time.monotonic() > self._told_at + terminal.SAME_SIGNAL_SECONDS
+        ):
             self._end_at_once()
 
     def _end_at_once(self) -> None:

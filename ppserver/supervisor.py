@@ -84,6 +84,7 @@ class Supervisor:
         self._generations: list[Generation] = []
         self._announced = False
         self._stopping = False
+        self._told_at = 0.0
         self._exit_code = 0
         self._waiting: dict[int, float] = {}  # slot → when to start a context in it
         self._failures: dict[int, int] = {}  # slot → deaths in a row soon after the start
@@ -341,6 +342,8 @@ class Supervisor:
 
     def _on_stop(self) -> None:
         if self._stopping:
+            if time.monotonic() < self._told_at + terminal.SAME_SIGNAL_SECONDS:
+                return
             logger.warning("Second signal: ending at once")
             self._exit_code = 1
             for generation in self._generations:
@@ -350,6 +353,7 @@ class Supervisor:
                 _kill(generation.pid, signal.SIGKILL)
             return
         logger.info("Shutting down")
+        self._told_at = time.monotonic()
         self._stop()
 
     def _on_quit(self) -> None:

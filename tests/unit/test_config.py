@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from typing import Any
 
 import pytest
 
@@ -129,7 +130,8 @@ def test_a_wrong_choice_gets_a_suggestion() -> None:
 
 
 def test_values_are_normalised() -> None:
-    config = Config("m:app", timeout_write=5, bind=["a:1"], cores="4", uds=None)  # type: ignore[arg-type]
+    given: dict[str, Any] = {"timeout_write": 5, "bind": ["a:1"], "cores": "4"}
+    config = Config("m:app", **given)
     assert config.timeout_write == 5.0
     assert isinstance(config.timeout_write, float)
     assert config.bind == ("a:1",)

@@ -128,13 +128,13 @@ def test_missing_log_config() -> None:
 
 
 def test_peer_errors_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    stats = {"errors_head": 0, "errors_reset": 3, "requests": 9}
+    stats = {"errors_head": 0, "errors_bad_chunk": 3, "errors_app_failed": 5, "requests": 9}
     peers = logs.PeerErrors(lambda: dict(stats), interval=10.0)
     peers.report()
     stats.update(errors_head=2, requests=20)
     peers.report()
     peers.report()
     assert [record.getMessage() for record in caplog.records] == [
-        "Errors of peers in the last 10 s: reset 3",
-        "Errors of peers in the last 10 s: head 2",
+        "Errors of peers or limits in the last 10 s: bad_chunk 3",
+        "Errors of peers or limits in the last 10 s: head 2",
     ]
