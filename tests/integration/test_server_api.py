@@ -1,0 +1,384 @@
+"""`Server` and `LiveServer` within a program: own loop, somebody else's loop, threads."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import pathlib
+import signal
+import socket
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import serving
+
+import ppserver
+from ppserver.config import Config
+from ppserver.errors import BindError, ConfigError, LifespanError, LoadError, PPServerError
+from ppserver.server import Server
+from ppserver.testing import LiveServer
+
+pytestmark = pytest.mark.skipif(serving.PEER != "ppserver", reason="the interface of ppserver")
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_before() -> Iterator[None]:
+    loggers = [logging.getLogger(f"ppserver{name}") for name in ("", ".error", ".access")]
+    before = [(list(item.handlers), item.propagate, item.level) for item in loggers]
+    yield
+    for item, (handlers, propagate, level) in zip(loggers, before, strict=True):
+        item.handlers, item.propagate, item.level = handlers, propagate, level
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": scope["path"].encode()})
+
+
+def wsgi(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    start_response("200 OK", [])
+    return [environ["PATH_INFO"].encode()]
+
+
+def fetch(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=10) as response:
+        body: bytes = response.read()
+        return body
+
+
+async def fetch_in_loop(server: Server, path: str = "/x") -> bytes:
+    """A request by the very loop that serves it."""
+    port = int(server.urls[0].rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return answer.partition(b"\r\n\r\n")[2]
+
+
+async def until_started(server: Server) -> None:
+    while not server.started:  # noqa: ASYNC110 (nothing to await)
+        await asyncio.sleep(0.001)
+
+
+LOOPS = ("asyncio", "uvloop")
+
+
+def runner(loop: str) -> Callable[[Any], Any]:
+    """``asyncio.run`` on that loop."""
+    if loop == "asyncio":
+        return asyncio.run
+    serving.require("uvloop")
+    import uvloop
+
+    def run(main: Any) -> Any:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as own:
+            return own.run(main)
+
+    return run
+
+
+def config(application: Any = app, **settings: Any) -> Config:
+    settings.setdefault("port", 0)
+    settings.setdefault("access_log", False)
+    return Config(application, **settings)
+
+
+@pytest.mark.parametrize("application", [app, wsgi])
+@pytest.mark.parametrize("loop", LOOPS)
+def test_halves_within_a_running_loop(loop: str, application: Any) -> None:
+    async def main() -> None:
+        server = Server(config(application))
+        assert not server.started
+        assert server.urls == []
+        await server.startup()
+        assert server.started
+        assert await fetch_in_loop(server) == b"/x"
+        assert server.stats()["requests"] == 1
+        await server.shutdown()
+        assert not server.started
+        assert server.stats() == {}
+
+    runner(loop)(main())
+
+
+@pytest.mark.parametrize("application", [app, wsgi])
+@pytest.mark.parametrize("loop", LOOPS)
+def test_serve_as_a_task(loop: str, application: Any) -> None:
+    async def main() -> None:
+        server = Server(config(application))
+        serving_task = asyncio.create_task(server.serve())
+        await until_started(server)
+        assert await fetch_in_loop(server) == b"/x"
+        server.should_exit = True
+        await asyncio.wait_for(serving_task, 10)
+        assert server.exit_code == 0
+
+    runner(loop)(main())
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_cancelling_serve_shuts_down(loop: str) -> None:
+    async def main() -> None:
+        server = Server(config())
+        serving_task = asyncio.create_task(server.serve())
+        await until_started(server)
+        serving_task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving_task
+        assert not server.started
+        with pytest.raises(ConnectionRefusedError):
+            await fetch_in_loop(server)
+
+    runner(loop)(main())
+
+
+def test_two_servers_in_one_loop() -> None:
+    async def main() -> None:
+        servers = [Server(config()), Server(config(wsgi)), Server(config())]
+        for server in servers:
+            await server.startup()
+        answers = await asyncio.gather(*(fetch_in_loop(server) for server in servers))
+        assert answers == [b"/x"] * 3
+        for server in servers:
+            await server.shutdown()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("application", [app, wsgi])
+def test_asyncio_debug_mode(application: Any) -> None:
+    async def main() -> None:
+        server = Server(config(application))
+        await server.startup()
+        assert await fetch_in_loop(server) == b"/x"
+        await server.shutdown()
+
+    asyncio.run(main(), debug=True)
+
+
+def test_signals_are_handled_and_then_as_before() -> None:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    before = [signal.getsignal(number) for number in numbers]
+    server = Server(config())
+
+    def kill_when_started() -> None:
+        while not server.started:
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=kill_when_started)
+    thread.start()
+    assert server.run() == 0
+    thread.join()
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_second_signal_ends_a_served_loop_without_waiting(loop: str) -> None:
+    """Within somebody else's program there is no ``os._exit``."""
+    started = threading.Event()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            started.set()
+            await asyncio.Event().wait()
+
+    server = Server(config(slow, lifespan="off"))
+
+    def client() -> None:
+        while not server.started:
+            time.sleep(0.001)
+        port = int(server.urls[0].rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as sock:
+            sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            started.wait(10)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.3)  # Closer together they count as one.
+            os.kill(os.getpid(), signal.SIGTERM)
+            sock.recv(1)
+
+    async def main() -> None:
+        await server.serve()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+
+    thread = threading.Thread(target=client)
+    thread.start()
+    before = time.monotonic()
+    runner(loop)(main())
+    assert time.monotonic() - before < 10
+    thread.join()
+
+
+@pytest.mark.parametrize("application", [app, wsgi])
+@pytest.mark.parametrize("loop", LOOPS)
+def test_live_server_in_a_thread(loop: str, application: Any) -> None:
+    if loop == "uvloop":
+        serving.require("uvloop")
+    with LiveServer(application, loop=loop) as live:
+        assert fetch(live.url + "/a/b") == b"/a/b"
+        assert live.stats()["requests"] == 1
+        assert live.host == "127.0.0.1"
+        assert live.pid == os.getpid()
+        assert "ppserver running on" in live.log
+    assert live.exit_code == 0
+    assert "Finished server process" in live.log
+    with pytest.raises(OSError):
+        fetch(live.url)
+
+
+def test_live_servers_side_by_side() -> None:
+    with LiveServer(app) as one, LiveServer(wsgi) as two, LiveServer(app) as three:
+        for live in (one, two, three):
+            assert fetch(live.url + "/p") == b"/p"
+
+
+def test_live_server_again_on_the_same_port() -> None:
+    with LiveServer(app) as live:
+        port = live.port
+        assert fetch(live.url) == b"/"
+    with LiveServer(app, port=port) as live:
+        assert fetch(live.url) == b"/"
+
+
+def test_live_server_captures_application_errors() -> None:
+    async def failing(scope: Any, receive: Any, send: Any) -> None:
+        raise ValueError("told")
+
+    with LiveServer(failing, lifespan="off") as live:
+        with pytest.raises(urllib.error.HTTPError, match="500"):
+            fetch(live.url + "/path")
+        assert "GET /path" in live.wait_for_log("ValueError: told")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cores", [1, 2])
+def test_live_server_as_a_process(
+    cores: int, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_APP_DIRECTORY", str(tmp_path))
+    live = LiveServer(
+        "lives:app",
+        process=True,
+        cores=cores,
+        app_dir=str(serving.APPS),
+        access_log=True,
+        umask=0o022,
+        header=("X-A: 1", "X-B: 2"),
+    )
+    with live:
+        found = {int(fetch(live.url)) for _ in range(20)}
+        assert len(found) == cores
+        assert (live.pid in found) is (cores == 1)
+        with pytest.raises(RuntimeError):
+            live.stats()
+    assert live.exit_code == 0
+    assert "GET / HTTP/1.1" in live.output
+    assert live.stop() == 0
+
+
+@pytest.mark.slow
+def test_live_server_process_that_does_not_start() -> None:
+    with pytest.raises(PPServerError, match=r"exit code 3(.|\n)*no module 'nowhere'"):
+        LiveServer("nowhere:app", process=True).start()
+
+
+@pytest.mark.parametrize(
+    ("application", "settings", "error"),
+    [
+        ("nowhere:app", {}, LoadError),
+        (app, {"host": "192.0.2.1"}, BindError),
+        (app, {"lifespan": "on"}, LifespanError),
+    ],
+)
+def test_errors_of_the_start(application: Any, settings: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        LiveServer(application, **settings).start()
+    server = Server(config(application, **settings))
+    with pytest.raises(error):
+        server.run()
+    assert not server.started
+    again = Server(config(application, **settings))
+    with pytest.raises(error):
+        asyncio.run(again.serve())
+
+
+def test_missing_uvloop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    with pytest.raises(ConfigError, match="uvloop is not installed"):
+        Server(config(loop="uvloop")).run()
+
+
+def test_lifespan_state_reaches_requests() -> None:
+    async def stateful(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            scope["state"]["word"] = b"hello"
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        body = scope["state"]["word"]
+        scope["state"]["word"] = b"changed"
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+    with LiveServer(stateful) as live:
+        assert fetch(live.url) == b"hello"
+        assert fetch(live.url) == b"hello"
+
+
+def test_failing_lifespan_shutdown_gives_1() -> None:
+    async def failing(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        raise ValueError("at the end")
+
+    with LiveServer(failing) as live:
+        pass
+    assert live.exit_code == 1
+    assert "at the end" in live.log
+
+
+def test_proxy_headers() -> None:
+    async def who(scope: Any, receive: Any, send: Any) -> None:
+        body = f"{scope['client']} {scope['scheme']}".encode()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+    headers = {"X-Forwarded-For": "1.2.3.4", "X-Forwarded-Proto": "https"}
+    with LiveServer(who, lifespan="off", proxy_headers=True) as live:
+        request = urllib.request.Request(live.url, headers=headers)
+        with urllib.request.urlopen(request, timeout=10) as response:
+            assert response.read() == b"('1.2.3.4', 0) https"
+
+
+def test_run_refuses_wrong_settings() -> None:
+    with pytest.raises(ConfigError, match="port"):
+        ppserver.run(app, port=-1)
+    with pytest.raises(TypeError):
+        ppserver.run(app, prot=1)
+
+
+def test_no_descriptor_or_thread_is_left_behind() -> None:
+    def count() -> tuple[int, int]:
+        return len(os.listdir("/proc/self/fd")), threading.active_count()
+
+    for application in (app, wsgi):
+        with LiveServer(application) as live:
+            fetch(live.url)
+    before = count()
+    for application in (app, wsgi, app, wsgi):
+        with LiveServer(application) as live:
+            fetch(live.url)
+    assert count() == before
