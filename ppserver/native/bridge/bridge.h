@@ -211,6 +211,7 @@ extern PyType_Spec pp_wsgi_input_spec, pp_wsgi_start_spec, pp_wsgi_write_spec, p
 extern PyMethodDef pp_wsgi_methods[]; /* serve_wsgi, run_wsgi: merged into Core's */
 int pp_wsgi_traverse(PpCore *core, visitproc visit, void *arg);
 void pp_wsgi_clear(PpCore *core);
-void pp_wsgi_wake(PpCore *core); /* drain() or stop() was requested */
+void pp_wsgi_wake(PpCore *core); /* drain() was requested; any thread */
+void pp_wsgi_stop(PpCore *core); /* stop() was requested; any thread */
 
 #endif

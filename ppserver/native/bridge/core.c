@@ -316,7 +316,7 @@ static PyObject *core_stop(PyObject *self, PyObject *Py_UNUSED(ignored))
         Py_RETURN_NONE;
     }
     if (core->mode == PP_MODE_WSGI) {
-        pp_wsgi_wake(core);
+        pp_wsgi_stop(core);
         Py_RETURN_NONE;
     }
     pp_loop_unlisten(core->loop);

@@ -1,0 +1,291 @@
+/* WSGI (PEP 3333): serve_wsgi, run_wsgi, and the way of one request.
+ *
+ *   wsgi_lead.c      which thread leads the loop; threads; shutting down
+ *   wsgi_op.c        what a call does to its connection, directly or by message
+ *   wsgi_environ.c   the environ
+ *   wsgi_response.c  start_response, write, the result
+ *   wsgi_input.c     wsgi.input
+ *   wsgi_file.c      wsgi.file_wrapper
+ *
+ * A request runs on the leader's thread: head, environ, application, answer, without a hand-off.
+ * Only a call that takes long loses the leadership, and then goes on through messages. The Core's
+ * fields are set before the threads start and only read by them. */
+#include "bridge/wsgi.h"
+
+/* ---- life ---- */
+
+void pp_wsgi_ref(struct pp_wsgi *w)
+{
+    (void)__atomic_add_fetch(&w->refs, 1, __ATOMIC_RELAXED);
+}
+
+void pp_wsgi_unref(struct pp_wsgi *w)
+{
+    if (__atomic_sub_fetch(&w->refs, 1, __ATOMIC_ACQ_REL) > 0) {
+        return;
+    }
+    PP_ASSERT(w->live_count == 0);
+    for (uint32_t i = 0; i < w->worker_count; i++) {
+        pp_park_fini(&w->workers[i]->park);
+        PyMem_Free(w->workers[i]);
+    }
+    PyMem_Free(w->workers);
+    pp_park_fini(&w->manager.park);
+    (void)pthread_mutex_destroy(&w->mutex);
+    pp_wsgi_environ_fini(&w->k);
+    Py_CLEAR(w->interruption);
+    PyMem_Free(w);
+}
+
+static struct pp_wsgi *wsgi_new(PpCore *core, int threads)
+{
+    struct pp_wsgi *w = PyMem_Calloc(1, sizeof(*w));
+    struct pp_wsgi_worker **workers = PyMem_Calloc((size_t)threads, sizeof(*workers));
+    if (w == NULL || workers == NULL) {
+        PyMem_Free(w);
+        PyMem_Free(workers);
+        PyErr_NoMemory();
+        return NULL;
+    }
+    w->refs = 1;
+    w->core = core;
+    w->loop = core->loop;
+    w->threads_max = (uint32_t)threads;
+    w->workers = workers;
+    w->manager.w = w;
+    w->manager.manager = true;
+    pp_park_init(&w->manager.park);
+    (void)pthread_mutex_init(&w->mutex, NULL);
+    pp_list_init(&w->waiting);
+    pp_list_init(&w->ready);
+    return w;
+}
+
+int pp_wsgi_traverse(PpCore *core, visitproc visit, void *arg)
+{
+    return core->wsgi != NULL ? pp_wsgi_environ_visit(&core->wsgi->k, visit, arg) : 0;
+}
+
+void pp_wsgi_clear(PpCore *core)
+{
+    struct pp_wsgi *w = core->wsgi;
+    if (w == NULL) {
+        return;
+    }
+    PP_CHECK(!w->running || w->ended);
+    core->wsgi = NULL;
+    if (core->loop != NULL) {
+        pp_loop_adopt(core->loop); /* whoever closes it */
+    }
+    pp_wsgi_unref(w); /* calls that never end keep the rest */
+}
+
+void pp_wsgi_wake(PpCore *core)
+{
+    if (core->wsgi != NULL) {
+        pp_park_wake(&core->wsgi->manager.park);
+    }
+}
+
+void pp_wsgi_stop(PpCore *core)
+{
+    if (core->wsgi != NULL) {
+        __atomic_store_n(&core->wsgi->stop_requested, true, __ATOMIC_RELEASE);
+        pp_park_wake(&core->wsgi->manager.park);
+        pp_loop_wake(core->loop);
+    }
+}
+
+/* ---- one request ---- */
+
+/* Arguments of the access log callback, taken before the application can change the environ. */
+static PyObject *access_args(PpCore *core, struct pp_wsgi *w, PyObject *env)
+{
+    PyObject *keys[] = {w->k.remote_addr, w->k.remote_port, w->k.request_method, w->k.raw_uri};
+    PyObject *values[4] = {NULL};
+    PyObject *args = NULL;
+    for (int i = 0; i < 4; i++) {
+        if (PyDict_GetItemRef(env, keys[i], &values[i]) != 1) {
+            goto out;
+        }
+    }
+    PyObject *protocol;
+    if (PyDict_GetItemRef(env, w->k.server_protocol, &protocol) == 1) {
+        bool old = protocol == w->k.http_1_0;
+        args = Py_BuildValue("(NOOO)",
+                             PyUnicode_GET_LENGTH(values[0]) > 0
+                                 ? PyUnicode_FromFormat("%U:%U", values[0], values[1])
+                                 : Py_NewRef(core->k.empty_str),
+                             values[2], values[3], old ? core->k.v1_0 : core->k.v1_1);
+        Py_DECREF(protocol);
+    }
+out:
+    for (int i = 0; i < 4; i++) {
+        Py_XDECREF(values[i]);
+    }
+    return args;
+}
+
+static void log_access(PpCore *core, PyObject *args, int status)
+{
+    PyObject *r = NULL;
+    if (args != NULL) {
+        r = PyObject_CallFunction(core->access_log, "OOOOi", PyTuple_GET_ITEM(args, 0),
+                                  PyTuple_GET_ITEM(args, 1), PyTuple_GET_ITEM(args, 2),
+                                  PyTuple_GET_ITEM(args, 3), status);
+        Py_DECREF(args);
+    }
+    if (r == NULL) {
+        PyErr_WriteUnraisable(core->access_log);
+    }
+    Py_XDECREF(r);
+}
+
+/* Nothing of the application ran: the raised exception is ours. The thread leads. */
+static void refuse(PpCore *core, struct pp_conn *conn)
+{
+    pp_core_report_error(core, NULL);
+    pp_conn_fail(conn, 500);
+    pp_conn_finish(conn);
+}
+
+/* The environ for call with its wsgi.input; NULL with an exception. body is taken over. */
+static PyObject *make_environ(PpWsgiCall *call, uint8_t *body, size_t body_len, size_t body_cap)
+{
+    PpCore *core = call->core;
+    const uint8_t *base;
+    const struct pp_h1_head *head = pp_conn_head(call->conn, &base);
+    PyObject *input = NULL;
+    if (body != NULL) {
+        input = pp_wsgi_input_new(NULL, core->state, body, body_len, body_cap);
+    } else if (head->chunked || (head->has_content_length && head->content_length > 0)) {
+        input = pp_wsgi_input_new(call, core->state, NULL, 0, 0);
+    } else {
+        input = Py_NewRef(call->w->k.empty_input);
+    }
+    if (input == NULL) {
+        return NULL;
+    }
+    PyObject *env = pp_wsgi_environ_new(core, call->w, call->conn, input);
+    Py_DECREF(input);
+    return env;
+}
+
+/* Inside the application, or after a hand-over: everything that may run Python. */
+static void run_call(PpWsgiCall *call, PyObject *env)
+{
+    PpCore *core = call->core;
+    PyObject *args = core->access_log != NULL ? access_args(core, call->w, env) : NULL;
+    pp_wsgi_respond(call, env);
+    Py_DECREF(env);
+    if (core->access_log != NULL) {
+        log_access(core, args, call->failed && !call->head_sent ? 500 : call->status);
+    }
+}
+
+void pp_wsgi_run(struct pp_wsgi *w, struct pp_wsgi_worker *self, struct pp_conn *conn,
+                 uint8_t *body, size_t body_len, size_t body_cap)
+{
+    PpCore *core = w->core;
+    PpWsgiCall *call = pp_wsgi_call_new(core, w, self, conn);
+    if (call == NULL) {
+        if (body != NULL) {
+            pp_mem_free(body, body_cap);
+        }
+        refuse(core, conn);
+        return;
+    }
+    PyObject *env = make_environ(call, body, body_len, body_cap);
+    if (env == NULL) {
+        call->conn = NULL;
+        call->ended = true;
+        refuse(core, conn);
+        Py_DECREF((PyObject *)call);
+        return;
+    }
+    pp_conn_set_app(conn, &call->slot);
+    bool eager =
+        __atomic_load_n(&w->eager, __ATOMIC_RELAXED) >= PP_WSGI_EAGER_AT && pp_wsgi_lead_spare(w);
+    uint64_t begin_us = 0;
+    if (eager) {
+        begin_us = pp_park_now_us();
+        pp_wsgi_lead_hand_over(self);
+    } else {
+        pp_wsgi_lead_leave(self);
+    }
+    run_call(call, env);
+    bool leads = pp_wsgi_op_finish(call);
+    pp_wsgi_lead_learn(w, eager ? pp_park_now_us() - begin_us >= PP_WSGI_TICK_US : !leads);
+    Py_DECREF((PyObject *)call);
+}
+
+/* ---- methods of Core ---- */
+
+static PyObject *serve_wsgi(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"app", "root_path", "threads", "multiprocess", "on_error", NULL};
+    PpCore *core = (PpCore *)self;
+    PyObject *app, *root_path = NULL, *on_error = Py_None;
+    int threads = 1, multiprocess = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$UipO:serve_wsgi", keywords, &app, &root_path,
+                                     &threads, &multiprocess, &on_error) ||
+        pp_core_check_open(core) < 0) {
+        return NULL;
+    }
+    if (core->mode != PP_MODE_NONE) {
+        PyErr_SetString(PyExc_RuntimeError, "the core already serves an application");
+        return NULL;
+    }
+    if (threads < 1 || threads > PP_WSGI_THREADS_MAX) {
+        PyErr_Format(PyExc_ValueError, "threads: expected 1 to %d, got %d", PP_WSGI_THREADS_MAX,
+                     threads);
+        return NULL;
+    }
+    struct pp_wsgi *w = wsgi_new(core, threads);
+    if (w == NULL) {
+        return NULL;
+    }
+    Py_XSETREF(core->app, Py_NewRef(app));
+    Py_XSETREF(core->root_path, Py_NewRef(root_path != NULL ? root_path : core->k.empty_str));
+    Py_XSETREF(core->on_error, on_error == Py_None ? NULL : Py_NewRef(on_error));
+    if (pp_wsgi_environ_setup(core, w, multiprocess) < 0) {
+        pp_wsgi_unref(w);
+        return NULL;
+    }
+    core->wsgi = w;
+    core->mode = PP_MODE_WSGI;
+    Py_RETURN_NONE;
+}
+
+static PyObject *run_wsgi(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PpCore *core = (PpCore *)self;
+    if (pp_core_check_open(core) < 0) {
+        return NULL;
+    }
+    struct pp_wsgi *w = core->wsgi;
+    if (w == NULL || w->running) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        w == NULL ? "serve_wsgi() comes first" : "run_wsgi() was already called");
+        return NULL;
+    }
+    w->running = true;
+    pp_wsgi_ref(w);
+    int rc = pp_wsgi_lead_manage(w);
+    pp_wsgi_unref(w);
+    if (rc < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyMethodDef pp_wsgi_methods[] = {
+    {"serve_wsgi", (PyCFunction)(void (*)(void))serve_wsgi, METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("serve_wsgi(app, *, root_path='', threads=1, multiprocess=False, on_error=None)\n\n"
+               "Serve a WSGI application; run_wsgi() does the work. threads: how many requests may "
+               "be with the application at a time.")},
+    {"run_wsgi", run_wsgi, METH_NOARGS,
+     PyDoc_STR("run_wsgi()\n\nRun the loop until drain() has come to its end or stop() was called. "
+               "Requests run on threads of their own, signal handlers on this one.")},
+    {NULL, NULL, 0, NULL},
+};

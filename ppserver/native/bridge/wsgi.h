@@ -1,0 +1,258 @@
+/* What the files of the WSGI bridge share (see wsgi.c for how they work together).
+ *
+ * Three kinds of state:
+ *   struct pp_wsgi         one per context: threads, leadership, requests that wait. Counted, so
+ * that a call that never ends keeps it alive after the Core is closed. PpWsgiCall             one
+ * per request with the application; also the `start_response` callable. struct pp_wsgi_op something
+ * a call wants from its connection; lives on the waiting stack. A connection is only ever touched
+ * by the thread that leads. */
+#ifndef PP_BRIDGE_WSGI_H
+#define PP_BRIDGE_WSGI_H
+
+#include "bridge/bridge.h"
+
+#include <pthread.h>
+
+#include "net/park.h"
+
+#define PP_WSGI_TICK_US 1000     /* a call that is seen twice at this interval is slow */
+#define PP_WSGI_QUIET_TICKS 8    /* ticks without a call until the watch sleeps */
+#define PP_WSGI_SLEEP_US 1000000 /* the sleeping watch still looks for signals */
+#define PP_WSGI_SLOW_WEIGHT 4    /* how much a slow call counts against a quick one... */
+#define PP_WSGI_EAGER_AT 8       /* ...until calls are taken to be slow from the start */
+#define PP_WSGI_EAGER_MAX 32
+#define PP_WSGI_GATHER_BYTES 65536 /* a body up to this is awaited before the application runs */
+#define PP_WSGI_JOIN_BYTES 65536   /* a list of pieces up to this is sent as one */
+#define PP_WSGI_FIELDS_INLINE 24
+#define PP_WSGI_FILE_BYTES 65536 /* what is read at a time from a wrapped file */
+#define PP_WSGI_HANG_US 500000   /* stop() waits this long for calls to end */
+#define PP_WSGI_THREADS_MAX 1024
+
+/* Environ keys and values with text of their own: X(field, "text"). */
+#define PP_WSGI_TEXTS(X) \
+    X(request_method, "REQUEST_METHOD") \
+    X(script_name, "SCRIPT_NAME") \
+    X(path_info, "PATH_INFO") \
+    X(query_string, "QUERY_STRING") \
+    X(raw_uri, "RAW_URI") \
+    X(request_uri, "REQUEST_URI") \
+    X(server_name, "SERVER_NAME") \
+    X(server_port, "SERVER_PORT") \
+    X(server_protocol, "SERVER_PROTOCOL") \
+    X(server_software, "SERVER_SOFTWARE") \
+    X(remote_addr, "REMOTE_ADDR") \
+    X(remote_port, "REMOTE_PORT") \
+    X(content_type, "CONTENT_TYPE") \
+    X(content_length, "CONTENT_LENGTH") \
+    X(http_host, "HTTP_HOST") \
+    X(wsgi_version, "wsgi.version") \
+    X(wsgi_url_scheme, "wsgi.url_scheme") \
+    X(wsgi_input, "wsgi.input") \
+    X(wsgi_errors, "wsgi.errors") \
+    X(wsgi_multithread, "wsgi.multithread") \
+    X(wsgi_multiprocess, "wsgi.multiprocess") \
+    X(wsgi_run_once, "wsgi.run_once") \
+    X(wsgi_input_terminated, "wsgi.input_terminated") \
+    X(wsgi_file_wrapper, "wsgi.file_wrapper") \
+    X(http_1_0, "HTTP/1.0") \
+    X(http_1_1, "HTTP/1.1") \
+    X(http, "http") \
+    X(https, "https") \
+    X(slash, "/") \
+    X(port_80, "80") \
+    X(localhost, "localhost") \
+    X(server_value, "ppserver/" PP_VERSION) \
+    X(close, "close") \
+    X(read, "read") \
+    X(exc_info, "exc_info")
+
+#ifndef PP_VERSION
+#define PP_VERSION "0"
+#endif
+
+struct pp_wsgi_consts {
+#define PP_WSGI_FIELD_(field, text) PyObject *field;
+    PP_WSGI_TEXTS(PP_WSGI_FIELD_)
+#undef PP_WSGI_FIELD_
+    PyObject *names[PP_H1_NAME_COUNT]; /* "HTTP_ACCEPT"; NULL for what has no key */
+    PyObject *root_path;               /* owned str: SCRIPT_NAME */
+    PyObject *empty_input;             /* owned: wsgi.input of requests without a body */
+    PyObject *template;                /* owned dict */
+    PyObject *server;                  /* owned tuple (name, port) of the address below, or NULL */
+    struct sockaddr_storage server_addr;
+};
+
+/* A thread that may lead. All but `word` are under the mutex of pp_wsgi. */
+struct pp_wsgi_worker {
+    struct pp_park park;
+    struct pp_wsgi *w;                  /* borrowed */
+    struct pp_wsgi_worker *next_parked; /* borrowed */
+    uint64_t word;           /* its leadership; 0 = does not lead. Its own thread only. */
+    PyThreadState *detached; /* its thread state while it is detached; its own thread only */
+    bool appointed;          /* has been made leader and has to take over */
+    bool manager;            /* leads without running the application */
+};
+
+struct pp_wsgi {
+    uint32_t refs; /* atomic */
+    PpCore *core;  /* borrowed; NULL once the core is closed. Only between serve_wsgi and the end of
+                      run_wsgi, or with a reference of one's own to the core. */
+    struct pp_loop *loop; /* borrowed; leader only */
+    struct pp_wsgi_consts k;
+    uint32_t threads_max;
+
+    /* Who leads: generation << 1 | "is inside the application". Atomic; see wsgi_lead.c. */
+    uint64_t lead;
+    bool watch_asleep;   /* atomic */
+    int eager;           /* atomic: how slow calls have been lately */
+    bool stop_requested; /* atomic */
+    bool done;           /* atomic: the leader found everything drained, or failed */
+
+    pthread_mutex_t mutex; /* short sections only, never while calling Python */
+    struct pp_wsgi_worker *parked;
+    uint32_t worker_count, live_count; /* started; not ended */
+    bool stopping;                     /* parked threads end */
+    bool ended;         /* nobody leads any more: what is asked of connections fails */
+    bool manager_leads; /* a thread that parks makes the manager hand over */
+    bool running;       /* run_wsgi was called */
+    struct pp_wsgi_worker manager;
+    struct pp_wsgi_worker **workers; /* owned; threads_max entries, filled as threads start */
+
+    /* Leader only. */
+    struct pp_list waiting; /* pp_wsgi_pending whose body is on its way */
+    struct pp_list ready;   /* pp_wsgi_pending that may run */
+    int failure;            /* PP_ERR code of a loop that failed */
+    PyObject *interruption; /* owned exception of a signal handler, or NULL; manager only */
+};
+
+/* What pp_conn_app points to starts with this. */
+struct pp_wsgi_slot {
+    enum pp_wsgi_slot_kind { PP_WSGI_PENDING = 1, PP_WSGI_CALL } kind;
+};
+
+/* A request that is not with the application yet. Leader only; allocated by pp_mem. */
+struct pp_wsgi_pending {
+    struct pp_wsgi_slot slot; /* first */
+    struct pp_list link;
+    struct pp_conn *conn; /* borrowed */
+    uint8_t *body;        /* owned or NULL */
+    size_t body_len, body_cap;
+};
+
+struct pp_wsgi_op;
+
+typedef struct PpWsgiCall {
+    PyObject_HEAD vectorcallfunc vectorcall;
+    PpCore *core;                   /* owned */
+    struct pp_wsgi *w;              /* counted */
+    struct pp_wsgi_worker *worker;  /* borrowed from w: the thread it runs on */
+    PyObject *headers;              /* owned tuple of what start_response was given, or NULL */
+    PyObject *status_text;          /* owned str or NULL */
+    struct pp_h1_out_field *fields; /* inline_fields or PyMem; text borrowed from headers */
+    size_t field_count;
+    uint64_t length, sent; /* Content-Length of the application, if has_length; body bytes so far */
+    int status;
+    bool has_length, head_sent, surplus, failed;
+    bool output_busy; /* atomic: start_response, write or the iteration is at work */
+    bool ended;       /* the request is over: what is left of it fails. Atomic. */
+
+    /* Leader only. */
+    struct pp_wsgi_slot slot;  /* pp_conn_app points here */
+    struct pp_conn *conn;      /* borrowed; NULL after finish */
+    struct pp_wsgi_op *in_op;  /* waits for body bytes, or NULL */
+    struct pp_wsgi_op *out_op; /* waits for the output to drain, or NULL */
+
+    struct pp_h1_out_field inline_fields[PP_WSGI_FIELDS_INLINE];
+} PpWsgiCall;
+
+enum pp_wsgi_op_kind {
+    PP_WSGI_OP_RESPOND, /* head and first or only piece */
+    PP_WSGI_OP_SEND,    /* a further piece */
+    PP_WSGI_OP_READ,    /* at least one byte of the body, its end, or its failure */
+    PP_WSGI_OP_FAIL,    /* 500 or a visible break */
+    PP_WSGI_OP_FINISH   /* let go of the connection */
+};
+
+struct pp_wsgi_op {
+    struct pp_msg msg; /* first: a message is an op */
+    struct pp_park park;
+    PpWsgiCall *call; /* borrowed from who waits */
+    enum pp_wsgi_op_kind kind;
+    /* RESPOND and SEND */
+    struct pp_h1_response *response; /* borrowed */
+    const uint8_t *data;             /* borrowed, kept alive by owner */
+    size_t len;
+    PyObject *owner; /* borrowed bytes object or NULL */
+    bool more;       /* pieces follow: wait for room before the next */
+    bool borrowed;   /* out: a reference to owner now belongs to the loop */
+    bool closed;     /* out: the peer is gone */
+    /* READ */
+    uint8_t *dst; /* borrowed */
+    size_t cap, got;
+    bool eof; /* out: no bytes behind these */
+    int rc;   /* out: PP_OK or a code of the error table */
+};
+
+/* wsgi.c */
+void pp_wsgi_ref(struct pp_wsgi *w);
+void pp_wsgi_unref(struct pp_wsgi *w); /* attached */
+/* Runs the application for the request on conn. body is owned by it. Attached; never raises. */
+void pp_wsgi_run(struct pp_wsgi *w, struct pp_wsgi_worker *self, struct pp_conn *conn,
+                 uint8_t *body, size_t body_len, size_t body_cap);
+
+/* wsgi_lead.c: threads and leadership. */
+extern PyMethodDef pp_wsgi_thread_def;
+/* Leaves the loop alone and goes into the application. The thread leads. */
+void pp_wsgi_lead_leave(struct pp_wsgi_worker *self);
+/* Back from the application: true if the thread still leads and may touch the loop. */
+bool pp_wsgi_lead_enter(struct pp_wsgi_worker *self);
+/* Back into the same call after pp_wsgi_lead_enter. */
+void pp_wsgi_lead_exit(struct pp_wsgi_worker *self);
+/* Makes another thread the leader. The thread leads and is not inside the application. */
+void pp_wsgi_lead_hand_over(struct pp_wsgi_worker *self);
+/* True if a thread is parked, so that hand-over costs nobody's turn. */
+bool pp_wsgi_lead_spare(struct pp_wsgi *w);
+/* The calling thread if it is one of ours, or NULL. */
+struct pp_wsgi_worker *pp_wsgi_lead_self(void);
+/* A call has ended: was it slow? Decides whether the next ones are taken to be. Any thread. */
+void pp_wsgi_lead_learn(struct pp_wsgi *w, bool slow);
+void pp_wsgi_lead_attach(struct pp_wsgi_worker *self); /* harmless when attached */
+void pp_wsgi_lead_detach(struct pp_wsgi_worker *self);
+/* The body of run_wsgi: starts threads, watches, ends. -1 with an exception. */
+int pp_wsgi_lead_manage(struct pp_wsgi *w);
+
+/* wsgi_op.c: what is done to connections. */
+/* Carries out op for its call, from any thread; returns when it is done. Attached. */
+void pp_wsgi_op_run(struct pp_wsgi_op *op);
+/* FINISH for the call's own thread: true if it still leads. */
+bool pp_wsgi_op_finish(PpWsgiCall *call);
+/* Leader: requests and events that are there. Returns false when the leadership was lost or given
+ * away on the way. May attach. */
+bool pp_wsgi_op_serve(struct pp_wsgi_worker *self);
+void pp_wsgi_op_messages(struct pp_wsgi *w); /* leader */
+void pp_wsgi_op_abandon(struct pp_wsgi *w);  /* the end: lets go of every connection */
+
+/* wsgi_environ.c */
+int pp_wsgi_environ_setup(PpCore *core, struct pp_wsgi *w, int multiprocess);
+PyObject *pp_wsgi_environ_new(PpCore *core, struct pp_wsgi *w, struct pp_conn *conn,
+                              PyObject *input);
+void pp_wsgi_environ_fini(struct pp_wsgi_consts *k);
+int pp_wsgi_environ_visit(struct pp_wsgi_consts *k, visitproc visit, void *arg);
+
+/* wsgi_response.c */
+PpWsgiCall *pp_wsgi_call_new(PpCore *core, struct pp_wsgi *w, struct pp_wsgi_worker *self,
+                             struct pp_conn *conn);
+/* Calls the application and answers with what it gives. Never raises. */
+void pp_wsgi_respond(PpWsgiCall *call, PyObject *env);
+
+/* wsgi_input.c */
+/* A wsgi.input. With a body (taken over, also on failure) it is the whole of it; else the bytes
+ * come from the connection of call; without a call it is empty. */
+PyObject *pp_wsgi_input_new(PpWsgiCall *call, PpState *state, uint8_t *body, size_t body_len,
+                            size_t body_cap);
+
+/* wsgi_file.c */
+/* The wrapped file of a file_wrapper object (borrowed) and its block size; NULL if it is none. */
+PyObject *pp_wsgi_file_of(PpState *state, PyObject *wrapper, Py_ssize_t *block_bytes);
+
+#endif

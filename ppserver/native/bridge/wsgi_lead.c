@@ -1,0 +1,555 @@
+/* Threads of a WSGI context: leader and followers.
+ *
+ * One thread at a time leads: it turns the loop and calls the application itself, so a quick
+ * request costs no hand-off. The others are parked. The thread inside run_wsgi is the manager: it
+ * never calls the application, so it can always run signal handlers and always return.
+ *
+ *            turn the loop ---- a request ----> inside the application
+ *   leader:  (bit 0 clear) <--- it ended ------ (bit 0 set)
+ *
+ * w->lead is a generation and that bit. Only the leader changes it while the bit is clear. While it
+ * is set, the manager may take the leadership away by compare-and-swap, and does when it sees the
+ * same call at two ticks of about a millisecond: a parked thread (or the manager itself, when all
+ * are busy) leads from then on. The old leader notices when it wants to touch the loop
+ * (pp_wsgi_lead_enter); from then on it asks the new one by messages (wsgi_op.c) and parks when its
+ * call is over.
+ *
+ * The manager ticks only while calls come; then it sleeps, and the next call wakes it. When most
+ * calls have been slow lately, the leader hands over before a call instead of waiting to be found
+ * slow, if a thread is parked.
+ *
+ * When the manager leads, requests wait in a queue: it takes care of connections, time-outs, bodies
+ * and what running calls send, and hands over to the first thread that parks. */
+#include "bridge/wsgi.h"
+
+#include <string.h>
+
+static _Thread_local struct pp_wsgi_worker *this_worker;
+
+struct pp_wsgi_worker *pp_wsgi_lead_self(void)
+{
+    return this_worker;
+}
+
+void pp_wsgi_lead_attach(struct pp_wsgi_worker *self)
+{
+    if (self->detached != NULL) {
+        PyThreadState *state = self->detached;
+        self->detached = NULL;
+        PyEval_RestoreThread(state);
+    }
+}
+
+void pp_wsgi_lead_detach(struct pp_wsgi_worker *self)
+{
+    if (self->detached == NULL) {
+        self->detached = PyEval_SaveThread();
+    }
+}
+
+/* ---- the leadership word ---- */
+
+/* The store and the load are in this order for everybody; the manager does the opposite before it
+ * sleeps. So either it sees the call or we see it asleep. */
+static void publish(struct pp_wsgi_worker *self)
+{
+    struct pp_wsgi *w = self->w;
+    __atomic_store_n(&w->lead, self->word, __ATOMIC_SEQ_CST);
+    if (PP_UNLIKELY(__atomic_load_n(&w->watch_asleep, __ATOMIC_SEQ_CST)) &&
+        __atomic_exchange_n(&w->watch_asleep, false, __ATOMIC_SEQ_CST)) {
+        pp_park_wake(&w->manager.park);
+    }
+}
+
+void pp_wsgi_lead_leave(struct pp_wsgi_worker *self)
+{
+    PP_ASSERT(self->word != 0 && (self->word & 1) == 0);
+    self->word += 3; /* the next generation, inside */
+    publish(self);
+}
+
+bool pp_wsgi_lead_enter(struct pp_wsgi_worker *self)
+{
+    if (self->word == 0) {
+        return false;
+    }
+    PP_ASSERT(self->word & 1);
+    uint64_t seen = self->word;
+    if (__atomic_compare_exchange_n(&self->w->lead, &seen, self->word & ~UINT64_C(1), false,
+                                    __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+        self->word &= ~UINT64_C(1);
+        return true;
+    }
+    self->word = 0;
+    return false;
+}
+
+void pp_wsgi_lead_exit(struct pp_wsgi_worker *self)
+{
+    PP_ASSERT(self->word != 0 && (self->word & 1) == 0);
+    self->word |= 1;
+    publish(self);
+}
+
+/* ---- who leads ---- */
+
+static struct pp_wsgi_worker *pop_parked_locked(struct pp_wsgi *w)
+{
+    struct pp_wsgi_worker *worker = w->parked;
+    if (worker != NULL) {
+        w->parked = worker->next_parked;
+        worker->next_parked = NULL;
+    }
+    return worker;
+}
+
+static void give_locked(struct pp_wsgi *w, struct pp_wsgi_worker *self,
+                        struct pp_wsgi_worker *target)
+{
+    PP_ASSERT(self->word != 0 && (self->word & 1) == 0);
+    target->appointed = true;
+    w->manager_leads = target->manager;
+    __atomic_store_n(&w->lead, self->word + 2, __ATOMIC_SEQ_CST);
+    self->word = 0;
+}
+
+static void give_to_manager(struct pp_wsgi_worker *self)
+{
+    struct pp_wsgi *w = self->w;
+    (void)pthread_mutex_lock(&w->mutex);
+    give_locked(w, self, &w->manager);
+    (void)pthread_mutex_unlock(&w->mutex);
+    pp_park_wake(&w->manager.park);
+}
+
+void pp_wsgi_lead_hand_over(struct pp_wsgi_worker *self)
+{
+    struct pp_wsgi *w = self->w;
+    (void)pthread_mutex_lock(&w->mutex);
+    struct pp_wsgi_worker *target = pop_parked_locked(w);
+    if (target == NULL) {
+        target = &w->manager;
+    }
+    PP_CHECK(target != self);
+    give_locked(w, self, target);
+    (void)pthread_mutex_unlock(&w->mutex);
+    pp_park_wake(&target->park);
+}
+
+bool pp_wsgi_lead_spare(struct pp_wsgi *w)
+{
+    (void)pthread_mutex_lock(&w->mutex);
+    bool spare = w->parked != NULL;
+    (void)pthread_mutex_unlock(&w->mutex);
+    return spare;
+}
+
+/* The manager: takes the leadership from a leader that is inside the application since `word`. */
+static bool steal(struct pp_wsgi *w, uint64_t word, bool for_manager)
+{
+    uint64_t seen = word;
+    (void)pthread_mutex_lock(&w->mutex);
+    struct pp_wsgi_worker *target = for_manager ? NULL : pop_parked_locked(w);
+    if (target == NULL) {
+        target = &w->manager;
+    }
+    bool taken = __atomic_compare_exchange_n(&w->lead, &seen, (word & ~UINT64_C(1)) + 2, false,
+                                             __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    if (taken) {
+        target->appointed = true;
+        w->manager_leads = target->manager;
+    } else if (!target->manager) {
+        target->next_parked = w->parked;
+        w->parked = target;
+    }
+    (void)pthread_mutex_unlock(&w->mutex);
+    if (taken && !target->manager) {
+        pp_park_wake(&target->park);
+    }
+    return taken;
+}
+
+static bool take_appointment_locked(struct pp_wsgi_worker *self)
+{
+    if (!self->appointed) {
+        return false;
+    }
+    self->appointed = false;
+    self->word = __atomic_load_n(&self->w->lead, __ATOMIC_SEQ_CST);
+    PP_CHECK((self->word & 1) == 0);
+    return true;
+}
+
+static bool take_appointment(struct pp_wsgi_worker *self)
+{
+    (void)pthread_mutex_lock(&self->w->mutex);
+    bool taken = take_appointment_locked(self);
+    (void)pthread_mutex_unlock(&self->w->mutex);
+    return taken;
+}
+
+void pp_wsgi_lead_learn(struct pp_wsgi *w, bool slow)
+{
+    /* Two threads may overwrite each other's vote; it is a tendency, not a count. */
+    int eager = __atomic_load_n(&w->eager, __ATOMIC_RELAXED);
+    int next = slow ? eager + PP_WSGI_SLOW_WEIGHT : eager - 1;
+    if (next < 0 || next > PP_WSGI_EAGER_MAX) {
+        next = next < 0 ? 0 : PP_WSGI_EAGER_MAX;
+    }
+    if (next != eager) {
+        __atomic_store_n(&w->eager, next, __ATOMIC_RELAXED);
+    }
+}
+
+/* ---- leading ---- */
+
+static bool has_parked(struct pp_wsgi *w)
+{
+    return pp_wsgi_lead_spare(w);
+}
+
+static bool must_end(struct pp_wsgi *w)
+{
+    if (__atomic_load_n(&w->stop_requested, __ATOMIC_ACQUIRE)) {
+        return true;
+    }
+    if (w->failure != PP_OK || pp_loop_drained(w->loop)) {
+        __atomic_store_n(&w->done, true, __ATOMIC_RELEASE);
+        return true;
+    }
+    return false;
+}
+
+/* Signal handlers, on the thread that runs run_wsgi (a no-op where it is not the main thread). */
+static void run_signal_handlers(struct pp_wsgi_worker *manager)
+{
+    struct pp_wsgi *w = manager->w;
+    pp_wsgi_lead_attach(manager);
+    if (PyErr_CheckSignals() < 0) {
+        PyObject *exc = PyErr_GetRaisedException();
+        if (w->interruption == NULL) {
+            w->interruption = exc;
+        } else {
+            Py_XDECREF(exc);
+        }
+        __atomic_store_n(&w->stop_requested, true, __ATOMIC_RELEASE);
+    }
+    pp_wsgi_lead_detach(manager);
+}
+
+static void release(struct pp_wsgi_worker *self, int things)
+{
+    PpCore *core = self->w->core;
+    if (__atomic_load_n(&core->drain_requested, __ATOMIC_ACQUIRE)) {
+        pp_wsgi_lead_attach(self);
+        pp_core_apply_requests(core);
+    }
+    if (things > 0 || self->detached == NULL) {
+        pp_wsgi_lead_attach(self);
+        pp_core_release(core);
+    }
+}
+
+/* Leads until the leadership is lost or given away; the manager returns with it (word != 0) when it
+ * is time to end. Begins and ends detached. */
+static void lead(struct pp_wsgi_worker *self)
+{
+    struct pp_wsgi *w = self->w;
+    int things = 1;
+    pp_loop_adopt(w->loop);
+    for (;;) {
+        pp_wsgi_op_messages(w);
+        if (!pp_wsgi_op_serve(self)) {
+            pp_wsgi_lead_detach(self);
+            return;
+        }
+        release(self, things);
+        pp_wsgi_lead_detach(self);
+        if (must_end(w)) {
+            if (!self->manager) {
+                give_to_manager(self);
+            }
+            return;
+        }
+        if (self->manager) {
+            run_signal_handlers(self);
+            if (has_parked(w)) {
+                pp_wsgi_lead_hand_over(self);
+                return;
+            }
+        }
+        bool more = !self->manager && !pp_list_empty(&w->ready);
+        things = pp_loop_turn(w->loop, more ? 0 : -1);
+        if (things < 0) {
+            w->failure = things;
+        }
+    }
+}
+
+/* ---- threads ---- */
+
+static PyObject *thread_main(PyObject *Py_UNUSED(core), PyObject *capsule)
+{
+    struct pp_wsgi_worker *self = PyCapsule_GetPointer(capsule, NULL);
+    if (self == NULL) {
+        return NULL;
+    }
+    struct pp_wsgi *w = self->w;
+    this_worker = self;
+    pp_wsgi_lead_detach(self);
+    (void)pthread_mutex_lock(&w->mutex);
+    for (;;) {
+        bool parked = false;
+        while (!self->appointed && !w->stopping) {
+            if (!parked) {
+                self->next_parked = w->parked;
+                w->parked = self;
+                parked = true;
+                if (w->manager_leads) {
+                    pp_loop_wake(w->loop);
+                }
+            }
+            (void)pthread_mutex_unlock(&w->mutex);
+            pp_park_wait_woken(&self->park);
+            (void)pthread_mutex_lock(&w->mutex);
+        }
+        if (!take_appointment_locked(self)) {
+            break;
+        }
+        (void)pthread_mutex_unlock(&w->mutex);
+        lead(self);
+        (void)pthread_mutex_lock(&w->mutex);
+    }
+    w->live_count--;
+    (void)pthread_mutex_unlock(&w->mutex);
+    pp_park_wake(&w->manager.park);
+    pp_wsgi_lead_attach(self);
+    this_worker = NULL;
+    pp_wsgi_unref(w);
+    Py_RETURN_NONE;
+}
+
+PyMethodDef pp_wsgi_thread_def = {"wsgi_thread", thread_main, METH_O, NULL};
+
+static struct pp_wsgi_worker *worker_new(struct pp_wsgi *w)
+{
+    struct pp_wsgi_worker *worker = PyMem_Calloc(1, sizeof(*worker));
+    if (worker == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    pp_park_init(&worker->park);
+    worker->w = w;
+    return worker;
+}
+
+static int thread_start(struct pp_wsgi *w, struct pp_wsgi_worker *worker)
+{
+    PyObject *threading = PyImport_ImportModule("threading");
+    PyObject *capsule = PyCapsule_New(worker, NULL, NULL);
+    PyObject *target = PyCFunction_New(&pp_wsgi_thread_def, (PyObject *)w->core);
+    PyObject *thread = NULL, *started = NULL, *args = NULL, *kwargs = NULL;
+    if (threading != NULL && capsule != NULL && target != NULL) {
+        /* A daemon thread: an application that hangs must not keep the process from ending. */
+        kwargs = Py_BuildValue("{s:O,s:(O),s:N,s:O}", "target", target, "args", capsule, "name",
+                               PyUnicode_FromFormat("ppserver-wsgi-%u", w->worker_count + 1),
+                               "daemon", Py_True);
+        PyObject *class_ = PyObject_GetAttrString(threading, "Thread");
+        args = PyTuple_New(0);
+        if (kwargs != NULL && class_ != NULL && args != NULL) {
+            thread = PyObject_Call(class_, args, kwargs);
+        }
+        Py_XDECREF(class_);
+        if (thread != NULL) {
+            started = PyObject_CallMethod(thread, "start", NULL);
+        }
+    }
+    int rc = started != NULL ? 0 : -1;
+    if (started == NULL && thread != NULL && !PyErr_ExceptionMatches(PyExc_RuntimeError) &&
+        !PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        /* A signal handler raised while start() waited for the thread: the thread is there. */
+        w->interruption = PyErr_GetRaisedException();
+        __atomic_store_n(&w->stop_requested, true, __ATOMIC_RELEASE);
+        rc = 0;
+    }
+    Py_XDECREF(started);
+    Py_XDECREF(thread);
+    Py_XDECREF(kwargs);
+    Py_XDECREF(args);
+    Py_XDECREF(target);
+    Py_XDECREF(capsule);
+    Py_XDECREF(threading);
+    return rc;
+}
+
+/* One thread more. Manager, attached; -1 with an exception. */
+static int spawn(struct pp_wsgi *w)
+{
+    struct pp_wsgi_worker *worker = worker_new(w);
+    if (worker == NULL) {
+        return -1;
+    }
+    pp_wsgi_ref(w); /* the thread's */
+    (void)pthread_mutex_lock(&w->mutex);
+    w->live_count++;
+    (void)pthread_mutex_unlock(&w->mutex);
+    if (thread_start(w, worker) < 0) {
+        (void)pthread_mutex_lock(&w->mutex);
+        w->live_count--;
+        (void)pthread_mutex_unlock(&w->mutex);
+        pp_park_fini(&worker->park);
+        PyMem_Free(worker);
+        pp_wsgi_unref(w);
+        return -1;
+    }
+    w->workers[w->worker_count++] = worker;
+    return 0;
+}
+
+/* Manager, detached: keeps one thread parked while the limit allows. */
+static void keep_spare(struct pp_wsgi *w)
+{
+    if (w->worker_count >= w->threads_max || has_parked(w)) {
+        return;
+    }
+    pp_wsgi_lead_attach(&w->manager);
+    if (spawn(w) < 0) {
+        /* Out of threads: go on with those that are there. */
+        w->threads_max = w->worker_count;
+        pp_core_report_error(w->core, NULL);
+    }
+    pp_wsgi_lead_detach(&w->manager);
+}
+
+/* ---- the manager ---- */
+
+/* Waits for the next tick, or sleeps when no call has come for a while. */
+static enum pp_park_end wait_tick(struct pp_wsgi *w, uint64_t word, int *quiet, bool *slept)
+{
+    struct pp_park *park = &w->manager.park;
+    *slept = false;
+    if (*quiet < PP_WSGI_QUIET_TICKS) {
+        return pp_park_wait(park, PP_WSGI_TICK_US);
+    }
+    __atomic_store_n(&w->watch_asleep, true, __ATOMIC_SEQ_CST);
+    enum pp_park_end end = PP_PARK_WOKEN;
+    if (__atomic_load_n(&w->lead, __ATOMIC_SEQ_CST) == word) {
+        end = pp_park_wait(park, PP_WSGI_SLEEP_US);
+        *slept = true;
+    }
+    __atomic_store_n(&w->watch_asleep, false, __ATOMIC_SEQ_CST);
+    *quiet = 0;
+    return end;
+}
+
+/* Until the manager leads and it is time to end. Detached. */
+static void watch(struct pp_wsgi *w)
+{
+    struct pp_wsgi_worker *manager = &w->manager;
+    uint64_t seen = 0;
+    int quiet = 0;
+    for (;;) {
+        if (take_appointment(manager)) {
+            lead(manager);
+            if (manager->word != 0) {
+                return;
+            }
+        }
+        uint64_t word = __atomic_load_n(&w->lead, __ATOMIC_SEQ_CST);
+        bool stop = __atomic_load_n(&w->stop_requested, __ATOMIC_ACQUIRE);
+        if ((word & 1) && (word == seen || stop)) {
+            if (!stop) {
+                keep_spare(w);
+            }
+            if (steal(w, word, stop) && !stop) {
+                keep_spare(w);
+            }
+            seen = 0;
+            continue;
+        }
+        if (stop) {
+            pp_loop_wake(w->loop); /* the leader gives its place to the manager */
+        }
+        quiet = (word & 1) || word != seen ? 0 : quiet + 1;
+        seen = word;
+        bool slept;
+        enum pp_park_end end = wait_tick(w, word, &quiet, &slept);
+        if (end == PP_PARK_SIGNAL || slept) {
+            run_signal_handlers(manager);
+        }
+    }
+}
+
+/* stop(): everybody hears that the peer is gone, and calls get a moment to end. Leader, detached.
+ */
+static void abort_all(struct pp_wsgi *w)
+{
+    uint64_t until = pp_park_now_us() + PP_WSGI_HANG_US;
+    pp_loop_unlisten(w->loop);
+    pp_loop_abort(w->loop);
+    do {
+        pp_wsgi_op_messages(w);
+        (void)pp_wsgi_op_serve(&w->manager);
+        release(&w->manager, 1);
+        pp_wsgi_lead_detach(&w->manager);
+        if (pp_loop_in_flight(w->loop) == 0) {
+            break;
+        }
+    } while (pp_loop_turn(w->loop, 20) >= 0 && pp_park_now_us() < until);
+}
+
+/* Ends parked threads; those inside a call end by themselves, or never. Leader, detached. */
+static void end_threads(struct pp_wsgi *w)
+{
+    struct pp_wsgi_worker *worker;
+    uint32_t left;
+    (void)pthread_mutex_lock(&w->mutex);
+    w->stopping = w->ended = true;
+    w->manager_leads = false;
+    left = w->live_count;
+    while ((worker = pop_parked_locked(w)) != NULL) {
+        left--;
+        pp_park_wake(&worker->park);
+    }
+    (void)pthread_mutex_unlock(&w->mutex);
+    pp_wsgi_op_messages(w); /* what was posted before `ended` */
+    pp_wsgi_op_abandon(w);
+    for (;;) {
+        (void)pthread_mutex_lock(&w->mutex);
+        bool gone = w->live_count <= left;
+        (void)pthread_mutex_unlock(&w->mutex);
+        if (gone) {
+            break;
+        }
+        (void)pp_park_wait(&w->manager.park, PP_WSGI_SLEEP_US);
+    }
+}
+
+int pp_wsgi_lead_manage(struct pp_wsgi *w)
+{
+    if (spawn(w) < 0) {
+        return -1;
+    }
+    w->manager.appointed = true;
+    w->manager_leads = true;
+    __atomic_store_n(&w->lead, 2, __ATOMIC_SEQ_CST);
+    pp_wsgi_lead_detach(&w->manager);
+    watch(w);
+    if (__atomic_load_n(&w->stop_requested, __ATOMIC_ACQUIRE)) {
+        abort_all(w);
+    }
+    end_threads(w);
+    w->manager.word = 0;
+    pp_wsgi_lead_attach(&w->manager);
+    if (w->interruption != NULL) {
+        PyObject *exc = w->interruption;
+        w->interruption = NULL;
+        PyErr_SetRaisedException(exc);
+        return -1;
+    }
+    if (w->failure != PP_OK) {
+        pp_raise_code(w->core, w->failure);
+        return -1;
+    }
+    return 0;
+}

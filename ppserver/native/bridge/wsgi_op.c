@@ -1,0 +1,416 @@
+/* What calls want from their connections, and what connections have for their calls.
+ *
+ * An operation is carried out at once when its thread leads; otherwise it is posted to the leader,
+ * and its thread waits detached. One that can not end yet (no body bytes, output full) stays with
+ * its call until an event of the connection ends it; a leader that meets this in its own call hands
+ * over first, so that the loop turns while it waits.
+ *
+ * Everything here but pp_wsgi_op_run and pp_wsgi_op_finish runs on the leading thread, attached or
+ * not, without calling Python. */
+#include "bridge/wsgi.h"
+
+#include <string.h>
+
+/* ---- operations ---- */
+
+static bool apply_output(PpWsgiCall *call, struct pp_wsgi_op *op)
+{
+    struct pp_conn *conn = call->conn;
+    bool *borrowed = op->owner != NULL ? &op->borrowed : NULL;
+    if (op->kind == PP_WSGI_OP_RESPOND) {
+        op->rc = pp_conn_respond(conn, op->response, op->data, op->len, op->owner, borrowed);
+    } else {
+        op->rc = pp_conn_send(conn, op->data, op->len, op->more, op->owner, borrowed);
+    }
+    op->closed = pp_conn_closed(conn);
+    if (op->rc != PP_OK || !op->more || op->closed || !pp_conn_out_full(conn)) {
+        return true;
+    }
+    /* Often the socket takes it at once, and nobody has to wait. */
+    pp_loop_flush(call->w->loop);
+    op->closed = pp_conn_closed(conn);
+    if (op->closed || !pp_conn_out_full(conn)) {
+        return true;
+    }
+    call->out_op = op;
+    return false;
+}
+
+static bool apply_read(PpWsgiCall *call, struct pp_wsgi_op *op)
+{
+    const uint8_t *data;
+    size_t len;
+    enum pp_body_status status = pp_conn_body_peek(call->conn, &data, &len);
+    if (len > 0) {
+        size_t n = len < op->cap ? len : op->cap;
+        memcpy(op->dst, data, n);
+        pp_conn_body_consume(call->conn, n);
+        op->got = n;
+        op->eof = status == PP_BODY_END && n == len;
+        return true;
+    }
+    switch (status) {
+    case PP_BODY_END:
+        op->eof = true;
+        return true;
+    case PP_BODY_FAILED:
+        op->rc = pp_conn_error(call->conn);
+        if (op->rc >= 0) {
+            op->rc = PP_ERR_DISCONNECTED;
+        }
+        return true;
+    case PP_BODY_MORE:
+        break;
+    }
+    pp_conn_body_want(call->conn);
+    call->in_op = op;
+    return false;
+}
+
+/* The waiting thread owns op: it is gone after this. */
+static void complete(struct pp_wsgi_op *op)
+{
+    pp_park_wake(&op->park);
+}
+
+static void fail_waiting(PpWsgiCall *call)
+{
+    struct pp_wsgi_op *in = call->in_op, *out = call->out_op;
+    call->in_op = call->out_op = NULL;
+    if (in != NULL) {
+        in->rc = PP_ERR_DISCONNECTED;
+        complete(in);
+    }
+    if (out != NULL) {
+        out->closed = true;
+        complete(out);
+    }
+}
+
+static void let_go(PpWsgiCall *call)
+{
+    struct pp_conn *conn = call->conn;
+    call->conn = NULL;
+    fail_waiting(call); /* another thread of the application that still reads, say */
+    pp_conn_set_app(conn, NULL);
+    pp_conn_finish(conn);
+}
+
+/* True when op is done; false when it waits in its call. */
+static bool apply(struct pp_wsgi_op *op)
+{
+    PpWsgiCall *call = op->call;
+    if (call->conn == NULL) {
+        op->rc = PP_ERR_DISCONNECTED;
+        op->closed = true;
+        return true;
+    }
+    switch (op->kind) {
+    case PP_WSGI_OP_RESPOND:
+    case PP_WSGI_OP_SEND:
+        return apply_output(call, op);
+    case PP_WSGI_OP_READ:
+        return apply_read(call, op);
+    case PP_WSGI_OP_FAIL:
+        pp_conn_fail(call->conn, 500);
+        return true;
+    case PP_WSGI_OP_FINISH:
+        let_go(call);
+        return true;
+    }
+    return true;
+}
+
+void pp_wsgi_op_messages(struct pp_wsgi *w)
+{
+    struct pp_msg *msg;
+    while ((msg = pp_loop_take_msg(w->loop)) != NULL) {
+        struct pp_wsgi_op *op = PP_CONTAINER(msg, struct pp_wsgi_op, msg);
+        if (apply(op)) {
+            complete(op);
+        }
+    }
+}
+
+/* False when nobody leads any more. */
+static bool post(struct pp_wsgi *w, struct pp_wsgi_op *op)
+{
+    (void)pthread_mutex_lock(&w->mutex);
+    bool ended = w->ended;
+    if (!ended) {
+        pp_loop_post(w->loop, &op->msg);
+    }
+    (void)pthread_mutex_unlock(&w->mutex);
+    if (ended) {
+        op->rc = PP_ERR_DISCONNECTED;
+        op->closed = true;
+    }
+    return !ended;
+}
+
+void pp_wsgi_op_run(struct pp_wsgi_op *op)
+{
+    PpWsgiCall *call = op->call;
+    struct pp_wsgi_worker *self = pp_wsgi_lead_self();
+    if (__atomic_load_n(&call->ended, __ATOMIC_ACQUIRE)) {
+        op->rc = PP_ERR_DISCONNECTED;
+        op->closed = true;
+        return;
+    }
+    pp_park_init(&op->park);
+    if (self != NULL && self == call->worker && pp_wsgi_lead_enter(self)) {
+        bool done = apply(op);
+        if (op->borrowed) {
+            Py_INCREF(op->owner);
+        }
+        if (done) {
+            pp_wsgi_lead_exit(self);
+            return;
+        }
+        pp_wsgi_lead_hand_over(self);
+        Py_BEGIN_ALLOW_THREADS;
+        pp_park_wait_woken(&op->park);
+        Py_END_ALLOW_THREADS;
+    } else {
+        Py_XINCREF(op->owner); /* the loop may give it back before we hear that it was taken */
+        Py_BEGIN_ALLOW_THREADS;
+        if (post(call->w, op)) {
+            pp_park_wait_woken(&op->park);
+        }
+        Py_END_ALLOW_THREADS;
+        if (!op->borrowed) {
+            Py_XDECREF(op->owner);
+        }
+    }
+    pp_park_fini(&op->park);
+}
+
+bool pp_wsgi_op_finish(PpWsgiCall *call)
+{
+    struct pp_wsgi_worker *self = call->worker;
+    PP_ASSERT(self == pp_wsgi_lead_self());
+    bool leads = pp_wsgi_lead_enter(self);
+    if (leads) {
+        let_go(call);
+    } else {
+        struct pp_wsgi_op op = {.call = call, .kind = PP_WSGI_OP_FINISH};
+        pp_wsgi_op_run(&op);
+    }
+    __atomic_store_n(&call->ended, true, __ATOMIC_RELEASE);
+    return leads;
+}
+
+/* ---- requests that are not with the application yet ---- */
+
+static struct pp_wsgi_pending *pending_new(struct pp_conn *conn, size_t body_bytes)
+{
+    struct pp_wsgi_pending *p = pp_mem_zalloc(sizeof(*p));
+    if (p == NULL) {
+        return NULL;
+    }
+    p->slot.kind = PP_WSGI_PENDING;
+    p->conn = conn;
+    pp_list_init(&p->link);
+    if (body_bytes > 0) {
+        p->body = pp_mem_alloc(body_bytes);
+        if (p->body == NULL) {
+            pp_mem_free(p, sizeof(*p));
+            return NULL;
+        }
+        p->body_cap = body_bytes;
+    }
+    pp_conn_set_app(conn, &p->slot);
+    return p;
+}
+
+/* Takes the request out of every list; what it holds is the caller's. */
+static struct pp_wsgi_pending pending_take(struct pp_wsgi_pending *p)
+{
+    struct pp_wsgi_pending taken = *p;
+    pp_list_remove(&p->link);
+    pp_conn_set_app(p->conn, NULL);
+    pp_mem_free(p, sizeof(*p));
+    return taken;
+}
+
+static void pending_refuse(struct pp_wsgi_pending *p)
+{
+    struct pp_wsgi_pending taken = pending_take(p);
+    if (taken.body != NULL) {
+        pp_mem_free(taken.body, taken.body_cap);
+    }
+    pp_conn_fail(taken.conn, 503);
+    pp_conn_finish(taken.conn);
+}
+
+/* Takes what has come of an awaited body: PP_OK when it is whole, PP_AGAIN, or PP_ERR_*. */
+static int gather(struct pp_wsgi_pending *p)
+{
+    for (;;) {
+        const uint8_t *data;
+        size_t len;
+        enum pp_body_status status = pp_conn_body_peek(p->conn, &data, &len);
+        if (status == PP_BODY_FAILED || len > p->body_cap - p->body_len) {
+            return PP_ERR_DISCONNECTED;
+        }
+        if (len > 0) {
+            memcpy(p->body + p->body_len, data, len);
+            p->body_len += len;
+            pp_conn_body_consume(p->conn, len);
+        }
+        if (status == PP_BODY_END) {
+            return PP_OK;
+        }
+        if (len == 0) {
+            pp_conn_body_want(p->conn);
+            return PP_AGAIN;
+        }
+    }
+}
+
+/* Runs the application, or puts the request behind those that wait. False: leadership lost. */
+static bool start(struct pp_wsgi_worker *self, struct pp_conn *conn, struct pp_wsgi_pending *p)
+{
+    struct pp_wsgi *w = self->w;
+    if (!self->manager && pp_list_empty(&w->ready)) {
+        uint8_t *body = NULL;
+        size_t body_len = 0, body_cap = 0;
+        if (p != NULL) {
+            struct pp_wsgi_pending taken = pending_take(p);
+            body = taken.body;
+            body_len = taken.body_len;
+            body_cap = taken.body_cap;
+        }
+        pp_wsgi_lead_attach(self);
+        pp_wsgi_run(w, self, conn, body, body_len, body_cap);
+        return self->word != 0;
+    }
+    if (p == NULL && (p = pending_new(conn, 0)) == NULL) {
+        pp_conn_fail(conn, 503);
+        pp_conn_finish(conn);
+        return true;
+    }
+    pp_list_remove(&p->link);
+    pp_list_push(&w->ready, &p->link);
+    return true;
+}
+
+static bool gather_or_start(struct pp_wsgi_worker *self, struct pp_wsgi_pending *p)
+{
+    int rc = gather(p);
+    if (rc == PP_OK) {
+        return start(self, p->conn, p);
+    }
+    if (rc != PP_AGAIN) {
+        pending_refuse(p); /* pp_conn_fail knows the status that fits */
+    }
+    return true;
+}
+
+static bool on_request(struct pp_wsgi_worker *self, struct pp_conn *conn)
+{
+    const uint8_t *base;
+    const struct pp_h1_head *head = pp_conn_head(conn, &base);
+    if (!head->has_content_length || head->content_length == 0 || head->expect_continue ||
+        head->content_length > PP_WSGI_GATHER_BYTES) {
+        return start(self, conn, NULL);
+    }
+    struct pp_wsgi_pending *p = pending_new(conn, (size_t)head->content_length);
+    if (p == NULL) {
+        return start(self, conn, NULL);
+    }
+    pp_list_push(&self->w->waiting, &p->link);
+    return gather_or_start(self, p);
+}
+
+/* ---- events ---- */
+
+static bool on_pending(struct pp_wsgi_worker *self, struct pp_wsgi_pending *p, unsigned events)
+{
+    if (events & PP_EV_CLOSED) {
+        pending_refuse(p);
+        return true;
+    }
+    bool waits = p->body_len < p->body_cap;
+    return (events & PP_EV_BODY) && waits ? gather_or_start(self, p) : true;
+}
+
+static void on_call(PpWsgiCall *call, unsigned events)
+{
+    struct pp_wsgi_op *in = call->in_op, *out = call->out_op;
+    if (in != NULL && (events & (PP_EV_BODY | PP_EV_CLOSED))) {
+        call->in_op = NULL;
+        if (apply_read(call, in)) {
+            complete(in);
+        }
+    }
+    if (out != NULL && (events & (PP_EV_DRAINED | PP_EV_CLOSED))) {
+        call->out_op = NULL;
+        out->closed = pp_conn_closed(call->conn);
+        complete(out);
+    }
+}
+
+static bool on_event(struct pp_wsgi_worker *self, struct pp_conn *conn, unsigned events)
+{
+    struct pp_wsgi_slot *slot = pp_conn_app(conn);
+    if (events & PP_EV_REQUEST) {
+        PP_ASSERT(slot == NULL);
+        return on_request(self, conn);
+    }
+    if (slot == NULL) {
+        return true;
+    }
+    switch (slot->kind) {
+    case PP_WSGI_PENDING:
+        return on_pending(self, PP_CONTAINER(slot, struct pp_wsgi_pending, slot), events);
+    case PP_WSGI_CALL:
+        on_call(PP_CONTAINER(slot, PpWsgiCall, slot), events);
+        return true;
+    }
+    return true;
+}
+
+bool pp_wsgi_op_serve(struct pp_wsgi_worker *self)
+{
+    struct pp_wsgi *w = self->w;
+    struct pp_conn *conn;
+    unsigned events;
+    for (int i = 0; i < PP_BATCH_REQUESTS && !self->manager && !pp_list_empty(&w->ready); i++) {
+        struct pp_wsgi_pending taken =
+            pending_take(PP_CONTAINER(w->ready.next, struct pp_wsgi_pending, link));
+        pp_wsgi_lead_attach(self);
+        pp_wsgi_run(w, self, taken.conn, taken.body, taken.body_len, taken.body_cap);
+        if (self->word == 0) {
+            return false;
+        }
+    }
+    while ((conn = pp_loop_take_event(w->loop, &events)) != NULL) {
+        if (!on_event(self, conn, events)) {
+            return false;
+        }
+        if (__atomic_load_n(&w->stop_requested, __ATOMIC_RELAXED) && !self->manager) {
+            break;
+        }
+    }
+    return true;
+}
+
+void pp_wsgi_op_abandon(struct pp_wsgi *w)
+{
+    struct pp_conn *conn = NULL;
+    while ((conn = pp_loop_next_conn(w->loop, conn)) != NULL) {
+        struct pp_wsgi_slot *slot = pp_conn_app(conn);
+        if (slot == NULL) {
+            continue;
+        }
+        switch (slot->kind) {
+        case PP_WSGI_PENDING:
+            pending_refuse(PP_CONTAINER(slot, struct pp_wsgi_pending, slot));
+            break;
+        case PP_WSGI_CALL:
+            let_go(PP_CONTAINER(slot, PpWsgiCall, slot));
+            break;
+        }
+    }
+}

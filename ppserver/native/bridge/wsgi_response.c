@@ -1,0 +1,722 @@
+/* The answer of a WSGI application: start_response, write, and what it returns (PEP 3333).
+ *
+ * The head goes out with the first non-empty piece or at the end, so that an application may
+ * replace it (exc_info) until then. A body that is known as a whole (a list or tuple, or anything
+ * whose len() is 1) gets a Content-Length; other bodies are chunked, or end with the connection on
+ * HTTP/1.0. close() of the result is called exactly once, whatever happened.
+ *
+ * Errors: an exception before the head was sent makes a 500; afterwards the connection is closed so
+ * that the peer can tell. It is reported once, with the environ. That the peer is gone is not an
+ * error: the rest of the body is not asked for. */
+#include "bridge/wsgi.h"
+
+#include <string.h>
+
+/* ---- the call object, which is start_response ---- */
+
+static PyObject *start_response(PyObject *self, PyObject *const *args, size_t nargsf,
+                                PyObject *kwnames);
+
+PpWsgiCall *pp_wsgi_call_new(PpCore *core, struct pp_wsgi *w, struct pp_wsgi_worker *self,
+                             struct pp_conn *conn)
+{
+    PpWsgiCall *call = PyObject_GC_New(PpWsgiCall, core->state->wsgi_start_type);
+    if (call == NULL) {
+        return NULL;
+    }
+    /* Everything behind the object header but the inline fields, which come last. */
+    memset(&call->vectorcall, 0,
+           offsetof(PpWsgiCall, inline_fields) - offsetof(PpWsgiCall, vectorcall));
+    call->vectorcall = start_response;
+    call->core = (PpCore *)Py_NewRef((PyObject *)core);
+    pp_wsgi_ref(w);
+    call->w = w;
+    call->worker = self;
+    call->conn = conn;
+    call->slot.kind = PP_WSGI_CALL;
+    PyObject_GC_Track((PyObject *)call);
+    return call;
+}
+
+static void drop_fields(PpWsgiCall *call)
+{
+    if (call->fields != NULL && call->fields != call->inline_fields) {
+        PyMem_Free(call->fields);
+    }
+    call->fields = NULL;
+    call->field_count = 0;
+    Py_CLEAR(call->headers);
+    Py_CLEAR(call->status_text);
+}
+
+static int call_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    PpWsgiCall *call = (PpWsgiCall *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(call->core);
+    Py_VISIT(call->headers);
+    return 0;
+}
+
+static int call_clear(PyObject *self)
+{
+    drop_fields((PpWsgiCall *)self);
+    return 0;
+}
+
+static void call_dealloc(PyObject *self)
+{
+    PpWsgiCall *call = (PpWsgiCall *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    PP_CHECK(call->conn == NULL);
+    drop_fields(call);
+    pp_wsgi_unref(call->w);
+    Py_CLEAR(call->core);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+/* ---- checks ---- */
+
+/* The bytes of a latin-1 text, borrowed from it; NULL with an exception. */
+static const uint8_t *latin1_text(PyObject *text, const char *what, size_t *len)
+{
+    if (!PyUnicode_Check(text)) {
+        PyErr_Format(PyExc_TypeError, "start_response: %s must be str, not %.100s", what,
+                     Py_TYPE(text)->tp_name);
+        return NULL;
+    }
+#if PY_VERSION_HEX < 0x030C0000
+    if (PyUnicode_READY(text) < 0) {
+        return NULL;
+    }
+#endif
+    if (PyUnicode_KIND(text) != PyUnicode_1BYTE_KIND) {
+        PyErr_Format(PyExc_ValueError, "start_response: %s has characters beyond latin-1: %.200R",
+                     what, text);
+        return NULL;
+    }
+    *len = (size_t)PyUnicode_GET_LENGTH(text);
+    return PyUnicode_1BYTE_DATA(text);
+}
+
+static bool has_controls(const uint8_t *text, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        if ((text[i] < 0x20 && text[i] != '\t') || text[i] == 0x7f) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static int check_status(PyObject *text, int *status)
+{
+    size_t len;
+    const uint8_t *s = latin1_text(text, "status", &len);
+    if (s == NULL) {
+        return -1;
+    }
+    if (len < 4 || s[0] < '2' || s[0] > '9' || s[1] < '0' || s[1] > '9' || s[2] < '0' ||
+        s[2] > '9' || s[3] != ' ' || has_controls(s, len)) {
+        PyErr_Format(PyExc_ValueError, "start_response: status must look like '200 OK', not %.200R",
+                     text);
+        return -1;
+    }
+    *status = (s[0] - '0') * 100 + (s[1] - '0') * 10 + (s[2] - '0');
+    return 0;
+}
+
+static bool is_named(const uint8_t *name, size_t len, const char *wanted)
+{
+    return strlen(wanted) == len && PyOS_strnicmp((const char *)name, wanted, (Py_ssize_t)len) == 0;
+}
+
+static bool is_hop_by_hop(const uint8_t *name, size_t len)
+{
+    static const char *const names[] = {"connection",          "keep-alive", "proxy-authenticate",
+                                        "proxy-authorization", "te",         "trailers",
+                                        "transfer-encoding",   "upgrade"};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (is_named(name, len, names[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool is_token(const uint8_t *name, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        uint8_t c = name[i];
+        bool alnum = (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z');
+        if (!alnum && (c == 0 || strchr("!#$%&'*+-.^_`|~", c) == NULL)) {
+            return false;
+        }
+    }
+    return len > 0;
+}
+
+static int parse_length(const uint8_t *text, size_t len, uint64_t *length)
+{
+    uint64_t n = 0;
+    bool ok = len > 0;
+    for (size_t i = 0; i < len && ok; i++) {
+        ok = text[i] >= '0' && text[i] <= '9' && n <= (UINT64_MAX - 9) / 10;
+        n = n * 10 + (uint64_t)(text[i] - '0');
+    }
+    if (!ok) {
+        PyErr_SetString(PyExc_ValueError, "start_response: Content-Length is not a number");
+        return -1;
+    }
+    *length = n;
+    return 0;
+}
+
+static int check_field(PyObject *pair, struct pp_h1_out_field *f)
+{
+    if (!PyTuple_Check(pair) || PyTuple_GET_SIZE(pair) != 2) {
+        PyErr_Format(PyExc_TypeError,
+                     "start_response: a header must be a (name, value) tuple, "
+                     "not %.200R",
+                     pair);
+        return -1;
+    }
+    PyObject *name = PyTuple_GET_ITEM(pair, 0), *value = PyTuple_GET_ITEM(pair, 1);
+    if ((f->name = latin1_text(name, "a header name", &f->name_len)) == NULL ||
+        (f->value = latin1_text(value, "a header value", &f->value_len)) == NULL) {
+        return -1;
+    }
+    if (!is_token(f->name, f->name_len)) {
+        PyErr_Format(PyExc_ValueError, "start_response: not a header name: %.200R", name);
+        return -1;
+    }
+    if (has_controls(f->value, f->value_len)) {
+        PyErr_Format(PyExc_ValueError, "start_response: control characters in the value of %.200R",
+                     name);
+        return -1;
+    }
+    if (is_hop_by_hop(f->name, f->name_len)) {
+        PyErr_Format(PyExc_AssertionError,
+                     "start_response: %.200R is a hop-by-hop header, which "
+                     "belongs to the server (PEP 3333)",
+                     name);
+        return -1;
+    }
+    return 0;
+}
+
+/* ---- start_response ---- */
+
+struct head {
+    PyObject *headers; /* owned */
+    struct pp_h1_out_field *fields;
+    size_t count;
+    uint64_t length;
+    int status;
+    bool has_length;
+};
+
+static int check_headers(PpWsgiCall *call, PyObject *list, struct head *head)
+{
+    if (!PyList_Check(list)) {
+        PyErr_Format(PyExc_TypeError, "start_response: headers must be a list, not %.100s",
+                     Py_TYPE(list)->tp_name);
+        return -1;
+    }
+    if ((head->headers = PyList_AsTuple(list)) == NULL) {
+        return -1;
+    }
+    head->count = (size_t)PyTuple_GET_SIZE(head->headers);
+    head->fields = call->inline_fields;
+    if (head->count > PP_WSGI_FIELDS_INLINE) {
+        head->fields = PyMem_Calloc(head->count, sizeof(*head->fields));
+        if (head->fields == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+    }
+    for (size_t i = 0; i < head->count; i++) {
+        struct pp_h1_out_field *f = &head->fields[i];
+        if (check_field(PyTuple_GET_ITEM(head->headers, (Py_ssize_t)i), f) < 0) {
+            return -1;
+        }
+        if (f->name_len == 14 && is_named(f->name, f->name_len, "content-length")) {
+            if (head->has_length) {
+                PyErr_SetString(PyExc_ValueError, "start_response: Content-Length twice");
+                return -1;
+            }
+            head->has_length = true;
+            if (parse_length(f->value, f->value_len, &head->length) < 0) {
+                return -1;
+            }
+        }
+    }
+    return 0;
+}
+
+/* The application has an exception to answer with: raises it if it is too late for that. */
+static int check_exc_info(PpWsgiCall *call, PyObject *exc_info)
+{
+    if (!PyTuple_Check(exc_info) || PyTuple_GET_SIZE(exc_info) != 3) {
+        PyErr_SetString(PyExc_TypeError, "start_response: exc_info must be a tuple of three");
+        return -1;
+    }
+    if (!call->head_sent) {
+        return 0;
+    }
+    PyObject *type = PyTuple_GET_ITEM(exc_info, 0), *value = PyTuple_GET_ITEM(exc_info, 1);
+    PyObject *traceback = PyTuple_GET_ITEM(exc_info, 2);
+    if (!PyExceptionClass_Check(type)) {
+        PyErr_SetString(PyExc_TypeError, "start_response: exc_info has no exception");
+        return -1;
+    }
+    PyErr_Restore(Py_NewRef(type), Py_NewRef(value),
+                  PyTraceBack_Check(traceback) ? Py_NewRef(traceback) : NULL);
+    return -1;
+}
+
+static int start(PpWsgiCall *call, PyObject *status, PyObject *headers, PyObject *exc_info)
+{
+    struct head head = {0};
+    if (__atomic_load_n(&call->ended, __ATOMIC_ACQUIRE)) {
+        PyErr_SetString(PyExc_RuntimeError, "start_response() called after the request ended");
+        return -1;
+    }
+    if (exc_info != NULL && exc_info != Py_None) {
+        if (check_exc_info(call, exc_info) < 0) {
+            return -1;
+        }
+    } else if (call->headers != NULL) {
+        PyErr_SetString(PyExc_AssertionError, "start_response() called twice without exc_info");
+        return -1;
+    }
+    drop_fields(call); /* from here on, a failure leaves no head: the answer is a 500 */
+    if (check_status(status, &head.status) < 0 || check_headers(call, headers, &head) < 0) {
+        if (head.fields != call->inline_fields) {
+            PyMem_Free(head.fields);
+        }
+        Py_XDECREF(head.headers);
+        return -1;
+    }
+    call->status_text = Py_NewRef(status);
+    call->status = head.status;
+    call->headers = head.headers;
+    call->fields = head.fields;
+    call->field_count = head.count;
+    call->has_length = head.has_length;
+    call->length = head.length;
+    return 0;
+}
+
+static bool busy_enter(PpWsgiCall *call)
+{
+    if (!__atomic_exchange_n(&call->output_busy, true, __ATOMIC_ACQUIRE)) {
+        return true;
+    }
+    PyErr_SetString(PyExc_RuntimeError, "two threads answer the same request");
+    return false;
+}
+
+static void busy_leave(PpWsgiCall *call)
+{
+    __atomic_store_n(&call->output_busy, false, __ATOMIC_RELEASE);
+}
+
+typedef struct {
+    PyObject_HEAD PpWsgiCall *call; /* owned */
+} PpWsgiWrite;
+
+static PyObject *start_response(PyObject *self, PyObject *const *args, size_t nargsf,
+                                PyObject *kwnames)
+{
+    PpWsgiCall *call = (PpWsgiCall *)self;
+    Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
+    Py_ssize_t named = kwnames != NULL ? PyTuple_GET_SIZE(kwnames) : 0;
+    bool fits = (nargs == 2 && named <= 1) || (nargs == 3 && named == 0);
+    if (fits && named == 1) {
+        int same = PyUnicode_Compare(PyTuple_GET_ITEM(kwnames, 0), call->w->k.exc_info);
+        fits = same == 0 && !PyErr_Occurred();
+    }
+    if (!fits) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_TypeError,
+                            "expected start_response(status, headers[, exc_info])");
+        }
+        return NULL;
+    }
+    if (!busy_enter(call)) {
+        return NULL;
+    }
+    int rc = start(call, args[0], args[1], nargs + named == 3 ? args[2] : NULL);
+    busy_leave(call);
+    if (rc < 0) {
+        return NULL;
+    }
+    PpWsgiWrite *write = PyObject_GC_New(PpWsgiWrite, call->core->state->wsgi_write_type);
+    if (write != NULL) {
+        write->call = (PpWsgiCall *)Py_NewRef(self);
+        PyObject_GC_Track((PyObject *)write);
+    }
+    return (PyObject *)write;
+}
+
+/* ---- pieces ---- */
+
+enum emitted { EMIT_FAILED = -1, EMIT_OK, EMIT_CLOSED };
+
+static void fill_response(PpWsgiCall *call, struct pp_h1_response *r, size_t len, bool more)
+{
+    size_t status_len = (size_t)PyUnicode_GET_LENGTH(call->status_text);
+    r->status = call->status;
+    r->reason = PyUnicode_1BYTE_DATA(call->status_text) + 4;
+    r->reason_len = status_len - 4;
+    r->fields = call->fields;
+    r->field_count = call->field_count;
+    r->complete = !more;
+    r->body_bytes = len;
+}
+
+static enum emitted emit_busy(PpWsgiCall *call, struct pp_wsgi_op *op)
+{
+    struct pp_h1_response response = {0};
+    if (call->headers == NULL) {
+        PyErr_SetString(PyExc_AssertionError, "the application has not called start_response()");
+        return EMIT_FAILED;
+    }
+    if (call->has_length && op->len > call->length - call->sent) {
+        call->surplus = true; /* not a byte of it goes out: it would be the next response's */
+        op->len = (size_t)(call->length - call->sent);
+    }
+    if (call->head_sent) {
+        op->kind = PP_WSGI_OP_SEND;
+    } else {
+        op->kind = PP_WSGI_OP_RESPOND;
+        fill_response(call, &response, op->len, op->more);
+        op->response = &response;
+    }
+    pp_wsgi_op_run(op);
+    if (op->rc != PP_OK && op->rc != PP_ERR_DISCONNECTED) {
+        pp_raise_code(call->core, op->rc);
+        return EMIT_FAILED;
+    }
+    call->head_sent = true;
+    call->sent += op->len;
+    return op->closed ? EMIT_CLOSED : EMIT_OK;
+}
+
+/* Sends a piece; owner (a bytes object that holds data) may be NULL when there is none. */
+static enum emitted emit(PpWsgiCall *call, PyObject *owner, bool more)
+{
+    struct pp_wsgi_op op = {.call = call, .owner = owner, .more = more};
+    if (owner != NULL) {
+        op.data = (const uint8_t *)PyBytes_AS_STRING(owner);
+        op.len = (size_t)PyBytes_GET_SIZE(owner);
+    }
+    if (!busy_enter(call)) {
+        return EMIT_FAILED;
+    }
+    enum emitted result = emit_busy(call, &op);
+    busy_leave(call);
+    return result;
+}
+
+static int check_piece(PyObject *piece)
+{
+    if (PyBytes_Check(piece)) {
+        return 0;
+    }
+    PyErr_Format(PyExc_TypeError, "the body of a response is made of bytes, not %.100s",
+                 Py_TYPE(piece)->tp_name);
+    return -1;
+}
+
+/* ---- write() ---- */
+
+static PyObject *write_call(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    PpWsgiCall *call = ((PpWsgiWrite *)self)->call;
+    PyObject *data;
+    if ((kwargs != NULL && PyDict_GET_SIZE(kwargs) > 0) || PyTuple_GET_SIZE(args) != 1) {
+        PyErr_SetString(PyExc_TypeError, "write() takes one argument");
+        return NULL;
+    }
+    data = PyTuple_GET_ITEM(args, 0);
+    if (check_piece(data) < 0) {
+        return NULL;
+    }
+    if (PyBytes_GET_SIZE(data) == 0 && !__atomic_load_n(&call->ended, __ATOMIC_ACQUIRE)) {
+        Py_RETURN_NONE;
+    }
+    switch (emit(call, data, true)) {
+    case EMIT_OK:
+        Py_RETURN_NONE;
+    case EMIT_CLOSED:
+        PyErr_SetString(call->core->state->client_disconnected, "write(): the peer is gone");
+        return NULL;
+    case EMIT_FAILED:
+        break;
+    }
+    return NULL;
+}
+
+static int write_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((PpWsgiWrite *)self)->call);
+    return 0;
+}
+
+static void write_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    Py_DECREF((PyObject *)((PpWsgiWrite *)self)->call);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+/* ---- what the application returns ---- */
+
+/* The pieces of a list or tuple as one bytes object, or NULL without an exception when they are not
+ * all bytes or too many. */
+static PyObject *join(PyObject *pieces)
+{
+    Py_ssize_t count = PyTuple_GET_SIZE(pieces), total = 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *piece = PyTuple_GET_ITEM(pieces, i);
+        if (!PyBytes_Check(piece) || PyBytes_GET_SIZE(piece) > PP_WSGI_JOIN_BYTES - total) {
+            return NULL;
+        }
+        total += PyBytes_GET_SIZE(piece);
+    }
+    PyObject *joined = PyBytes_FromStringAndSize(NULL, total);
+    if (joined != NULL) {
+        char *out = PyBytes_AS_STRING(joined);
+        for (Py_ssize_t i = 0; i < count; i++) {
+            PyObject *piece = PyTuple_GET_ITEM(pieces, i);
+            memcpy(out, PyBytes_AS_STRING(piece), (size_t)PyBytes_GET_SIZE(piece));
+            out += PyBytes_GET_SIZE(piece);
+        }
+    }
+    return joined;
+}
+
+static enum emitted send_end(PpWsgiCall *call)
+{
+    return emit(call, NULL, false);
+}
+
+static enum emitted send_iterable(PpWsgiCall *call, PyObject *iterable, bool single)
+{
+    PyObject *iterator = PyObject_GetIter(iterable), *piece;
+    enum emitted result = EMIT_OK;
+    if (iterator == NULL) {
+        return EMIT_FAILED;
+    }
+    while (result == EMIT_OK && !call->surplus && (piece = PyIter_Next(iterator)) != NULL) {
+        if (check_piece(piece) < 0) {
+            result = EMIT_FAILED;
+        } else if (PyBytes_GET_SIZE(piece) > 0) {
+            result = emit(call, piece, !single);
+            if (single && result == EMIT_OK) {
+                Py_DECREF(piece);
+                Py_DECREF(iterator);
+                return EMIT_OK;
+            }
+        }
+        Py_DECREF(piece);
+    }
+    Py_DECREF(iterator);
+    if (result == EMIT_OK && PyErr_Occurred()) {
+        result = EMIT_FAILED;
+    }
+    return result == EMIT_OK ? send_end(call) : result;
+}
+
+/* A list or tuple itself, not of a subclass: nothing of it runs code of the application. */
+static enum emitted send_sequence(PpWsgiCall *call, PyObject *sequence)
+{
+    PyObject *pieces = PyList_CheckExact(sequence) ? PyList_AsTuple(sequence) : Py_NewRef(sequence);
+    enum emitted result;
+    if (pieces == NULL) {
+        return EMIT_FAILED;
+    }
+    if (call->head_sent) { /* write() was used */
+        result = send_iterable(call, pieces, false);
+    } else if (PyTuple_GET_SIZE(pieces) == 1) {
+        PyObject *piece = PyTuple_GET_ITEM(pieces, 0);
+        result = check_piece(piece) < 0 ? EMIT_FAILED : emit(call, piece, false);
+    } else {
+        PyObject *body = join(pieces);
+        if (body != NULL) {
+            result = emit(call, body, false);
+            Py_DECREF(body);
+        } else if (PyErr_Occurred()) {
+            result = EMIT_FAILED;
+        } else {
+            result = send_iterable(call, pieces, false);
+        }
+    }
+    Py_DECREF(pieces);
+    return result;
+}
+
+/* The file of a file_wrapper, in blocks of our own size, no further than Content-Length. */
+static enum emitted send_file(PpWsgiCall *call, PyObject *filelike, Py_ssize_t block_bytes)
+{
+    PyObject *read = PyObject_GetAttr(filelike, call->w->k.read);
+    enum emitted result = EMIT_OK;
+    if (read == NULL) {
+        return EMIT_FAILED;
+    }
+    if (block_bytes < PP_WSGI_FILE_BYTES) {
+        block_bytes = PP_WSGI_FILE_BYTES;
+    }
+    while (result == EMIT_OK) {
+        Py_ssize_t size = block_bytes;
+        if (call->has_length && call->length - call->sent < (uint64_t)size) {
+            size = (Py_ssize_t)(call->length - call->sent);
+        }
+        if (size == 0) {
+            break;
+        }
+        PyObject *block = PyObject_CallFunction(read, "n", size);
+        if (block == NULL || check_piece(block) < 0) {
+            result = EMIT_FAILED;
+        } else if (PyBytes_GET_SIZE(block) == 0) {
+            Py_DECREF(block);
+            break;
+        } else {
+            result = emit(call, block, true);
+        }
+        Py_XDECREF(block);
+    }
+    Py_DECREF(read);
+    return result == EMIT_OK ? send_end(call) : result;
+}
+
+/* len(result) == 1, as far as it has one. */
+static bool has_len_one(PyObject *result)
+{
+    PySequenceMethods *methods = Py_TYPE(result)->tp_as_sequence;
+    if (methods == NULL || methods->sq_length == NULL) {
+        return false;
+    }
+    Py_ssize_t len = PyObject_Size(result);
+    if (len < 0) {
+        PyErr_Clear();
+    }
+    return len == 1;
+}
+
+static enum emitted send_result(PpWsgiCall *call, PyObject *result)
+{
+    Py_ssize_t block_bytes;
+    if (PyList_CheckExact(result) || PyTuple_CheckExact(result)) {
+        return send_sequence(call, result);
+    }
+    PyObject *filelike = pp_wsgi_file_of(call->core->state, result, &block_bytes);
+    if (filelike != NULL) {
+        Py_INCREF(filelike);
+        enum emitted sent = send_file(call, filelike, block_bytes);
+        Py_DECREF(filelike);
+        return sent;
+    }
+    return send_iterable(call, result, !call->head_sent && has_len_one(result));
+}
+
+/* The raised exception ends the request. */
+static void fail(PpWsgiCall *call, PyObject *env)
+{
+    struct pp_wsgi_op op = {.call = call, .kind = PP_WSGI_OP_FAIL};
+    if (PyErr_ExceptionMatches(call->core->state->client_disconnected)) {
+        PyErr_Clear(); /* the peer's doing, and counted there */
+    } else {
+        pp_core_report_error(call->core, env);
+    }
+    pp_wsgi_op_run(&op);
+    call->failed = true;
+}
+
+static void close_result(PpWsgiCall *call, PyObject *result, PyObject *env)
+{
+    if (PyList_CheckExact(result) || PyTuple_CheckExact(result)) {
+        return;
+    }
+    PyObject *method = PyObject_GetAttr(result, call->w->k.close);
+    if (method == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        PyErr_Clear();
+        return;
+    }
+    PyObject *r = method != NULL ? PyObject_CallNoArgs(method) : NULL;
+    if (r == NULL) {
+        pp_core_report_error(call->core, env);
+    }
+    Py_XDECREF(r);
+    Py_XDECREF(method);
+}
+
+void pp_wsgi_respond(PpWsgiCall *call, PyObject *env)
+{
+    PyObject *args[] = {env, (PyObject *)call};
+    PyObject *result = PyObject_Vectorcall(call->core->app, args, 2, NULL);
+    if (result == NULL) {
+        fail(call, env);
+        return;
+    }
+    if (send_result(call, result) == EMIT_FAILED) {
+        fail(call, env);
+    }
+    close_result(call, result, env);
+    Py_DECREF(result);
+    if (call->surplus) {
+        PyErr_Format(PyExc_ValueError,
+                     "the response is longer than its Content-Length, %llu: the "
+                     "rest was not sent",
+                     (unsigned long long)call->length);
+        pp_core_report_error(call->core, env);
+    }
+}
+
+/* ---- types ---- */
+
+static PyMemberDef call_members[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(PpWsgiCall, vectorcall), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot call_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("start_response(status, headers, exc_info=None) -> write")},
+    {Py_tp_dealloc, call_dealloc},
+    {Py_tp_traverse, call_traverse},
+    {Py_tp_clear, call_clear},
+    {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_members, call_members},
+    {0, NULL},
+};
+
+PyType_Spec pp_wsgi_start_spec = {
+    .name = "ppserver._native.StartResponse",
+    .basicsize = sizeof(PpWsgiCall),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = call_slots,
+};
+
+static PyType_Slot write_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("write(data, /): sends a piece of the body.")},
+    {Py_tp_dealloc, write_dealloc},
+    {Py_tp_traverse, write_traverse},
+    {Py_tp_call, write_call},
+    {0, NULL},
+};
+
+PyType_Spec pp_wsgi_write_spec = {
+    .name = "ppserver._native.WSGIWrite",
+    .basicsize = sizeof(PpWsgiWrite),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION |
+             Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = write_slots,
+};
