@@ -38,8 +38,9 @@ say "installing the build requirements"
 install -r "$wanted"
 requirements "$@" >"$wanted"
 say "installing the requirements of: $*"
-if ! install --only-binary :all: -r "$wanted" 2>/dev/null; then
-    say "not everything is to be had for this interpreter; trying one by one"
+if ! install --only-binary :all: -r "$wanted" 2>"$venv/pip.log"; then
+    sed -n '/^ERROR: No matching/p' "$venv/pip.log"
+    say "not everything is to be had for this interpreter ($venv/pip.log); trying one by one"
     while read -r requirement; do
         install --only-binary :all: "$requirement" 2>/dev/null </dev/null ||
             install --only-binary :all: --no-deps "$requirement" 2>/dev/null </dev/null ||
