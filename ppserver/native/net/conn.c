@@ -123,6 +123,16 @@ void pp_conn_on_timer(struct pp_timer *timer, struct pp_loop *loop)
 
     PP_CHECK(conn->magic == PP_CONN_MAGIC && conn->loop == loop);
     if (conn->write_due_ms != 0 && loop->now_ms >= conn->write_due_ms) {
+        /* The kernel says "writable" only when a good part of its buffer is free, which can take a
+         * slow but honest reader longer than the time-out: what it has acknowledged counts. */
+        uint32_t unsent = pp_sock_unsent(conn->fd);
+        bool progress = unsent < conn->unsent;
+        conn->unsent = unsent;
+        if (progress) {
+            pp_conn_write_due(conn, loop->settings.write_ms);
+        }
+    }
+    if (conn->write_due_ms != 0 && loop->now_ms >= conn->write_due_ms) {
         pp_stats_error(&loop->counters, PP_ERR_WRITE_TIMEOUT);
         pp_conn_kill(conn, PP_ERR_WRITE_TIMEOUT, true);
         return;

@@ -63,6 +63,7 @@ struct pp_conn {
     struct pp_h1_conn h1;
     int error;
     uint32_t linger_bytes;
+    uint32_t unsent;        /* what the kernel held when the socket was last found full */
     uint32_t batch_requests;
     uint16_t status;
     uint8_t state;  /* enum pp_conn_state; written by pp_conn_step only */

@@ -46,7 +46,8 @@ void pp_conn_block_drop(struct pp_conn *conn)
     }
 }
 
-static bool block_grow(struct pp_conn *conn, size_t cap, bool with_head)
+/* The parser keeps a half-read head there, too. */
+static bool block_grow(struct pp_conn *conn, size_t cap)
 {
     struct pp_block *old = conn->in;
     PP_ASSERT(cap > old->cap);
@@ -54,11 +55,7 @@ static bool block_grow(struct pp_conn *conn, size_t cap, bool with_head)
     if (grown == NULL) {
         return false;
     }
-    if (with_head) {
-        memcpy(&grown->head, &old->head,
-               offsetof(struct pp_h1_head, fields) +
-                   old->head.field_count * sizeof old->head.fields[0]);
-    }
+    memcpy(&grown->head, &old->head, sizeof old->head);
     memcpy(grown->data, old->data, conn->in_end);
     uint32_t in_start = conn->in_start, body_floor = conn->body_floor;
     uint32_t body_start = conn->body_start, body_end = conn->body_end;
@@ -229,7 +226,7 @@ static bool head_room(struct pp_conn *conn)
         pp_conn_refuse(conn, PP_ERR_HEAD_TOO_LARGE, pp_err_status(PP_ERR_HEAD_TOO_LARGE));
         return false;
     }
-    if (!block_grow(conn, cap, false)) {
+    if (!block_grow(conn, cap)) {
         no_memory(conn);
         return false;
     }
@@ -327,7 +324,7 @@ static size_t body_room(struct pp_conn *conn)
     size_t cap = conn->body_floor <= PP_BODY_BLOCK_BYTES / 4
                      ? PP_BODY_BLOCK_BYTES
                      : (size_t)conn->body_floor + PP_BODY_BLOCK_BYTES;
-    if (block->cap < cap && block_grow(conn, cap, true)) {
+    if (block->cap < cap && block_grow(conn, cap)) {
         return conn->in->cap - conn->in_end;
     }
     if (room < PP_BLOCK_BYTES / 4 && conn->body_start > conn->body_floor) {

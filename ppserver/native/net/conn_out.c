@@ -238,6 +238,7 @@ void pp_conn_flush(struct pp_conn *conn)
         int rc = pp_sock_send(conn->fd, iov, count, &put);
         if (rc == PP_AGAIN) {
             conn->writable = false;
+            conn->unsent = pp_sock_unsent(conn->fd);
             break;
         }
         if (rc != PP_OK) {

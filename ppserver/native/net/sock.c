@@ -3,8 +3,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netinet/tcp.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 int pp_sock_recv(int fd, uint8_t *buf, size_t len, size_t *got)
@@ -47,6 +49,12 @@ int pp_sock_send(int fd, const struct iovec *iov, int count, size_t *put)
             return PP_ERR_DISCONNECTED;
         }
     }
+}
+
+uint32_t pp_sock_unsent(int fd)
+{
+    int bytes = 0;
+    return ioctl(fd, SIOCOUTQ, &bytes) == 0 && bytes > 0 ? (uint32_t)bytes : 0;
 }
 
 void pp_sock_shut_write(int fd)

@@ -25,6 +25,8 @@ union pp_sock_addr {
 int pp_sock_recv(int fd, uint8_t *buf, size_t len, size_t *got) PP_MUST_USE;
 /* PP_OK: *put bytes were taken (at least 1). PP_AGAIN: the socket is full. DISCONNECTED. */
 int pp_sock_send(int fd, const struct iovec *iov, int count, size_t *put) PP_MUST_USE;
+/* Bytes that the peer has not acknowledged yet, 0 when it cannot be told. */
+uint32_t pp_sock_unsent(int fd);
 void pp_sock_shut_write(int fd);
 /* reset: the peer gets an RST instead of an orderly end. */
 void pp_sock_close(int fd, bool reset);
