@@ -69,6 +69,7 @@ PpState *pp_state_of_type(PyTypeObject *type); /* of one of our types; never NUL
     X(set_result, "set_result")                                                                    \
     X(done, "done")                                                                                \
     X(cancel, "cancel")                                                                            \
+    X(create_task, "create_task")                                                                  \
     X(get_name, "get_name")                                                                        \
     X(cancelling, "cancelling")                                                                    \
     X(callbacks, "_callbacks")                                                                     \
@@ -124,6 +125,8 @@ typedef struct {
     PyObject *worker;         /* owned or NULL: the idle worker Task */
     PyObject *runner;         /* owned or NULL: its coroutine */
     PyObject *worker_name;    /* owned or NULL: the name it was made with */
+    PyObject *worker_context; /* owned or NULL: its contextvars context */
+    PyObject *worker_base;    /* owned or NULL: what that is a copy of */
     PyObject *tasks;          /* owned set: the Tasks of requests that have suspended */
     Py_ssize_t worker_weakrefs; /* of an untouched worker (the registry of tasks has one) */
     PyObject *server_cache;   /* owned tuple or NULL: the last local address... */

@@ -533,6 +533,8 @@ static PyObject *get_in_flight(PyObject *self, void *Py_UNUSED(closure))
     X(runner)                                                                                      \
     X(server_cache)                                                                                \
     X(context)                                                                                     \
+    X(worker_context)                                                                              \
+    X(worker_base)                                                                                 \
     X(worker_name)                                                                                 \
     X(tasks)                                                                                       \
     X(selector)                                                                                    \

@@ -1,10 +1,11 @@
 /* The worker Task: requests run inside a real asyncio.Task without creating one each.
  *
- * The context keeps one Task whose coroutine is a PpRunner. For a batch it is entered as the current
- * task once; each request gets a copied context and its application a first step. An application that
- * ends in that step leaves the Task to the next request. One that suspends takes the Task over:
- * the runner adopts its coroutine and forwards every later step, and a new Task is made for the others.
- * So an application always sees one current task, before and after it suspends, and it is its own.
+ * The core keeps one Task whose coroutine is a PpRunner. For a batch it is entered as the current
+ * task once, and with it the Task's own contextvars context; each application gets its first step in
+ * there. One that ends in that step leaves the Task to the next request. One that suspends takes the
+ * Task over: the runner adopts its coroutine and forwards every later step, and a new Task is made for
+ * the others. So an application always sees one current task with one context, before and after it
+ * suspends, and they are its own.
  *
  *   IDLE --first step--> PARKED            (waits on a future of its own)
  *   IDLE, PARKED --adopt--> ADOPTED --next step: yields what the application waits for--> RUNNING
@@ -13,8 +14,9 @@
  *
  * An IDLE runner is one whose Task has not had its first step yet; it can be adopted as well, and then
  * needs no parking future. The Task is used again only if it is pristine: nobody kept a reference, a
- * weak reference or a callback, and nobody cancelled it. With --task plain and eager each request has
- * a Task of its own; the runner then starts in RUNNING, without a context of its own. */
+ * weak reference or a callback, nobody cancelled or renamed it, and its context equals the one it was
+ * made from. With --task plain and eager each request has a Task of its own; the runner
+ * then starts in RUNNING. */
 #include "bridge/bridge.h"
 
 #include <string.h>
@@ -27,7 +29,6 @@ typedef struct {
     PpRequest *req;    /* owned or NULL */
     PyObject *scope;   /* owned or NULL */
     PyObject *coro;    /* owned or NULL: the application's coroutine or other awaitable's iterator */
-    PyObject *context; /* owned or NULL: contextvars.Context of the request */
     PyObject *first;   /* owned or NULL: what the application waits for (ADOPTED) */
     PyObject *parking; /* owned or NULL: the future we wait on (PARKED) */
     PyObject *task;    /* owned or NULL: our Task, while core->tasks keeps it alive */
@@ -60,7 +61,6 @@ static void runner_forget(PpRunner *self)
     }
     Py_CLEAR(self->first);
     Py_CLEAR(self->parking);
-    Py_CLEAR(self->context);
     Py_CLEAR(self->coro);
     Py_CLEAR(self->scope);
     PpRequest *req = self->req;
@@ -89,38 +89,12 @@ static PySendResult runner_finish(PpRunner *self, bool failed, PyObject **result
     return PYGEN_RETURN;
 }
 
-static int enter_context(PpRunner *self)
-{
-    if (self->context != NULL && PyContext_Enter(self->context) < 0) {
-        return -1;
-    }
-    self->running = true;
-    return 0;
-}
-
-static void exit_context(PpRunner *self)
-{
-    self->running = false;
-    if (self->context == NULL) {
-        return;
-    }
-    PyObject *exc = PyErr_GetRaisedException();
-    if (PyContext_Exit(self->context) < 0) {
-        PyErr_WriteUnraisable((PyObject *)self);
-    }
-    if (exc != NULL) {
-        PyErr_SetRaisedException(exc);
-    }
-}
-
 static PySendResult runner_step(PpRunner *self, PyObject *value, PyObject **result)
 {
     *result = NULL;
-    if (enter_context(self) < 0) {
-        return PYGEN_ERROR;
-    }
+    self->running = true;
     PySendResult sent = PyIter_Send(self->coro, value, result);
-    exit_context(self);
+    self->running = false;
     if (sent == PYGEN_NEXT) {
         return PYGEN_NEXT;
     }
@@ -198,11 +172,9 @@ static PyObject *throw_into_app(PpRunner *self, PyObject *const *args, Py_ssize_
     for (Py_ssize_t i = 0; i < nargs; i++) {
         call[i + 1] = args[i];
     }
-    if (enter_context(self) < 0) {
-        return NULL;
-    }
+    self->running = true;
     yielded = PyObject_VectorcallMethod(self->core->k.throw_, call, (size_t)nargs + 1, NULL);
-    exit_context(self);
+    self->running = false;
     if (yielded != NULL) {
         return yielded;
     }
@@ -301,11 +273,10 @@ static PyObject *runner_close(PyObject *op, PyObject *Py_UNUSED(ignored))
         Py_RETURN_NONE;
     }
     self->state = RUNNING;
-    PyObject *r = NULL, *coro = self->coro, *none;
-    if (enter_context(self) == 0) {
-        r = PyObject_VectorcallMethod(self->core->k.close, &coro, 1, NULL);
-        exit_context(self);
-    }
+    PyObject *coro = self->coro, *none;
+    self->running = true;
+    PyObject *r = PyObject_VectorcallMethod(self->core->k.close, &coro, 1, NULL);
+    self->running = false;
     PyObject *exc = r == NULL ? PyErr_GetRaisedException() : NULL;
     Py_XDECREF(r);
     PyErr_SetString(PyExc_RuntimeError, "the coroutine of an ASGI request was closed");
@@ -331,10 +302,20 @@ static PpRunner *runner_new(PpCore *core)
     return self;
 }
 
-/* A Task for the runner, by the loop's task factory if it has one. */
-static PyObject *task_new(PpCore *core, PpRunner *runner)
+/* A Task for the runner, by the loop's task factory if it has one. context: NULL for a copy. */
+static PyObject *task_new(PpCore *core, PpRunner *runner, PyObject *context)
 {
-    return PyObject_CallMethod(core->event_loop, "create_task", "O", (PyObject *)runner);
+    PyObject *args[] = {core->event_loop, (PyObject *)runner, context};
+    if (context == NULL) {
+        return PyObject_VectorcallMethod(core->k.create_task, args, 2, NULL);
+    }
+    PyObject *kwnames = PyTuple_Pack(1, core->k.context);
+    if (kwnames == NULL) {
+        return NULL;
+    }
+    PyObject *task = PyObject_VectorcallMethod(core->k.create_task, args, 2, kwnames);
+    Py_DECREF(kwnames);
+    return task;
 }
 
 static Py_ssize_t weakref_count(PpCore *core, PyObject *task)
@@ -348,30 +329,39 @@ static Py_ssize_t weakref_count(PpCore *core, PyObject *task)
     return count;
 }
 
+/* What an untouched worker looks like, to compare with later. Steals nothing. */
+static int worker_remember(PpCore *core, PyObject *task)
+{
+    Py_ssize_t weakrefs = weakref_count(core, task);
+    PyObject *name = PyObject_VectorcallMethod(core->k.get_name, &task, 1, NULL);
+    if (weakrefs < 0 || name == NULL) {
+        Py_XDECREF(name);
+        return -1;
+    }
+    core->worker_weakrefs = weakrefs;
+    Py_XSETREF(core->worker_name, name);
+    return 0;
+}
+
 static int worker_make(PpCore *core)
 {
-    PpRunner *runner = runner_new(core);
-    if (runner == NULL) {
-        return -1;
+    int rc = -1;
+    PyObject *base = PyContext_CopyCurrent(), *task = NULL;
+    PyObject *context = base != NULL ? PyContext_Copy(base) : NULL;
+    PpRunner *runner = context != NULL ? runner_new(core) : NULL;
+    if (runner != NULL && (task = task_new(core, runner, context)) != NULL &&
+        worker_remember(core, task) == 0) {
+        Py_XSETREF(core->worker, Py_NewRef(task));
+        Py_XSETREF(core->runner, Py_NewRef((PyObject *)runner));
+        Py_XSETREF(core->worker_context, Py_NewRef(context));
+        Py_XSETREF(core->worker_base, Py_NewRef(base));
+        rc = 0;
     }
-    PyObject *task = task_new(core, runner);
-    Py_ssize_t weakrefs = task != NULL ? weakref_count(core, task) : -1;
-    if (weakrefs < 0) {
-        Py_XDECREF(task);
-        Py_DECREF((PyObject *)runner);
-        return -1;
-    }
-    PyObject *name = PyObject_VectorcallMethod(core->k.get_name, &task, 1, NULL);
-    if (name == NULL) {
-        Py_DECREF(task);
-        Py_DECREF((PyObject *)runner);
-        return -1;
-    }
-    Py_XSETREF(core->worker_name, name);
-    core->worker_weakrefs = weakrefs;
-    Py_XSETREF(core->worker, task);
-    Py_XSETREF(core->runner, (PyObject *)runner);
-    return 0;
+    Py_XDECREF(base);
+    Py_XDECREF(context);
+    Py_XDECREF(task);
+    Py_XDECREF((PyObject *)runner);
+    return rc;
 }
 
 static int worker_enter(PpCore *core)
@@ -523,6 +513,9 @@ static bool worker_pristine(PpCore *core, Py_ssize_t references)
         traces = name == NULL ? -1 : name != core->worker_name;
         Py_XDECREF(name);
     }
+    if (traces == 0) { /* the same pointers inside as long as no variable was set */
+        traces = PyObject_RichCompareBool(core->worker_context, core->worker_base, Py_NE);
+    }
     if (traces < 0) {
         PyErr_Clear(); /* a task class without these: never used twice */
     }
@@ -558,9 +551,9 @@ static PyObject *call_app(PpCore *core, PpRequest *req, PyObject *scope, PyObjec
     return iter;
 }
 
-/* The worker Task becomes this request's Task. Takes over coro, context and first. */
+/* The worker Task becomes this request's Task. Takes over coro and first. */
 static void worker_adopt(PpCore *core, PpRequest *req, PyObject *scope, PyObject *coro,
-                         PyObject *context, PyObject *first)
+                         PyObject *first)
 {
     worker_leave(core);
     PpRunner *runner = (PpRunner *)core->runner;
@@ -570,7 +563,6 @@ static void worker_adopt(PpCore *core, PpRequest *req, PyObject *scope, PyObject
     runner->req = (PpRequest *)Py_NewRef((PyObject *)req);
     runner->scope = Py_NewRef(scope);
     runner->coro = coro;
-    runner->context = context;
     runner->first = first;
     runner->state = ADOPTED;
     keep_task(runner, task);
@@ -610,9 +602,9 @@ static void run_on_worker(PpCore *core, PpRequest *req, PyObject *scope, PyObjec
         fail_request(req, scope);
         return;
     }
-    PyObject *context = PyContext_CopyCurrent();
-    if (context == NULL || PyContext_Enter(context) < 0) {
-        Py_XDECREF(context);
+    PyObject *context = Py_NewRef(core->worker_context);
+    if (PyContext_Enter(context) < 0) {
+        Py_DECREF(context);
         fail_request(req, scope);
         return;
     }
@@ -625,7 +617,8 @@ static void run_on_worker(PpCore *core, PpRequest *req, PyObject *scope, PyObjec
         PyErr_WriteUnraisable(core->app);
     }
     if (sent == PYGEN_NEXT && core->worker == worker) {
-        worker_adopt(core, req, scope, coro, context, first);
+        worker_adopt(core, req, scope, coro, first);
+        Py_DECREF(context);
         return;
     }
     Py_XDECREF(first);
@@ -658,7 +651,7 @@ static void run_on_own_task(PpCore *core, PpRequest *req, PyObject *scope, PyObj
     runner->coro = coro;
     runner->state = RUNNING;
     if (core->task_mode == PP_TASK_PLAIN) {
-        task = task_new(core, runner);
+        task = task_new(core, runner, NULL);
     }
     else {
         PyObject *kwnames = PyTuple_Pack(2, core->k.loop, core->k.eager_start);
@@ -759,7 +752,6 @@ static int runner_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT((PyObject *)self->req);
     Py_VISIT(self->scope);
     Py_VISIT(self->coro);
-    Py_VISIT(self->context);
     Py_VISIT(self->first);
     Py_VISIT(self->parking);
     Py_VISIT(self->task);

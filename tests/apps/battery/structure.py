@@ -274,6 +274,8 @@ async def eager_task_factory_of_the_application() -> None:
     if VERSION < (3, 12):
         raise NotHereError("eager tasks came with Python 3.12")
     loop = asyncio.get_running_loop()
+    if "uvloop" in type(loop).__module__ and VERSION >= (3, 13):
+        raise NotHereError("uvloop hands task factories an argument that asyncio's do not take")
     before = loop.get_task_factory()
     loop.set_task_factory(asyncio.eager_task_factory)
     try:
