@@ -20,9 +20,10 @@ def logs() -> dict[h1dump.Case, str]:
         cases = [case for case in CASES if case.limits == limits]
         data = [case.data for case in cases]
         try:
-            found.update(zip(cases, h1dump.dump(data, "--cuts", "all", *cases[0].options)))
+            found_now = h1dump.dump(data, "--cuts", "all", *cases[0].options)
         except AssertionError:
             continue
+        found.update(zip(cases, found_now, strict=True))
     return found
 
 
