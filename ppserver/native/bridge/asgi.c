@@ -420,12 +420,13 @@ static PyObject *send_message(PpRequest *req, PyObject *message)
         start = PyUnicode_CompareWithASCIIString(type, "http.response.start") == 0;
         body = PyUnicode_CompareWithASCIIString(type, "http.response.body") == 0;
     }
-    if ((!start && !body) || (start && req->state != REQ_START) ||
-        (body && req->state != REQ_HEAD && req->state != REQ_BODY)) {
-        wrong_order(req, type);
+    bool gone = req->conn == NULL || pp_conn_closed(req->conn) || req->disconnect_told;
+    if ((start || body) && gone && req->state != REQ_COMPLETE) {
+        disconnected(req); /* before the order: a start that was refused is followed by a body */
     }
-    else if (req->conn == NULL || pp_conn_closed(req->conn) || req->disconnect_told) {
-        disconnected(req);
+    else if ((!start && !body) || (start && req->state != REQ_START) ||
+             (body && req->state != REQ_HEAD && req->state != REQ_BODY)) {
+        wrong_order(req, type);
     }
     else if (body) {
         result = send_body(req, message);
