@@ -25,6 +25,7 @@ from typing import Any
 
 import pytest
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 APPS = pathlib.Path(__file__).resolve().parent / "apps"
 PEER = os.environ.get("PPSERVER_TEST_PEER", "ppserver")
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
@@ -276,6 +277,8 @@ def _environment(directory: pathlib.Path, extra: dict[str, str]) -> dict[str, st
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PPSERVER_", "UVICORN_"))}
     env["TEST_APP_DIRECTORY"] = str(directory)
     env["PYTHONUNBUFFERED"] = "1"
+    # The package is found where the tests are; a sanitizer build in PYTHONPATH goes first.
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), str(ROOT)]))
     env["PYTHONWARNINGS"] = "always::ResourceWarning,always::RuntimeWarning"
     env.update(extra)
     return env

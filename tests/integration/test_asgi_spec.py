@@ -26,7 +26,7 @@ def raw(server: serving.Server) -> Iterator[Raw]:
 BAD = {name: before for name, (before, _) in serving.load_app("spec").BAD.items()}
 
 # What the reference server does not look at, or finds out too late to answer properly.
-PEER_ACCEPTS = ("start-without-status", "status-", "header", "length", "body-none")
+PEER_ACCEPTS = ("start-without-status", "status-", "header", "length")
 
 
 def get_scope(raw: Raw, target: str, *headers: str, **options: Any) -> dict[str, Any]:
