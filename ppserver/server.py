@@ -33,6 +33,7 @@ from ppserver.sockets import Listeners, Listening
 logger = logging.getLogger("ppserver.error")
 
 _LIFESPAN_SHUTDOWN_LEAST = 5.0
+_DRAIN_BEGINS_WITHIN = 2.0
 _CORE_OPTIONS = (
     "limit_request_line",
     "limit_request_fields",
@@ -334,6 +335,10 @@ class Server:
         timeout = 0.0 if self._hurry else self.config.timeout_graceful_shutdown
         deadline = time.monotonic() + timeout
         core.drain()
+        # First the core takes what waits in the kernel's queues; until then it uses the sockets.
+        give_up = max(deadline, time.monotonic() + _DRAIN_BEGINS_WITHIN)
+        while not core.draining and time.monotonic() < give_up:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
         if self.listeners is not None:
             self.listeners.close()
         if self._supervision is not None:

@@ -207,6 +207,27 @@ def test_term_loses_no_running_request(start: Start, name: str) -> None:
             assert f"shutdown {pid}" in server.records()
 
 
+@pytest.mark.parametrize("mode", ["auto", "processes"])
+def test_term_loses_nobody_who_waits_to_be_accepted(start: Start, mode: str) -> None:
+    """More connections than one round of accepting takes, all with a request in the kernel."""
+    server = start(contexts=1, args=["--contexts", mode])
+    blocking = in_background(lambda: get(server, "/block"))
+    server.wait_for_record("blocking")
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(server.connect()) for _ in range(150)]
+        for client in clients:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        server.process.send_signal(signal.SIGTERM)
+        if mode == "processes":
+            server.wait_for_log("Shutting down")
+        time.sleep(0.1)  # The signal is noticed by the kernel at once, by nobody else.
+        go(server)
+        assert blocking.result(10)
+        for client in clients:
+            assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+    assert server.wait() == 0
+
+
 def refused(server: serving.Server) -> bool:
     try:
         socket.create_connection((server.host, server.port), 1).close()

@@ -139,6 +139,7 @@ typedef struct {
     bool in_batch;
     bool entered; /* the worker Task is the current one */
     bool flush_scheduled, tick_scheduled, batch_scheduled;
+    bool draining;            /* drain() has been carried out; read by any thread */
     bool drain_requested;     /* set by drain() from any thread, carried out by the loop's thread */
     /* WSGI */
     struct pp_wsgi *wsgi;     /* owned or NULL */

@@ -109,6 +109,7 @@ void pp_core_apply_requests(PpCore *core)
     if (__atomic_load_n(&core->drain_requested, __ATOMIC_ACQUIRE)) {
         __atomic_store_n(&core->drain_requested, false, __ATOMIC_RELEASE);
         pp_loop_drain(core->loop);
+        __atomic_store_n(&core->draining, true, __ATOMIC_RELEASE);
     }
 }
 
@@ -515,6 +516,13 @@ static PyObject *get_in_flight(PyObject *self, void *Py_UNUSED(closure))
     return PyLong_FromUnsignedLong(core->loop == NULL ? 0 : pp_loop_in_flight(core->loop));
 }
 
+static PyObject *get_draining(PyObject *self, void *Py_UNUSED(closure))
+{
+    PpCore *core = (PpCore *)self;
+    return PyBool_FromLong(core->loop == NULL ||
+                           __atomic_load_n(&core->draining, __ATOMIC_ACQUIRE));
+}
+
 /* ---- the type ---- */
 
 /* X(field): every owned reference of PpCore outside its constants. */
@@ -608,6 +616,8 @@ static PyMethodDef core_own_methods[] = {
 static PyGetSetDef core_getset[] = {
     {"epoll_fd", get_epoll_fd, NULL, PyDoc_STR("The epoll descriptor; -1 after close()."), NULL},
     {"connections", get_connections, NULL, PyDoc_STR("Open connections now."), NULL},
+    {"draining", get_draining, NULL,
+     PyDoc_STR("Whether the loop has carried out drain(): it uses no listener any more."), NULL},
     {"in_flight", get_in_flight, NULL, PyDoc_STR("Requests with the application now."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -515,7 +515,11 @@ void pp_loop_drain(struct pp_loop *loop)
     }
     /* Who waits in the queue of a listener was told that the connection stands: serve them. */
     for (struct pp_list *n = loop->listeners.next; n != &loop->listeners; n = n->next) {
-        pp_listen_accept(loop, PP_CONTAINER(n, struct pp_listener, link));
+        uint64_t before;
+        do {
+            before = loop->counters.accepted;
+            pp_listen_accept(loop, PP_CONTAINER(n, struct pp_listener, link));
+        } while (loop->counters.accepted - before == PP_ACCEPT_BATCH);
     }
     loop->draining = true;
     pp_loop_unlisten(loop);
