@@ -438,15 +438,23 @@ static void linger_read(struct pp_conn *conn)
 {
     for (int i = 0; i < PP_CONN_READS_MAX && conn->readable; i++) {
         size_t got = 0;
+        if (conn->linger_bytes > PP_LINGER_BYTES_MAX && !conn->peer_shut) {
+            /* Closing resets the connection, and takes what the kernel still has of the answer
+             * along. While there is some, the input just stays where it is, until time is over. */
+            if (pp_sock_unsent(conn->fd) == 0) {
+                pp_conn_kill(conn, PP_ERR_DISCONNECTED, false);
+            }
+            return;
+        }
         int rc = receive(conn, conn->loop->scratch, sizeof conn->loop->scratch, &got);
         if (rc == PP_AGAIN) {
             return;
         }
-        conn->linger_bytes += (uint32_t)got;
-        if (rc != PP_OK || conn->linger_bytes > PP_LINGER_BYTES_MAX) {
+        if (rc != PP_OK) {
             pp_conn_kill(conn, PP_ERR_DISCONNECTED, false);
             return;
         }
+        conn->linger_bytes += (uint32_t)got;
     }
     if (conn->readable) {
         pp_conn_resume_later(conn);
