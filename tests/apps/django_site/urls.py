@@ -31,5 +31,6 @@ urlpatterns = [
     path("url/<path:rest>", views.url),
     path("class/", views.View.as_view()),
     path("class/async/", views.AsyncView.as_view()),
+    path("collect/", views.collect),
     path("disconnect/", views.disconnect),
 ]

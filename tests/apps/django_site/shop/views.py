@@ -1,6 +1,7 @@
 """Views: sync and async, with the database, sessions, streams and uploads."""
 
 import asyncio
+import gc
 import hashlib
 import json
 import threading
@@ -219,6 +220,10 @@ class AsyncView(views.View):
     async def get(self, request):
         found = await aget_object_or_404(Kind, name="tools")
         return HttpResponse(found.name)
+
+
+def collect(request):
+    return HttpResponse(str(gc.collect()))
 
 
 async def disconnect(request):
