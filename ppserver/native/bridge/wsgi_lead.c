@@ -237,25 +237,37 @@ static void run_signal_handlers(struct pp_wsgi_worker *manager)
     pp_wsgi_lead_detach(manager);
 }
 
-static void release(struct pp_wsgi_worker *self, int things)
+/* What the loop has no more use for. Attaches only if there is something. */
+static void release(struct pp_wsgi_worker *self)
 {
-    PpCore *core = self->w->core;
-    if (__atomic_load_n(&core->drain_requested, __ATOMIC_ACQUIRE)) {
-        pp_wsgi_lead_attach(self);
-        pp_core_apply_requests(core);
-    }
-    if (things > 0 || self->detached == NULL) {
-        pp_wsgi_lead_attach(self);
-        pp_core_release(core);
+    struct pp_wsgi *w = self->w;
+    void *owners[64];
+    int count;
+    do {
+        count = 0;
+        while (count < 64 && ((owners[count] = pp_loop_take_released(w->loop)) != NULL ||
+                              (owners[count] = pp_loop_take_dead_user(w->loop)) != NULL)) {
+            count++;
+        }
+        if (count > 0) {
+            pp_wsgi_lead_attach(self);
+        }
+        for (int i = 0; i < count; i++) {
+            Py_DECREF((PyObject *)owners[i]);
+        }
+    } while (count == 64);
+    if (__atomic_load_n(&w->core->drain_requested, __ATOMIC_ACQUIRE)) {
+        pp_core_apply_requests(w->core);
     }
 }
+
+static void keep_spare(struct pp_wsgi *w);
 
 /* Leads until the leadership is lost or given away; the manager returns with it (word != 0) when it
  * is time to end. Begins and ends detached. */
 static void lead(struct pp_wsgi_worker *self)
 {
     struct pp_wsgi *w = self->w;
-    int things = 1;
     pp_loop_adopt(w->loop);
     for (;;) {
         pp_wsgi_op_messages(w);
@@ -263,7 +275,7 @@ static void lead(struct pp_wsgi_worker *self)
             pp_wsgi_lead_detach(self);
             return;
         }
-        release(self, things);
+        release(self);
         pp_wsgi_lead_detach(self);
         if (must_end(w)) {
             if (!self->manager) {
@@ -273,15 +285,16 @@ static void lead(struct pp_wsgi_worker *self)
         }
         if (self->manager) {
             run_signal_handlers(self);
+            keep_spare(w); /* it parks, and wakes the loop */
             if (has_parked(w)) {
                 pp_wsgi_lead_hand_over(self);
                 return;
             }
         }
         bool more = !self->manager && !pp_list_empty(&w->ready);
-        things = pp_loop_turn(w->loop, more ? 0 : -1);
-        if (things < 0) {
-            w->failure = things;
+        int rc = pp_loop_turn(w->loop, more ? 0 : -1);
+        if (rc < 0) {
+            w->failure = rc;
         }
     }
 }
@@ -490,7 +503,7 @@ static void abort_all(struct pp_wsgi *w)
     do {
         pp_wsgi_op_messages(w);
         (void)pp_wsgi_op_serve(&w->manager);
-        release(&w->manager, 1);
+        release(&w->manager);
         pp_wsgi_lead_detach(&w->manager);
         if (pp_loop_in_flight(w->loop) == 0) {
             break;
