@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 from . import peers, workloads
@@ -92,17 +93,19 @@ def count(peer: peers.Peer, workload: Workload, place: Placement, requests: int)
     return instructions(folder)
 
 
-def annotate(folder: Path, top: int) -> str:
-    """The dearest functions of the process that executed most; start-up is in it."""
-    file = max(folder.glob("callgrind.out.*"), key=lambda path: path.stat().st_size)
-    done = subprocess.run(
-        ["callgrind_annotate", "--inclusive=no", "--show-percs=yes", str(file)],
-        capture_output=True,
-        text=True,
-    )
-    lines = done.stdout.splitlines()
-    first = next((i for i, line in enumerate(lines) if "file:function" in line), 0)
-    return "\n".join(lines[first : first + top + 2])
+def functions(folder: Path) -> Counter[str]:
+    """Instructions by function, over all processes of a run."""
+    total: Counter[str] = Counter()
+    for file in folder.glob("callgrind.out.*"):
+        done = subprocess.run(
+            ["callgrind_annotate", "--threshold=100", "--inclusive=no", str(file)],
+            capture_output=True,
+            text=True,
+        )
+        for line in done.stdout.splitlines():
+            if found := re.match(r"\s*([\d,]+) \([ \d.]+%\)\s+\S*?([^/\s:]+:\S+)", line):
+                total[found[2].removesuffix("'2")] += int(found[1].replace(",", ""))
+    return total
 
 
 def main() -> None:
@@ -110,7 +113,7 @@ def main() -> None:
     parser.add_argument("--peers", default="ppserver")
     parser.add_argument("--workloads", default="plain-1")
     parser.add_argument("--requests", type=int, default=2000)
-    parser.add_argument("--annotate", type=int, metavar="N", help="also print the N top functions")
+    parser.add_argument("--annotate", type=int, metavar="N", help="also the N dearest functions")
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--ppserver", type=Path, default=peers.ROOT)
     args = parser.parse_args()
@@ -126,8 +129,11 @@ def main() -> None:
             each = (many - few) / (2 * args.requests)
             print(f"{name} {load}: {each:,.0f} instructions a request", flush=True)
             if args.annotate:
-                folder = BUILD / "callgrind" / f"{name}-{load}-{3 * args.requests}"
-                print(annotate(folder, args.annotate))
+                folder = BUILD / "callgrind" / f"{name}-{load}-"
+                more = functions(Path(f"{folder}{3 * args.requests}"))
+                more.subtract(functions(Path(f"{folder}{args.requests}")))
+                for function, extra in more.most_common(args.annotate):
+                    print(f"{extra / (2 * args.requests):10,.0f}  {function}")
 
 
 if __name__ == "__main__":
