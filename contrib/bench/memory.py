@@ -97,7 +97,11 @@ def still_answers(sock: socket.socket, workload: Workload, port: int) -> bool:
 def extra_contexts(
     peer: Peer, app: str, place: Placement, counts: tuple[int, ...] = (1, 2, 4)
 ) -> dict[str, Any]:
-    """Memory of the tree with 1, 2 and 4 contexts; the slope is what one more context costs."""
+    """Memory of the tree with 1, 2 and 4 contexts.
+
+    One context lives in the one process there is; more come with a supervisor and a loader. So what
+    one more costs is the slope from the second count on.
+    """
     points = []
     for count in counts:
         extra = ("--cores", str(count))
@@ -117,5 +121,5 @@ def extra_contexts(
                     "anon_kb": memory["Pss_Anon"],
                 }
             )
-    slope = (points[-1]["pss_kb"] - points[0]["pss_kb"]) / (counts[-1] - counts[0])
+    slope = (points[-1]["pss_kb"] - points[1]["pss_kb"]) / (counts[-1] - counts[1])
     return {"points": points, "kb_per_context": slope}
