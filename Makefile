@@ -106,7 +106,7 @@ asan: build/asan-$(TAG)/build.ninja ## the Python suite on an ASan and UBSan bui
 	@$(call root_of,$(<D))
 	@export $(call use_root,$(<D)) $(ASAN_ENV); $(call check_root,$(<D)); $(PYTEST)
 ASAN_ENV = LD_PRELOAD="$(call runtime,libasan.so) $(call runtime,libstdc++.so.6)" \
-	PYTHONMALLOC=malloc PPSERVER_SANITIZER=address \
+	PYTHONMALLOC=malloc TEST_SANITIZER=address \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:handle_segv=0 \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 
@@ -118,7 +118,7 @@ tsan-run: build/tsan-$(TAG)/build.ninja
 	@$(call compile,$(<D))
 	@$(call root_of,$(<D))
 	@export $(call use_root,$(<D)) $(TSAN_ENV); $(call check_root,$(<D)); $(PYTEST)
-TSAN_ENV = PPSERVER_SANITIZER=thread \
+TSAN_ENV = TEST_SANITIZER=thread \
 	TSAN_OPTIONS="suppressions=$(CURDIR)/tests/tsan.supp:halt_on_error=0:exitcode=66"
 
 fuzz: build/fuzz-$(TAG)/build.ninja ## each fuzz target for FUZZ_SECONDS (60)

@@ -6,7 +6,7 @@
 #   scripts/get-freethreaded.sh --tsan     one whose interpreter is itself built with
 #                                          ThreadSanitizer (always built, kept apart)
 #
-# Found: $PPSERVER_FREETHREADED, then python3.14t / python3.13t on PATH, then one that uv
+# Found: $FREETHREADED_PYTHON, then python3.14t / python3.13t on PATH, then one that uv
 # manages, then one built here before. Built: from Debian's source package of CPython, fetched
 # and verified by apt with a private list of sources, so the system's own apt configuration
 # stays as it is. The result is kept per user in ${XDG_CACHE_HOME:-~/.cache}/ppserver.
@@ -16,8 +16,8 @@
 set -eu
 
 mode=${1:-build}
-suite=${PPSERVER_FREETHREADED_SUITE:-trixie}
-package=${PPSERVER_FREETHREADED_PACKAGE:-python3.13}
+suite=${FREETHREADED_SUITE:-trixie}
+package=${FREETHREADED_PACKAGE:-python3.13}
 cache=${XDG_CACHE_HOME:-${HOME:?}/.cache}/ppserver
 flavour=freethreaded
 options=--disable-gil
@@ -41,7 +41,7 @@ sys.exit(0 if ok else 1)' >/dev/null 2>&1
 
 # --- find ---------------------------------------------------------------------------------
 if [ "$mode" != --tsan ]; then
-    for candidate in "${PPSERVER_FREETHREADED:-}" python3.14t python3.13t; do
+    for candidate in "${FREETHREADED_PYTHON:-}" python3.14t python3.13t; do
         [ -n "$candidate" ] || continue
         path=$(command -v "$candidate" 2>/dev/null) || continue
         if works "$path"; then echo "$path"; exit 0; fi
