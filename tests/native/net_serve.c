@@ -240,6 +240,47 @@ TEST(net_body_back_pressure)
     rig_stop(&rig);
 }
 
+/* An application that takes a large body byte by byte does not make us move it byte by byte. */
+TEST(net_body_taken_in_small_pieces)
+{
+    struct rig rig;
+    struct pp_settings s = rig_settings();
+    rig_start(&rig, &s);
+    rig.hold_body = true;
+    int fd = rig_connect(&rig);
+    char *body = calloc(1, 300000);
+    CHECK(body != NULL);
+    rig_say(&rig, fd, "POST /count HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n");
+    rig_write(&rig, fd, body, 300000);
+    rig_settle(&rig);
+    struct pp_conn *conn = rig.requests->conn;
+    uint64_t taken = 0, calls = pp_loop_counters(rig.loop)->bytes_in, reads = 0;
+    for (;;) {
+        const uint8_t *data;
+        size_t len;
+        enum pp_body_status status = pp_conn_body_peek(conn, &data, &len);
+        CHECK(status != PP_BODY_FAILED);
+        if (len > 0) {
+            size_t n = len < 7 ? len : 7;
+            pp_conn_body_consume(conn, n);
+            taken += n;
+        } else if (status == PP_BODY_END) {
+            break;
+        }
+        CHECK(pp_loop_turn(rig.loop, 0) >= 0);
+        uint64_t now = pp_loop_counters(rig.loop)->bytes_in;
+        reads += now != calls;
+        calls = now;
+    }
+    CHECK_EQ(taken, 300000);
+    CHECK(reads < 100);
+    rig.hold_body = false;
+    rig_answer(&rig, rig.requests, "done");
+    free(body);
+    (void)close(fd);
+    rig_stop(&rig);
+}
+
 TEST(net_stream_waits_for_the_peer)
 {
     struct rig rig;

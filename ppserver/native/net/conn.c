@@ -107,9 +107,18 @@ static void on_read_due(struct pp_conn *conn)
             pp_conn_raise(conn, PP_EV_BODY);
         }
         break;
-    case PP_CONN_LINGER:
-        pp_conn_kill(conn, PP_ERR_DISCONNECTED, false);
+    case PP_CONN_LINGER: {
+        /* Input that was not read makes close() a reset: not while the answer still arrives. */
+        uint32_t unsent = pp_sock_unsent(conn->fd);
+        bool progress = unsent != 0 && unsent < conn->unsent;
+        conn->unsent = unsent;
+        if (progress) {
+            pp_conn_read_due(conn, PP_LINGER_MS);
+        } else {
+            pp_conn_kill(conn, PP_ERR_DISCONNECTED, false);
+        }
         break;
+    }
     case PP_CONN_CLOSE: /* the write deadline rules here */
     case PP_CONN_DEAD:
     case PP_CONN_NO:
@@ -314,6 +323,7 @@ void pp_conn_flushed(struct pp_conn *conn)
         return;
     }
     pp_sock_shut_write(conn->fd);
+    conn->unsent = UINT32_MAX;
     pp_conn_step(conn, PP_CONN_ON_SHUT);
     if (conn->held) {
         app_end(conn, PP_ERR_DISCONNECTED);

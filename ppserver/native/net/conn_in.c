@@ -13,6 +13,8 @@
 
 #include <string.h>
 
+#define BODY_ROOM_MIN (PP_BLOCK_BYTES / 4) /* a recv for less is not worth it */
+
 /* ---- blocks ---- */
 
 static struct pp_block *block_new(struct pp_loop *loop, size_t cap)
@@ -317,7 +319,7 @@ static size_t body_room(struct pp_conn *conn)
     }
     size_t room = block->cap - conn->in_end;
     bool short_of = conn->h1.body.kind == PP_H1_BODY_LENGTH ? conn->h1.body.remaining > room
-                                                            : room < PP_BLOCK_BYTES / 4;
+                                                            : room < BODY_ROOM_MIN;
     if (!short_of) {
         return room;
     }
@@ -327,14 +329,17 @@ static size_t body_room(struct pp_conn *conn)
     if (block->cap < cap && block_grow(conn, cap)) {
         return conn->in->cap - conn->in_end;
     }
-    if (room < PP_BLOCK_BYTES / 4 && conn->body_start > conn->body_floor) {
-        size_t len = conn->body_end - conn->body_start;
-        memmove(block->data + conn->body_floor, block->data + conn->body_start, len);
-        conn->body_start = conn->body_floor;
-        conn->body_end = conn->raw_start = conn->in_end = conn->body_floor + (uint32_t)len;
-        room = block->cap - conn->in_end;
+    /* Moving a full block down for the few bytes that were consumed would cost more than it brings:
+     * below a quarter of a block of room, what was consumed has to add up first. */
+    size_t gain = conn->body_start - conn->body_floor;
+    if (room >= BODY_ROOM_MIN || room + gain < BODY_ROOM_MIN) {
+        return room >= BODY_ROOM_MIN ? room : 0;
     }
-    return room;
+    size_t len = conn->body_end - conn->body_start;
+    memmove(block->data + conn->body_floor, block->data + conn->body_start, len);
+    conn->body_start = conn->body_floor;
+    conn->body_end = conn->raw_start = conn->in_end = conn->body_floor + (uint32_t)len;
+    return room + gain;
 }
 
 static bool body_news(const struct pp_conn *conn)

@@ -12,6 +12,7 @@
 #include "net/loop_impl.h"
 
 #define SHED_BATCH 16
+#define SHARED_BATCH 4 /* of a socket that other processes accept from, too: they want some */
 
 int pp_loop_listen(struct pp_loop *loop, int fd, bool exclusive)
 {
@@ -128,7 +129,8 @@ void pp_listen_accept(struct pp_loop *loop, struct pp_listener *listener)
     if (loop->reserve_fd < 0) {
         loop->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     }
-    for (int i = 0; i < PP_ACCEPT_BATCH; i++) {
+    int batch = listener->exclusive && !loop->draining ? SHARED_BATCH : PP_ACCEPT_BATCH;
+    for (int i = 0; i < batch; i++) {
         int rc = pp_sock_accept(listener->fd, &fd, &peer, &gone);
         if (rc == PP_OK) {
             listener->starved = false;

@@ -328,16 +328,9 @@ static void run_timers(struct pp_loop *loop)
 
 static int things_to_take(const struct pp_loop *loop)
 {
-    int count = (int)loop->foreign_ready_count;
-    for (const struct pp_list *n = loop->ready.next; n != &loop->ready; n = n->next) {
-        if (++count >= PP_BATCH_REQUESTS) {
-            break;
-        }
-    }
-    count += loop->released != NULL;
-    count += !pp_list_empty(&loop->users);
-    count += !pp_mailbox_empty(&loop->mailbox);
-    return count;
+    return (int)loop->foreign_ready_count + !pp_list_empty(&loop->ready) +
+           (loop->released != NULL) + !pp_list_empty(&loop->users) +
+           !pp_mailbox_empty(&loop->mailbox);
 }
 
 int pp_loop_turn(struct pp_loop *loop, int timeout_ms)

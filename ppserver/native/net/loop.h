@@ -59,8 +59,9 @@ int pp_loop_listen(struct pp_loop *loop, int fd, bool exclusive) PP_MUST_USE;
 void pp_loop_unlisten(struct pp_loop *loop); /* all listeners */
 
 /* One turn. timeout_ms < 0: until something happens; the wait is cut short by our own timers,
- * by a wake-up and by work that is already there. Returns the number of things to take (events +
- * foreign + messages), or a PP_ERR code when epoll itself failed. */
+ * by a wake-up and by work that is already there. Returns how much there is to take: each foreign descriptor
+ * counts, and once each events, messages, released owners and dead users; 0 = nothing (also after a
+ * signal). Or a PP_ERR code when epoll itself failed. */
 int pp_loop_turn(struct pp_loop *loop, int timeout_ms) PP_MUST_USE;
 /* Sends what is queued now, without waiting: for event loops that are not driven by our turn. */
 void pp_loop_flush(struct pp_loop *loop);
