@@ -62,12 +62,11 @@ def h1_dump() -> pathlib.Path:
     )
 
 
-def dump(inputs: Sequence[bytes], *options: str) -> list[str]:
+def dump(inputs: Sequence[bytes], *options: str, program: Sequence[str] | None = None) -> list[str]:
     """The event log of each input, in one run of the program."""
     batch = b"".join(struct.pack("<I", len(data)) + data for data in inputs)
-    run = subprocess.run(
-        [str(h1_dump()), "--batch", *options], input=batch, capture_output=True, env=environment()
-    )
+    command = [*(program or [str(h1_dump())]), "--batch", *options]
+    run = subprocess.run(command, input=batch, capture_output=True, env=environment())
     assert run.returncode == 0, run.stderr.decode(errors="replace")
     logs, at = [], 0
     while at < len(run.stdout):
