@@ -238,9 +238,10 @@ def refused(server: serving.Server) -> bool:
     return False
 
 
+@pytest.mark.parametrize("name", LOADED)
 @pytest.mark.parametrize("count", [1, 2])
-def test_term_under_load_cuts_no_response_short(start: Start, count: int) -> None:
-    server = start(contexts=count)
+def test_term_under_load_cuts_no_response_short(start: Start, count: int, name: str) -> None:
+    server = start(f"lives:{name}", contexts=count)
     broken: list[str] = []
     served: list[int] = []
     stop = threading.Event()
@@ -292,35 +293,37 @@ def test_second_signal_ends_at_once(start: Start, count: int, path: str) -> None
     serving.wait_until(lambda: not any(is_running(pid) for pid in family))
 
 
-def test_a_signal_repeated_at_once_counts_once(start: Start) -> None:
-    for count in (1, 2):
-        server = start(contexts=count)
-        waiting = in_background(lambda server=server: get(server, "/hold"))  # type: ignore[misc]
-        server.wait_for_record("holding", count)
-        server.process.send_signal(signal.SIGTERM)
-        server.process.send_signal(signal.SIGINT)
-        server.wait_for_log("Shutting down")
-        go(server)
-        assert waiting.result(10)
-        assert server.wait() == 0
-        (server.directory / "go").unlink()
-
-
 @pytest.mark.parametrize("count", [1, 2])
-def test_quit_does_not_wait_for_requests(start: Start, count: int) -> None:
+def test_a_signal_repeated_at_once_counts_once(start: Start, count: int) -> None:
     server = start(contexts=count)
+    waiting = in_background(lambda: get(server, "/hold"))
+    server.wait_for_record("holding")
+    server.process.send_signal(signal.SIGTERM)
+    server.process.send_signal(signal.SIGINT)
+    server.wait_for_log("Shutting down")
+    go(server)
+    assert waiting.result(10)
+    assert server.wait() == 0
+
+
+@pytest.mark.parametrize("name", LOADED)
+@pytest.mark.parametrize("count", [1, 2])
+def test_quit_does_not_wait_for_requests(start: Start, count: int, name: str) -> None:
+    server = start(f"lives:{name}", contexts=count)
     waiting = in_background(lambda: get(server, "/hold"))
     server.wait_for_record("holding")
     server.process.send_signal(signal.SIGQUIT)
     assert server.wait(10) == 0
     with pytest.raises((OSError, http.client.HTTPException)):
         waiting.result(10)
-    assert sum(line.startswith("shutdown") for line in server.records()) == count
+    ended = sum(line.startswith("shutdown") for line in server.records())
+    assert ended == (count if name == "app" else 0)
 
 
+@pytest.mark.parametrize("name", LOADED)
 @pytest.mark.parametrize("count", [1, 2])
-def test_requests_that_do_not_end_are_ended(start: Start, count: int) -> None:
-    server = start(contexts=count, args=["--timeout-graceful-shutdown", "0.2"])
+def test_requests_that_do_not_end_are_ended(start: Start, count: int, name: str) -> None:
+    server = start(f"lives:{name}", contexts=count, args=["--timeout-graceful-shutdown", "0.2"])
     waiting = in_background(lambda: get(server, "/hold"))
     server.wait_for_record("holding")
     server.process.send_signal(signal.SIGTERM)
