@@ -504,6 +504,7 @@ core.close()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize("busy", [False, True])
 @pytest.mark.parametrize(

@@ -346,6 +346,7 @@ int pp_loop_turn(struct pp_loop *loop, int timeout_ms)
     loop->now_ms = clock_ms(); /* the application may have taken its time */
     foreign_reset(loop);
 
+    bool drained = pp_loop_drained(loop);
     pp_conn_flush_dirty(loop);
     pp_accesslog_flush(&loop->log);
     pp_conn_free_dead(loop);
@@ -353,6 +354,9 @@ int pp_loop_turn(struct pp_loop *loop, int timeout_ms)
     pp_conn_resume_all(loop);
 
     int wait = earlier(wait_own(loop), timeout_ms);
+    if (!drained && pp_loop_drained(loop)) {
+        wait = 0; /* the last connection has just gone: nothing would end the wait */
+    }
     int rc = pp_poll_wait(loop->epoll_fd, loop->events, PP_EPOLL_EVENTS, wait, &count);
     if (rc != PP_OK) {
         loop->turning = false;
