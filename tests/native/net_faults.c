@@ -47,9 +47,9 @@ static void converse(struct rig *rig)
         rig_settle(rig);
     }
     /* A head that needs a larger block. */
-    int fd = rig_connect(rig), n = sprintf(buf, "GET /hello HTTP/1.1\r\nHost: a\r\nX: ");
+    int fd = rig_connect(rig), n = rig_put(buf, 6000000, "GET /hello HTTP/1.1\r\nHost: a\r\nX: ");
     memset(buf + n, 'v', 30000);
-    (void)sprintf(buf + n + 30000, "\r\n\r\n");
+    (void)rig_put(buf + n + 30000, 6000000 - (size_t)(n + 30000), "\r\n\r\n");
     rig_say(rig, fd, buf);
     (void)rig_read(rig, fd, buf, 6000000, &ended);
     (void)close(fd);
@@ -209,7 +209,7 @@ TEST(net_access_log_lines)
                "HTTP/1.1 500");
     size_t n = pipe_read(ends[0], buf, sizeof buf - 1);
     buf[n] = '\0';
-    (void)sprintf(line,
+    (void)rig_put(line, sizeof line,
                   "INFO:     127.0.0.1:%u - \"GET /hello?a=1&b=\\x22c\\x5c HTTP/1.1\" 200\n"
                   "INFO:     127.0.0.1:%u - \"GET /fail HTTP/1.0\" 500\n",
                   ntohs(me.sin_port), ntohs(me.sin_port));
@@ -236,7 +236,7 @@ TEST(net_access_log_never_waits)
     CHECK(ask != NULL && got != NULL);
     memset(ask, 'q', 7000);
     memcpy(ask, "GET /hello", 10);
-    (void)sprintf(ask + 7000, " HTTP/1.1\r\nHost: a\r\n\r\n");
+    (void)rig_put(ask + 7000, 8000 - 7000, " HTTP/1.1\r\nHost: a\r\n\r\n");
     for (int i = 0; i < 30; i++) {
         rig_expect(&rig, fd, ask, "HTTP/1.1 200", "Hello");
     }

@@ -1,5 +1,6 @@
-/* A one-thread "hello world" on the connection API, without an interpreter: what the C core alone
- * costs per request. Usage: net_hello [PORT [ACCESS_LOG_FILE]]; prints the port; ends on SIGTERM. */
+/* A one-thread "hello world" on the connection API, without an interpreter: what the C core
+ * alone costs per request. Usage: net_hello [PORT [ACCESS_LOG_FILE]]; prints the port; ends on
+ * SIGTERM. */
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -80,7 +81,7 @@ int main(int argc, char **argv)
         perror("net_hello: loop");
         return 1;
     }
-    int fd = listen_on(argc > 1 ? (unsigned)atoi(argv[1]) : 0);
+    int fd = listen_on(argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : 0);
     if (pp_loop_listen(main_loop, fd, false) != PP_OK) {
         perror("net_hello: epoll");
         return 1;
@@ -101,8 +102,7 @@ int main(int argc, char **argv)
                 pp_conn_finish(conn);
             }
         }
-        while (pp_loop_take_released(main_loop) != NULL) {
-        }
+        while (pp_loop_take_released(main_loop) != NULL) {}
     }
     pp_loop_free(main_loop);
     (void)close(fd);

@@ -446,3 +446,36 @@ TEST(net_refused_response)
     }
     rig_stop(&rig);
 }
+
+/* Every state with every step: what the table must say whatever else it says. */
+TEST(net_state_table)
+{
+    bool reached[PP_CONN_NO] = {[PP_CONN_IDLE] = true};
+    for (int round = 0; round < PP_CONN_NO; round++) {
+        for (int state = 0; state < PP_CONN_NO; state++) {
+            for (int step = 0; step < PP_CONN_STEPS; step++) {
+                uint8_t next = pp_conn_next[state][step];
+                CHECK(next <= PP_CONN_NO);
+                if (reached[state] && next != PP_CONN_NO) {
+                    reached[next] = true;
+                }
+            }
+        }
+    }
+    for (int state = 0; state < PP_CONN_NO; state++) {
+        const uint8_t *row = pp_conn_next[state];
+        bool dead = state == PP_CONN_DEAD, ending = dead || state == PP_CONN_LINGER;
+        CHECK(reached[state]);
+        CHECK_EQ(row[PP_CONN_ON_GONE], dead ? PP_CONN_NO : PP_CONN_DEAD);
+        CHECK_EQ(row[PP_CONN_ON_LAST], ending ? PP_CONN_NO : PP_CONN_CLOSE);
+        CHECK_EQ(row[PP_CONN_ON_REQUEST], state == PP_CONN_HEAD ? PP_CONN_SERVE : PP_CONN_NO);
+        CHECK_EQ(row[PP_CONN_ON_REUSE], state == PP_CONN_SERVE ? PP_CONN_IDLE : PP_CONN_NO);
+        CHECK_EQ(row[PP_CONN_ON_BYTES] == PP_CONN_HEAD,
+                 state == PP_CONN_IDLE || state == PP_CONN_HEAD);
+        CHECK_EQ(row[PP_CONN_ON_SHUT] == PP_CONN_LINGER,
+                 state == PP_CONN_SERVE || state == PP_CONN_CLOSE);
+        for (int step = 0; ending && step < PP_CONN_ON_GONE; step++) {
+            CHECK_EQ(row[step], PP_CONN_NO); /* nothing leads back to a live connection */
+        }
+    }
+}

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -446,4 +447,14 @@ unsigned rig_count(const char *text, const char *part)
         count++;
     }
     return count;
+}
+
+size_t rig_put(char *at, size_t room, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    int len = vsnprintf(at, room, format, args);
+    va_end(args);
+    CHECK(len >= 0 && (size_t)len < room);
+    return (size_t)len;
 }

@@ -3,9 +3,9 @@
 #ifndef PP_TESTS_NATIVE_NET_RIG_H
 #define PP_TESTS_NATIVE_NET_RIG_H
 
+#include "harness.h"
 #include "net/conn.h"
 #include "net/loop_impl.h"
-#include "harness.h"
 
 struct rig_request {
     struct pp_conn *conn; /* NULL: the loop has been told that we let go */
@@ -48,7 +48,7 @@ void rig_finish(struct rig *rig, struct rig_request *req);
 
 /* ---- clients ---- */
 int rig_connect(struct rig *rig);
-int rig_connect_small(struct rig *rig, int rcvbuf); /* a small receive buffer */
+int rig_connect_small(struct rig *rig, int rcvbuf);                    /* a small receive buffer */
 void rig_write(struct rig *rig, int fd, const void *data, size_t len); /* with turns in between */
 void rig_say(struct rig *rig, int fd, const char *text);
 /* Reads what comes until nothing more does; true in *ended at the end of the stream (or reset). */
@@ -56,6 +56,9 @@ size_t rig_read(struct rig *rig, int fd, char *buf, size_t cap, bool *ended);
 /* Says text and checks that the whole answer begins with `start` and (if not NULL) has `part`. */
 void rig_expect(struct rig *rig, int fd, const char *text, const char *start, const char *part);
 bool rig_is_reset(int fd); /* the next read gives ECONNRESET */
+/* snprintf into at[0, room) that must fit; returns the length. */
+size_t rig_put(char *at, size_t room, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 unsigned rig_count(const char *text, const char *part);
 
 #endif

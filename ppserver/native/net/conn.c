@@ -18,17 +18,18 @@
 
 /* ---- states ---- */
 
+const uint8_t pp_conn_next[PP_CONN_NO][PP_CONN_STEPS] = {
+#define PP_CONN_ROW_(state, bytes, request, reuse, last, shut, gone) \
+    [PP_CONN_##state] = {PP_CONN_##bytes, PP_CONN_##request, PP_CONN_##reuse, \
+                         PP_CONN_##last,  PP_CONN_##shut,    PP_CONN_##gone},
+    PP_CONN_STATES(PP_CONN_ROW_)
+#undef PP_CONN_ROW_
+};
+
 void pp_conn_step(struct pp_conn *conn, enum pp_conn_step step)
 {
-    static const uint8_t next[][PP_CONN_STEPS] = {
-#define PP_CONN_ROW_(state, bytes, request, reuse, last, shut, gone)                               \
-    {PP_CONN_##bytes, PP_CONN_##request, PP_CONN_##reuse,                                          \
-     PP_CONN_##last,  PP_CONN_##shut,    PP_CONN_##gone},
-        PP_CONN_STATES(PP_CONN_ROW_)
-#undef PP_CONN_ROW_
-    };
-    PP_CHECK(conn->state < PP_CONN_NO && next[conn->state][step] != PP_CONN_NO);
-    conn->state = next[conn->state][step];
+    PP_CHECK(conn->state < PP_CONN_NO && pp_conn_next[conn->state][step] != PP_CONN_NO);
+    conn->state = pp_conn_next[conn->state][step];
 }
 
 void pp_conn_raise(struct pp_conn *conn, unsigned events)
@@ -312,8 +313,7 @@ void *pp_loop_take_dead_user(struct pp_loop *loop)
 void pp_conn_flushed(struct pp_conn *conn)
 {
     if (conn->state != PP_CONN_CLOSE &&
-        !(conn->state == PP_CONN_SERVE && conn->h1.res == PP_H1_RES_DONE &&
-          !conn->h1.keep_alive)) {
+        !(conn->state == PP_CONN_SERVE && conn->h1.res == PP_H1_RES_DONE && !conn->h1.keep_alive)) {
         return;
     }
     bool linger = conn->linger || !conn->peer_last || conn->h1.req != PP_H1_REQ_DONE ||

@@ -2,14 +2,14 @@
  * side. Only the owning loop's thread calls these (attached or not: they never touch Python).
  *
  * Memory: an idle keep-alive connection is this struct alone (well under 1 KB, from a pool). An
- * input block (head + PP_BLOCK_BYTES, pooled) is held from the first byte of a request until its end;
- * it grows for heads up to the limit and once to PP_BODY_BLOCK_BYTES for bodies. Head bytes stay in
- * place until pp_conn_finish; body bytes are decoded in place behind them.
+ * input block (head + PP_BLOCK_BYTES, pooled) is held from the first byte of a request until its
+ * end; it grows for heads up to the limit and once to PP_BODY_BLOCK_BYTES for bodies. Head bytes
+ * stay in place until pp_conn_finish; body bytes are decoded in place behind them.
  * Back-pressure: when the block is full of bytes that the application has not consumed, the socket
  * is not read; consuming starts it again.
  * Output: small pieces are copied to a pooled block, pieces above PP_COPY_BYTES_MAX are borrowed
- * (`owner`) until written. Nothing is written before the flush of the next turn or pp_loop_flush, so
- * that head, body and pipelined responses leave in one writev. */
+ * (`owner`) until written. Nothing is written before the flush of the next turn or pp_loop_flush,
+ * so that head, body and pipelined responses leave in one writev. */
 #ifndef PP_NET_CONN_H
 #define PP_NET_CONN_H
 
@@ -36,9 +36,9 @@ void *pp_loop_take_dead_user(struct pp_loop *loop);
 
 /* ---- request body ---- */
 enum pp_body_status {
-    PP_BODY_MORE,   /* more may come (len may be 0: nothing here now) */
-    PP_BODY_END,    /* these bytes are the last ones (len may be 0) */
-    PP_BODY_FAILED  /* parse error, limit, time-out or disconnect: see pp_conn_error */
+    PP_BODY_MORE,  /* more may come (len may be 0: nothing here now) */
+    PP_BODY_END,   /* these bytes are the last ones (len may be 0) */
+    PP_BODY_FAILED /* parse error, limit, time-out or disconnect: see pp_conn_error */
 };
 /* Decoded body bytes that are here now; valid until consume or the next turn. */
 enum pp_body_status pp_conn_body_peek(struct pp_conn *conn, const uint8_t **data, size_t *len);
@@ -47,14 +47,15 @@ void pp_conn_body_consume(struct pp_conn *conn, size_t len);
  * PP_EV_BODY comes once as soon as peek has something new (also if it has already now: then by the
  * next take_event). */
 void pp_conn_body_want(struct pp_conn *conn);
-int pp_conn_error(const struct pp_conn *conn); /* PP_OK or why the request failed */
+int pp_conn_error(const struct pp_conn *conn);   /* PP_OK or why the request failed */
 bool pp_conn_closed(const struct pp_conn *conn); /* PP_EV_CLOSED was or will be raised */
 
 /* ---- response ---- */
 /* Status, reason, reason_len, fields, field_count, complete, body_bytes of r are the caller's; the
- * rest is filled in. With r->complete, data[0, body_bytes) is the whole body. Otherwise data[0, len) may
- * be a first piece (len may be 0). `owner`: NULL = data is copied; else it is kept if data is borrowed
- * (*borrowed = true) and handed out by pp_loop_take_released later; borrowed may be NULL with owner.
+ * rest is filled in. With r->complete, data[0, body_bytes) is the whole body. Otherwise
+ * data[0, len) may be a first piece (len may be 0). `owner`: NULL = data is copied; else it is kept
+ * if data is borrowed (*borrowed = true) and handed out by pp_loop_take_released later; borrowed
+ * may be NULL when owner is, and NULL with an owner means copying.
  * PP_OK, also when the peer is gone (bytes are dropped: check pp_conn_closed). APP_*: nothing was
  * written. NO_MEMORY: the connection is marked for closing. */
 int pp_conn_respond(struct pp_conn *conn, struct pp_h1_response *r, const uint8_t *data, size_t len,
@@ -74,7 +75,8 @@ bool pp_conn_out_full(struct pp_conn *conn);
 void pp_conn_fail(struct pp_conn *conn, int status);
 /* The application side has let go of this request (app pointer must be NULL). When the response is
  * complete, the next request on the connection may begin (at once if it is already in the buffer:
- * a further PP_EV_REQUEST in this batch, within limit_pipeline); when it is not, as pp_conn_fail. A closed
+ * a further PP_EV_REQUEST in this batch, within limit_pipeline); when it is not, as pp_conn_fail.
+ * A closed
  * connection may be freed from here on. Writes the access line. */
 void pp_conn_finish(struct pp_conn *conn);
 

@@ -6,9 +6,10 @@
 #include "net/loop_impl.h"
 
 #define PP_CONN_MAGIC 0x9e11c044u
-#define PP_CONN_READS_MAX 8        /* recv calls for one connection per turn */
+#define PP_CONN_READS_MAX 8         /* recv calls for one connection per turn */
 #define PP_CONN_WRITE_BYTES 1048576 /* and bytes written */
 
+/* clang-format off */
 /* X(state, BYTES, REQUEST, REUSE, LAST, SHUT, GONE): what each event leads to; NO = must not be. */
 #define PP_CONN_STATES(X)                                                                          \
     X(IDLE, HEAD, NO, NO, CLOSE, NO, DEAD)          /* between requests: no input block */         \
@@ -17,6 +18,7 @@
     X(CLOSE, NO, NO, NO, CLOSE, LINGER, DEAD)       /* the last output is on its way */            \
     X(LINGER, NO, NO, NO, NO, NO, DEAD)             /* our side is shut; input is dropped */       \
     X(DEAD, NO, NO, NO, NO, NO, NO)                 /* no socket any more */
+/* clang-format on */
 
 enum pp_conn_state {
 #define PP_CONN_ENUM_(state, ...) PP_CONN_##state,
@@ -37,22 +39,22 @@ enum pp_conn_step {
 struct pp_conn {
     uint32_t magic;
     int fd;
-    struct pp_loop *loop;   /* borrowed */
-    struct pp_list all;     /* pp_loop.conns */
-    struct pp_list life;    /* pp_loop.fresh, .dead or .users */
-    struct pp_list ready;   /* pp_loop.ready: events waits to be taken */
-    struct pp_list dirty;   /* pp_loop.dirty: output waits to be written */
-    struct pp_list resume;  /* pp_loop.resume: input can be gone on with */
-    struct pp_timer timer;  /* fires at or before the earlier of the two deadlines */
-    uint64_t read_due_ms;   /* 0 = none; what it means depends on the state */
-    uint64_t write_due_ms;  /* 0 = none; moves with every progress of queued output */
+    struct pp_loop *loop;  /* borrowed */
+    struct pp_list all;    /* pp_loop.conns */
+    struct pp_list life;   /* pp_loop.fresh, .dead or .users */
+    struct pp_list ready;  /* pp_loop.ready: events waits to be taken */
+    struct pp_list dirty;  /* pp_loop.dirty: output waits to be written */
+    struct pp_list resume; /* pp_loop.resume: input can be gone on with */
+    struct pp_timer timer; /* fires at or before the earlier of the two deadlines */
+    uint64_t read_due_ms;  /* 0 = none; what it means depends on the state */
+    uint64_t write_due_ms; /* 0 = none; moves with every progress of queued output */
     uint64_t id;
     uint64_t requests;
-    uint64_t batch_turn;    /* the turn that batch_requests counts for */
+    uint64_t batch_turn; /* the turn that batch_requests counts for */
 
-    struct pp_block *in;    /* owned; from the first byte of a request to its end */
-    uint32_t in_start;      /* first byte of this request */
-    uint32_t body_floor;    /* end of its head: body bytes are moved down to here */
+    struct pp_block *in;           /* owned; from the first byte of a request to its end */
+    uint32_t in_start;             /* first byte of this request */
+    uint32_t body_floor;           /* end of its head: body bytes are moved down to here */
     uint32_t body_start, body_end; /* decoded and not consumed */
     uint32_t raw_start, in_end;    /* received and not decoded */
 
@@ -63,38 +65,39 @@ struct pp_conn {
     struct pp_h1_conn h1;
     int error;
     uint32_t linger_bytes;
-    uint32_t unsent;        /* what the kernel held when the socket was last found full */
+    uint32_t unsent; /* what the kernel held when the socket was last found full */
     uint32_t batch_requests;
     uint16_t status;
     uint8_t state;  /* enum pp_conn_state; written by pp_conn_step only */
     uint8_t events; /* PP_EV_* not yet taken */
 
-    bool readable : 1;     /* no recv has said "empty" since the last edge */
+    bool readable : 1; /* no recv has said "empty" since the last edge */
     bool writable : 1;
-    bool peer_shut : 1;    /* EPOLLRDHUP or EPOLLHUP was reported: read until 0 */
-    bool eof : 1;          /* recv gave 0 */
-    bool registered : 1;   /* with epoll */
-    bool held : 1;         /* by the application: REQUEST raised, finish not called */
-    bool want : 1;         /* the application waits for body */
-    bool full_told : 1;    /* pp_conn_out_full was true: DRAINED is owed */
-    bool closed : 1;       /* CLOSED was raised */
-    bool eof_told : 1;     /* EOF was raised for this request */
-    bool peer_last : 1;    /* the peer itself said that this is its last request */
-    bool linger : 1;       /* unread input may be there when we close */
-    bool reset : 1;        /* the end must not look orderly */
+    bool peer_shut : 1;  /* EPOLLRDHUP or EPOLLHUP was reported: read until 0 */
+    bool eof : 1;        /* recv gave 0 */
+    bool registered : 1; /* with epoll */
+    bool held : 1;       /* by the application: REQUEST raised, finish not called */
+    bool want : 1;       /* the application waits for body */
+    bool full_told : 1;  /* pp_conn_out_full was true: DRAINED is owed */
+    bool closed : 1;     /* CLOSED was raised */
+    bool eof_told : 1;   /* EOF was raised for this request */
+    bool peer_last : 1;  /* the peer itself said that this is its last request */
+    bool linger : 1;     /* unread input may be there when we close */
+    bool reset : 1;      /* the end must not look orderly */
 
     union pp_sock_addr peer, local;
 };
 
 static_assert(sizeof(struct pp_conn) <= 512, "an idle connection is this struct alone");
 
-#define PP_CONN_ENTER(conn)                                                                        \
-    do {                                                                                           \
-        PP_CHECK((conn)->magic == PP_CONN_MAGIC);                                                  \
-        PP_ASSERT(pthread_equal((conn)->loop->owner, pthread_self()));                             \
+#define PP_CONN_ENTER(conn) \
+    do { \
+        PP_CHECK((conn)->magic == PP_CONN_MAGIC); \
+        PP_ASSERT(pthread_equal((conn)->loop->owner, pthread_self())); \
     } while (0)
 
 /* ---- conn.c ---- */
+extern const uint8_t pp_conn_next[PP_CONN_NO][PP_CONN_STEPS];    /* enum pp_conn_state */
 void pp_conn_step(struct pp_conn *conn, enum pp_conn_step step); /* the only writer of state */
 void pp_conn_raise(struct pp_conn *conn, unsigned events);       /* to the application */
 void pp_conn_resume_later(struct pp_conn *conn);

@@ -1,7 +1,10 @@
 /* Input of a connection: receiving, heads, bodies, back-pressure (contract: conn.h).
  *
- * One block holds a request:   | head | decoded body, not consumed | gap | raw bytes, next request |
- *                         in_start  body_floor  body_start   body_end  raw_start            in_end
+ * One block holds a request:
+ *
+ *   in_start     body_floor     body_start          body_end     raw_start             in_end
+ *      | its head    |   consumed   | body, to consume   |   gap     | the next request   |
+ *
  * A body is decoded in place as soon as it is received, so raw bytes are left over only behind the
  * end of a request: they are the next one's, which starts where they lie. The head stays put until
  * the application has finished. When the block is full of bytes that were not consumed, nothing is
@@ -184,9 +187,9 @@ static void request_begin(struct pp_conn *conn)
 static void head_parse(struct pp_conn *conn)
 {
     conn->h1.draining = conn->loop->draining;
-    int rc = pp_h1_conn_head(&conn->h1, conn->in->data + conn->in_start,
-                             conn->in_end - conn->in_start, &conn->loop->settings.http,
-                             &conn->in->head);
+    int rc =
+        pp_h1_conn_head(&conn->h1, conn->in->data + conn->in_start, conn->in_end - conn->in_start,
+                        &conn->loop->settings.http, &conn->in->head);
     if (rc == PP_OK) {
         request_begin(conn);
     } else if (rc == PP_AGAIN) {

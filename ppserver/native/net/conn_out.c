@@ -59,8 +59,8 @@ static struct pp_out *out_push(struct pp_conn *conn, size_t cap)
     if (cap < PP_COPY_BYTES_MAX) {
         cap = PP_COPY_BYTES_MAX;
     }
-    struct pp_out *out = cap == PP_COPY_BYTES_MAX ? pp_pool_take(&loop->out_pool)
-                                                  : pp_mem_alloc(sizeof *out + cap);
+    struct pp_out *out =
+        cap == PP_COPY_BYTES_MAX ? pp_pool_take(&loop->out_pool) : pp_mem_alloc(sizeof *out + cap);
     if (out == NULL) {
         return NULL;
     }

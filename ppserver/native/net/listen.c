@@ -1,10 +1,11 @@
 /* Accepting connections. Loop's thread only.
  *
  * A listener is level-triggered and gives at most PP_ACCEPT_BATCH connections per turn, so that a
- * storm of new peers does not starve the old ones. Out of descriptors or memory: the listener leaves
- * epoll for PP_ACCEPT_PAUSE_MS (or the level-triggered event would spin); peers wait in the kernel's
- * queue meanwhile. When a whole pause has brought nothing, the reserve descriptor is given up to take
- * waiting connections and close them, which tells those peers at once, and is then opened again. */
+ * storm of new peers does not starve the old ones. Out of descriptors or memory: the listener
+ * leaves epoll for PP_ACCEPT_PAUSE_MS (or the level-triggered event would spin); peers wait in the
+ * kernel's queue meanwhile. When a whole pause has brought nothing, the reserve descriptor is given
+ * up to take waiting connections and close them, which tells those peers at once, and is then
+ * opened again. */
 #include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>

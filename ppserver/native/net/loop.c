@@ -63,18 +63,23 @@ const char *pp_loop_date(struct pp_loop *loop)
 
 /* ---- life ---- */
 
+/* A name and its value share one allocation, the name first. */
+static void field_free(struct pp_h1_out_field *field)
+{
+    pp_mem_free((void *)(uintptr_t)field->name, field->name_len + field->value_len + 1);
+}
+
 static void fields_free(struct pp_h1_out_field *fields, size_t count)
 {
     if (fields == NULL) {
         return;
     }
     for (size_t i = 0; i < count; i++) {
-        pp_mem_free((void *)(uintptr_t)fields[i].name, fields[i].name_len + fields[i].value_len + 1);
+        field_free(&fields[i]);
     }
     pp_mem_free(fields, count * sizeof *fields);
 }
 
-/* Each name and its value share one allocation, the name first. */
 static int fields_copy(struct pp_settings *to, const struct pp_settings *from)
 {
     to->extra_fields = NULL;
@@ -91,8 +96,7 @@ static int fields_copy(struct pp_settings *to, const struct pp_settings *from)
         uint8_t *text = pp_mem_alloc(f->name_len + f->value_len + 1);
         if (text == NULL) {
             for (size_t k = 0; k < i; k++) {
-                pp_mem_free((void *)(uintptr_t)fields[k].name,
-                            fields[k].name_len + fields[k].value_len + 1);
+                field_free(&fields[k]);
             }
             pp_mem_free(fields, from->extra_count * sizeof *fields);
             return PP_ERR_NO_MEMORY;
@@ -203,10 +207,8 @@ void pp_loop_free(struct pp_loop *loop)
     pp_conn_abort_all(loop);
     pp_conn_orphan_all(loop);
     pp_conn_free_dead(loop);
-    while (pp_loop_take_dead_user(loop) != NULL) {
-    }
-    while (pp_loop_take_released(loop) != NULL) {
-    }
+    while (pp_loop_take_dead_user(loop) != NULL) {}
+    while (pp_loop_take_released(loop) != NULL) {}
     PP_CHECK(pp_list_empty(&loop->conns));
     pp_accesslog_fini(&loop->log);
     descriptors_close(loop);
@@ -425,10 +427,9 @@ static int foreign_room(struct pp_loop *loop, int fd)
         count *= 2;
     }
     struct pp_foreign *grown =
-        loop->foreign == NULL
-            ? pp_mem_alloc(count * sizeof *grown)
-            : pp_mem_realloc(loop->foreign, loop->foreign_count * sizeof *grown,
-                             count * sizeof *grown);
+        loop->foreign == NULL ? pp_mem_alloc(count * sizeof *grown)
+                              : pp_mem_realloc(loop->foreign, loop->foreign_count * sizeof *grown,
+                                               count * sizeof *grown);
     if (grown == NULL) {
         errno = ENOMEM;
         return PP_ERR_NO_MEMORY;

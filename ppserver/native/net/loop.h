@@ -25,8 +25,8 @@
 
 struct pp_settings {
     struct pp_h1_limits http;
-    uint32_t limit_pipeline;    /* requests answered on one connection per batch before others go on */
-    uint32_t limit_concurrency; /* requests with the application at once; 0 = unlimited; beyond: 503 */
+    uint32_t limit_pipeline;    /* answered on one connection per batch before others go on */
+    uint32_t limit_concurrency; /* with the application at once; 0 = unlimited; beyond: 503 */
     uint32_t keep_alive_ms, request_header_ms, body_idle_ms, write_ms; /* 0 = off */
     bool server_header, date_header;
     const struct pp_h1_out_field *extra_fields; /* owned copy made by pp_loop_new */
@@ -47,7 +47,8 @@ struct pp_counters {
 struct pp_loop;
 struct pp_conn;
 
-struct pp_loop *pp_loop_new(const struct pp_settings *settings) PP_MUST_USE; /* NULL: errno says why */
+/* NULL: errno says why. */
+struct pp_loop *pp_loop_new(const struct pp_settings *settings) PP_MUST_USE;
 /* Closes every connection without a word and frees all. The bridge must have detached each app
  * pointer before (pp_loop_next_conn helps), and drained pp_loop_take_released. */
 void pp_loop_free(struct pp_loop *loop);
@@ -58,10 +59,10 @@ int pp_loop_fd(const struct pp_loop *loop); /* the epoll descriptor */
 int pp_loop_listen(struct pp_loop *loop, int fd, bool exclusive) PP_MUST_USE;
 void pp_loop_unlisten(struct pp_loop *loop); /* all listeners */
 
-/* One turn. timeout_ms < 0: until something happens; the wait is cut short by our own timers,
- * by a wake-up and by work that is already there. Returns how much there is to take: each foreign descriptor
- * counts, and once each events, messages, released owners and dead users; 0 = nothing (also after a
- * signal). Or a PP_ERR code when epoll itself failed. */
+/* One turn. timeout_ms < 0: until something happens; the wait is cut short by our own timers, by a
+ * wake-up and by work that is already there. Returns how much there is to take: each foreign
+ * descriptor counts, and once each events, messages, released owners and dead users; 0 = nothing
+ * (also after a signal). Or a PP_ERR code when epoll itself failed. */
 int pp_loop_turn(struct pp_loop *loop, int timeout_ms) PP_MUST_USE;
 /* Sends what is queued now, without waiting: for event loops that are not driven by our turn. */
 void pp_loop_flush(struct pp_loop *loop);
@@ -70,12 +71,13 @@ bool pp_loop_dirty(const struct pp_loop *loop);
 /* Milliseconds until the loop needs a turn for its timers; -1: not before I/O. For add_reader. */
 int pp_loop_wait_ms(struct pp_loop *loop);
 
-#define PP_EV_REQUEST 1u  /* a request head is there: pp_conn_head; exactly one per request */
-#define PP_EV_BODY 2u     /* what pp_conn_body_want asked for is there: bytes, the end, or the failure */
-#define PP_EV_DRAINED 4u  /* queued output fell to PP_OUT_LOW_BYTES or less (after pp_conn_out_full) */
-#define PP_EV_CLOSED 8u   /* the peer is gone or was timed out: no more input, output is dropped.
-                             The conn stays valid until pp_conn_finish. Comes once. */
-#define PP_EV_EOF 16u     /* the peer shut down its sending side; answers can still be sent */
+#define PP_EV_REQUEST 1u /* a request head is there: pp_conn_head; exactly one per request */
+#define PP_EV_BODY 2u    /* what pp_conn_body_want asked for: bytes, the end, or the failure */
+#define PP_EV_DRAINED 4u /* output fell to PP_OUT_LOW_BYTES or less (after pp_conn_out_full) */
+#define PP_EV_CLOSED \
+    8u                     /* the peer is gone or was timed out: no more input, output is dropped. \
+                              The conn stays valid until pp_conn_finish. Comes once. */
+#define PP_EV_EOF 16u      /* the peer shut down its sending side; answers can still be sent */
 #define PP_EV_FINISHED 32u /* only with report_finished: the response is complete (access log) */
 
 /* The next connection with something for the application, FIFO, and what it is; NULL when the batch
@@ -104,7 +106,7 @@ void pp_loop_abort(struct pp_loop *loop);
 
 /* Relaxed reads from any thread. */
 uint32_t pp_loop_connections(const struct pp_loop *loop);
-uint32_t pp_loop_in_flight(const struct pp_loop *loop); /* REQUEST given out, finish not yet called */
+uint32_t pp_loop_in_flight(const struct pp_loop *loop); /* REQUEST raised, not yet finished */
 const struct pp_counters *pp_loop_counters(const struct pp_loop *loop);
 /* Cached once per turn. */
 uint64_t pp_loop_now_ms(const struct pp_loop *loop);

@@ -15,10 +15,10 @@
 #define PP_LOOP_MAGIC 0x9e11100bu
 #define PP_LISTENER_MAGIC 0x9e1115edu
 
-#define PP_BLOCKS_KEPT 256     /* input and output blocks that stay in their pools */
+#define PP_BLOCKS_KEPT 256 /* input and output blocks that stay in their pools */
 #define PP_BODY_BLOCKS_KEPT 32
 #define PP_CONNS_KEPT 1024
-#define PP_ACCEPT_PAUSE_MS 50  /* after running out of descriptors or memory */
+#define PP_ACCEPT_PAUSE_MS 50 /* after running out of descriptors or memory */
 #define PP_LOG_RETRY_MS 100
 #define PP_SCRATCH_BYTES 65536
 
@@ -97,10 +97,10 @@ struct pp_loop {
     struct epoll_event events[PP_EPOLL_EVENTS];
 };
 
-#define PP_LOOP_ENTER(loop)                                                                        \
-    do {                                                                                           \
-        PP_CHECK((loop)->magic == PP_LOOP_MAGIC);                                                  \
-        PP_ASSERT(pthread_equal((loop)->owner, pthread_self()));                                   \
+#define PP_LOOP_ENTER(loop) \
+    do { \
+        PP_CHECK((loop)->magic == PP_LOOP_MAGIC); \
+        PP_ASSERT(pthread_equal((loop)->owner, pthread_self())); \
     } while (0)
 
 /* The current Date value, or NULL when the setting says so. */

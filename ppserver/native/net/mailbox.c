@@ -31,8 +31,7 @@ void pp_mailbox_wake(struct pp_mailbox *box)
         return;
     }
     int saved = errno; /* may run inside a signal handler */
-    while (write(box->wake_fd, &one, sizeof one) < 0 && errno == EINTR) {
-    }
+    while (write(box->wake_fd, &one, sizeof one) < 0 && errno == EINTR) {}
     errno = saved;
 }
 

@@ -31,8 +31,9 @@ void pp_sock_shut_write(int fd);
 /* reset: the peer gets an RST instead of an orderly end. */
 void pp_sock_close(int fd, bool reset);
 
-/* PP_OK: *fd is a non-blocking, close-on-exec connection. PP_AGAIN: none is waiting, or the one that
- * was is gone (*gone = true: try the next). NO_DESCRIPTORS, NO_MEMORY: try later. SYSTEM: never. */
+/* PP_OK: *fd is a non-blocking, close-on-exec connection. PP_AGAIN: none is waiting, or the one
+ * that was is gone (*gone = true: try the next). NO_DESCRIPTORS, NO_MEMORY: try later. SYSTEM:
+ * never. */
 int pp_sock_accept(int listen_fd, int *fd, union pp_sock_addr *peer, bool *gone) PP_MUST_USE;
 /* Prepares a listening socket: what is set on it is inherited by the connections it accepts. */
 int pp_sock_prepare_listen(int fd) PP_MUST_USE;
