@@ -31,6 +31,7 @@ struct PpRequest {
     bool peer_eof;          /* the peer has shut down its sending side */
     bool disconnect_told;   /* receive() gave http.disconnect */
     bool disconnect_raised; /* send() raised ClientDisconnected */
+    bool listened;          /* a receive() was waiting when the peer went */
 };
 
 typedef struct {
@@ -46,9 +47,9 @@ PpCore *pp_request_core(PpRequest *req)
     return req->core;
 }
 
-PyObject **pp_request_waiters(PpRequest *req, bool receive)
+PyObject **pp_request_waiters(PpRequest *req, enum pp_wait_kind kind)
 {
-    return receive ? &req->receive_waiters : &req->drain_waiters;
+    return kind == PP_WAIT_RECEIVE ? &req->receive_waiters : &req->drain_waiters;
 }
 
 /* Lets go of the connection: it may begin its next request, or be freed. */
@@ -133,7 +134,7 @@ static PyObject *receive_call(PyObject *op, PyObject *const *Py_UNUSED(args), si
         PyErr_SetString(PyExc_TypeError, "receive() takes no arguments");
         return NULL;
     }
-    return pp_wait_new(((PpReceive *)op)->req, true);
+    return pp_wait_new(((PpReceive *)op)->req, PP_WAIT_RECEIVE);
 }
 
 /* ---- send: checks ---- */
@@ -258,11 +259,21 @@ static int send_start(PpRequest *req, PyObject *message)
 
 /* ---- send: writing ---- */
 
-static PyObject *disconnected(PpRequest *req)
+void pp_request_raise_disconnected(PpRequest *req)
 {
     req->disconnect_raised = true;
     PyErr_SetString(req->core->state->client_disconnected,
                     "send() after the client has disconnected");
+}
+
+/* The answer to a send() after a disconnect: an exception, by way of a few turns of the loop where
+ * somebody listens for the disconnect and may want to end the sender in good order. */
+static PyObject *disconnected(PpRequest *req)
+{
+    if (req->listened) {
+        return pp_wait_new(req, PP_WAIT_FAREWELL);
+    }
+    pp_request_raise_disconnected(req);
     return NULL;
 }
 
@@ -338,7 +349,7 @@ static PyObject *after_write(PpRequest *req)
         if (pp_selector_output_queued(core) < 0) {
             return NULL;
         }
-        return pp_wait_new(req, false);
+        return pp_wait_new(req, PP_WAIT_DRAIN);
     }
     if (pp_selector_output_queued(core) < 0) {
         return NULL;
@@ -351,10 +362,8 @@ int pp_request_try_drain(PpRequest *req, PyObject **none)
     if (req->conn != NULL && req->state != REQ_COMPLETE && pp_conn_out_full(req->conn)) {
         return 0;
     }
-    if (req->conn == NULL && req->state != REQ_COMPLETE) {
-        disconnected(req);
-        return -1;
-    }
+    /* Also when the peer has gone meanwhile: this message was taken, the next send() raises. So a
+     * task that waits in receive() hears of it first and can end the work in good order. */
     *none = Py_NewRef(Py_None);
     return 1;
 }
@@ -422,7 +431,8 @@ static PyObject *send_message(PpRequest *req, PyObject *message)
     }
     bool gone = req->conn == NULL || pp_conn_closed(req->conn) || req->disconnect_told;
     if ((start || body) && gone && req->state != REQ_COMPLETE) {
-        disconnected(req); /* before the order: a start that was refused is followed by a body */
+        /* Before the order: a start that was refused is followed by a body. */
+        result = disconnected(req);
     }
     else if ((!start && !body) || (start && req->state != REQ_START) ||
              (body && req->state != REQ_HEAD && req->state != REQ_BODY)) {
@@ -599,6 +609,9 @@ static void handle_event(PpCore *core, struct pp_conn *conn, unsigned events)
     }
     if (events & PP_EV_CLOSED) {
         release_conn(req);
+    }
+    if (events & (PP_EV_EOF | PP_EV_CLOSED)) {
+        req->listened |= req->receive_waiters != NULL;
     }
     if (events & (PP_EV_BODY | PP_EV_EOF | PP_EV_CLOSED)) {
         pp_wake_waiters(core, &req->receive_waiters);

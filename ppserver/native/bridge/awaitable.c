@@ -16,9 +16,14 @@ typedef struct {
     PpRequest *req;   /* owned */
     PyObject *future; /* owned or NULL: what we wait on */
     PyObject *iter;   /* owned or NULL: its iterator */
-    bool receive;
+    enum pp_wait_kind kind;
+    int turns_left; /* PP_WAIT_FAREWELL */
     bool used;
 } PpWait;
+
+/* Loop turns that a send() to a vanished peer leaves to a task that waits in receive(): it gets
+ * http.disconnect, ends, and what waits for it (asyncio.wait, a task group) cancels the sender. */
+#define FAREWELL_TURNS 8
 
 /* ---- shared by the awaitables and the runner ---- */
 
@@ -180,21 +185,22 @@ PyType_Spec pp_done_spec = {
 
 /* ---- PpWait ---- */
 
-PyObject *pp_wait_new(PpRequest *req, bool receive)
+PyObject *pp_wait_new(PpRequest *req, enum pp_wait_kind kind)
 {
     PyTypeObject *type = pp_request_core(req)->state->wait_type;
     PpWait *self = (PpWait *)type->tp_alloc(type, 0);
     if (self != NULL) {
         self->req = (PpRequest *)Py_NewRef((PyObject *)req);
-        self->receive = receive;
+        self->kind = kind;
+        self->turns_left = FAREWELL_TURNS;
     }
     return (PyObject *)self;
 }
 
 static int try_finish(PpWait *self, PyObject **result)
 {
-    return self->receive ? pp_request_try_receive(self->req, result)
-                         : pp_request_try_drain(self->req, result);
+    return self->kind == PP_WAIT_RECEIVE ? pp_request_try_receive(self->req, result)
+                                         : pp_request_try_drain(self->req, result);
 }
 
 /* Makes the future, puts it where the batch will find it, and takes its iterator. */
@@ -218,7 +224,7 @@ static int begin_waiting(PpWait *self)
         Py_DECREF(future);
         return -1;
     }
-    PyObject **waiters = pp_request_waiters(self->req, self->receive);
+    PyObject **waiters = pp_request_waiters(self->req, self->kind);
     if (*waiters == NULL) {
         *waiters = PyList_New(0);
     }
@@ -234,7 +240,7 @@ static int begin_waiting(PpWait *self)
 
 static void end_waiting(PpWait *self)
 {
-    PyObject **waiters = pp_request_waiters(self->req, self->receive);
+    PyObject **waiters = pp_request_waiters(self->req, self->kind);
     PyObject *future = self->future;
     self->future = NULL;
     Py_CLEAR(self->iter);
@@ -257,6 +263,15 @@ static PySendResult wait_am_send(PyObject *op, PyObject *value, PyObject **resul
     *result = NULL;
     if (self->used) {
         PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited receive() or send()");
+        return PYGEN_ERROR;
+    }
+    if (self->kind == PP_WAIT_FAREWELL) {
+        if (self->turns_left-- > 0) {
+            *result = Py_NewRef(Py_None); /* as a bare yield: the task goes on in the next turn */
+            return PYGEN_NEXT;
+        }
+        self->used = true;
+        pp_request_raise_disconnected(self->req);
         return PYGEN_ERROR;
     }
     for (;;) {

@@ -189,13 +189,19 @@ int pp_request_try_receive(PpRequest *req, PyObject **message);
 /* The same for a send() that waits for the output to drain. */
 int pp_request_try_drain(PpRequest *req, PyObject **none);
 /* Where the futures of waiting receive() and send() calls are kept: pointer to a list or NULL. */
-PyObject **pp_request_waiters(PpRequest *req, bool receive);
+enum pp_wait_kind {
+    PP_WAIT_RECEIVE,
+    PP_WAIT_DRAIN,   /* a send() that waits for the peer to read */
+    PP_WAIT_FAREWELL /* a send() after a disconnect that somebody is just being told of */
+};
+PyObject **pp_request_waiters(PpRequest *req, enum pp_wait_kind kind);
+void pp_request_raise_disconnected(PpRequest *req);
 PpCore *pp_request_core(PpRequest *req);
 
 /* awaitable.c: what receive() and send() return. */
 extern PyType_Spec pp_done_spec, pp_wait_spec;
 PyObject *pp_done_new(PpCore *core);
-PyObject *pp_wait_new(PpRequest *req, bool receive);
+PyObject *pp_wait_new(PpRequest *req, enum pp_wait_kind kind);
 void pp_wake_waiters(PpCore *core, PyObject **waiters); /* never raises */
 /* send()/tp_iternext()/throw() of our awaitables, in terms of am_send. */
 PyObject *pp_awaitable_next(PyObject *self);
