@@ -14,6 +14,7 @@ import pathlib
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import sysconfig
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
+import httpx
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -127,6 +129,26 @@ def exceptions_in(log: str) -> Iterator[str]:
                 break
         else:
             yield "(a traceback without an end)"
+
+
+# httpx loads the system's certificates for every client unless it gets a context; http needs none.
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def client(url: str = "", **options: Any) -> httpx.Client:
+    options = {"timeout": 30, "trust_env": False, "verify": _NO_TLS, **options}
+    return httpx.Client(base_url=url, **options)
+
+
+def async_client(url: str = "", **options: Any) -> httpx.AsyncClient:
+    options = {"timeout": 50, "trust_env": False, "verify": _NO_TLS, **options}
+    return httpx.AsyncClient(base_url=url, **options)
+
+
+def get(url: str, **options: Any) -> httpx.Response:
+    """One request on a connection of its own."""
+    with client() as one:
+        return one.get(url, **options)
 
 
 class Server:

@@ -51,7 +51,7 @@ def server(request: pytest.FixtureRequest, serve: Callable[..., Any]) -> serving
 @pytest.fixture(scope="module")
 def client(server: serving.Server) -> Iterator[httpx.Client]:
     limits = httpx.Limits(max_connections=1)
-    with httpx.Client(base_url=server.url, limits=limits, timeout=20) as client:
+    with serving.client(server.url, limits=limits, timeout=20) as client:
         yield client
 
 
@@ -77,7 +77,7 @@ def test_check(client: httpx.Client, name: str) -> None:
 
 def test_concurrent_requests_have_tasks_of_their_own(server: serving.Server) -> None:
     async def main() -> list[httpx.Response]:
-        async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+        async with serving.async_client(server.url) as client:
             return await asyncio.gather(*(client.get(f"/meet/many/16/{n}") for n in range(16)))
 
     assert [answer.text for answer in asyncio.run(main())] == ["ok"] * 16
@@ -85,7 +85,7 @@ def test_concurrent_requests_have_tasks_of_their_own(server: serving.Server) -> 
 
 def test_queue_and_lock_between_requests(server: serving.Server) -> None:
     async def main() -> list[httpx.Response]:
-        async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+        async with serving.async_client(server.url) as client:
             paths = ["/hand-over/get"] * 5 + ["/hand-over/put"] * 5
             return await asyncio.gather(*(client.get(path) for path in paths))
 

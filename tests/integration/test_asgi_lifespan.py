@@ -7,7 +7,6 @@ import socket
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import serving
 
@@ -25,7 +24,7 @@ def run_to_end(app: str, directory: Path, **options: Any) -> tuple[int, str]:
 def test_startup_and_shutdown_once_per_context(tmp_path: Path, loop: str, contexts: int) -> None:
     with serving.running("spec:app", tmp_path, loop=loop, contexts=contexts) as server:
         server.wait_for_record("startup", contexts)
-        assert httpx.get(f"{server.url}/scope").status_code == 200
+        assert serving.get(f"{server.url}/scope").status_code == 200
         assert server.records() == ["startup"] * contexts
         for line in ("Waiting for application startup.", "Application startup complete."):
             assert line in server.log
@@ -48,7 +47,7 @@ def test_unsupported_is_served_all_the_same(tmp_path: Path, loop: str, app: str)
     if app == "returns" and serving.PEER == "uvicorn":
         pytest.skip("the reference server waits for the message for ever")
     with serving.running(f"lifespans:{app}", tmp_path, loop=loop) as server:
-        assert httpx.get(server.url).text in ("state: {}", "state: None")
+        assert serving.get(server.url).text in ("state: {}", "state: None")
 
 
 def test_unsupported_with_lifespan_on_is_fatal(tmp_path: Path, loop: str) -> None:
@@ -59,7 +58,7 @@ def test_unsupported_with_lifespan_on_is_fatal(tmp_path: Path, loop: str) -> Non
 
 def test_lifespan_off_asks_nothing(tmp_path: Path, loop: str) -> None:
     with serving.running("spec:app", tmp_path, loop=loop, lifespan="off") as server:
-        assert httpx.get(f"{server.url}/scope").status_code == 200
+        assert serving.get(f"{server.url}/scope").status_code == 200
     assert server.records() == []
 
 
@@ -92,7 +91,7 @@ def test_nobody_listens_after_a_failed_startup(tmp_path: Path) -> None:
 def test_shutdown_failed_is_told(tmp_path: Path, loop: str) -> None:
     server = serving.launch("lifespans:fails_at_shutdown", tmp_path, loop=loop)
     server.wait_started()
-    assert httpx.get(server.url).status_code == 200
+    assert serving.get(server.url).status_code == 200
     server.process.send_signal(signal.SIGTERM)
     server.wait()
     assert server.records() == ["shutdown asked"]
@@ -109,18 +108,18 @@ def test_shutdown_that_raises_is_logged(tmp_path: Path, loop: str) -> None:
 
 def test_lifespan_that_ends_early(tmp_path: Path, loop: str) -> None:
     with serving.running("lifespans:ends_early", tmp_path, loop=loop) as server:
-        assert httpx.get(server.url).status_code == 200
+        assert serving.get(server.url).status_code == 200
 
 
 def test_slow_lifespan_with_tasks_of_its_own(tmp_path: Path, loop: str) -> None:
     with serving.running("lifespans:slow", tmp_path, loop=loop) as server:
         assert server.records() == ["started"], "the address is announced before the start-up"
-        assert httpx.get(server.url).status_code == 200
+        assert serving.get(server.url).status_code == 200
     assert server.records() == ["started", "ticked True"]
 
 
 def test_nonsense_is_refused(tmp_path: Path, loop: str) -> None:
     with serving.running("lifespans:nonsense", tmp_path, loop=loop) as server:
-        assert httpx.get(server.url).status_code == 200
+        assert serving.get(server.url).status_code == 200
     refused = [line for line in server.records() if line.startswith("refused")]
     assert len(refused) == 3, server.records()

@@ -51,7 +51,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_works(server: serving.Server, name: str) -> None:
-    answer = httpx.get(f"{server.url}/{name}", timeout=30)
+    answer = serving.get(f"{server.url}/{name}", timeout=30)
     assert answer.status_code == 200
     assert answer.json() == EXPECTED[name]
 
@@ -61,7 +61,7 @@ def test_everything_at_once(server: serving.Server) -> None:
 
     async def main() -> list[Any]:
         limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(base_url=server.url, timeout=50, limits=limits) as client:
+        async with serving.async_client(server.url, limits=limits) as client:
             answers = await asyncio.gather(*(client.get(f"/{name}") for name in names))
         return [answer.json() for answer in answers]
 
@@ -69,7 +69,7 @@ def test_everything_at_once(server: serving.Server) -> None:
 
 
 def test_asyncpg(server_with_database: serving.Server) -> None:
-    with httpx.Client(base_url=server_with_database.url, timeout=30) as client:
+    with serving.client(server_with_database.url) as client:
         assert client.get("/asyncpg-pool?21").json() == [42, [1, 2, 3, 4, 5]]
         assert client.get("/asyncpg-connection").json().startswith("PostgreSQL")
         assert client.get("/asyncpg-cancel").json() == "alive"
@@ -78,7 +78,7 @@ def test_asyncpg(server_with_database: serving.Server) -> None:
 
 
 def test_psycopg(server_with_database: serving.Server) -> None:
-    with httpx.Client(base_url=server_with_database.url, timeout=30) as client:
+    with serving.client(server_with_database.url) as client:
         assert client.get("/psycopg-connection?21").json() == [22, 1000]
         assert client.get("/psycopg-in-a-thread").json() == 7
         assert client.get("/psycopg-pipeline").json() == [0, 1, 2, 3, 4]
@@ -87,7 +87,7 @@ def test_psycopg(server_with_database: serving.Server) -> None:
 def test_databases_under_load(server_with_database: serving.Server) -> None:
     async def main() -> None:
         url = server_with_database.url
-        async with httpx.AsyncClient(base_url=url, timeout=50) as client:
+        async with serving.async_client(url) as client:
             pools = [client.get(f"/asyncpg-pool?{number}") for number in range(40)]
             single = [client.get(f"/psycopg-connection?{number}") for number in range(10)]
             answers = await asyncio.gather(*pools, *single)

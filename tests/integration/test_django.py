@@ -62,7 +62,7 @@ def server(
 
 @pytest.fixture
 def client(server: serving.Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=30) as client:
+    with serving.client(server.url) as client:
         yield client
 
 
@@ -178,7 +178,7 @@ def test_stream_is_closed_when_the_client_goes(
 
     def closed() -> bool:
         # Django leaves a response whose send raised OSError to the garbage collector.
-        httpx.get(f"{server.url}/collect/")
+        serving.get(f"{server.url}/collect/")
         return server.records().count(line) > before
 
     serving.wait_until(closed)
@@ -269,7 +269,7 @@ def test_view_is_cancelled_by_a_disconnect(server: serving.Server, kind: str) ->
 
 def test_concurrent_requests(server: serving.Server) -> None:
     async def main() -> list[int]:
-        async with httpx.AsyncClient(base_url=server.url, timeout=50) as client:
+        async with serving.async_client(server.url) as client:
             paths = ["/sync/", "/async/", "/items/?kind=tools", "/items/async/?kind=tools"]
             answers = await asyncio.gather(*(client.get(paths[n % 4]) for n in range(40)))
         return [answer.status_code for answer in answers]

@@ -19,7 +19,7 @@ def server(serve: Callable[..., Any], variant: dict[str, Any]) -> serving.Server
 
 @pytest.fixture
 def client(server: serving.Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=20) as client:
+    with serving.client(server.url) as client:
         yield client
 
 
@@ -164,13 +164,13 @@ def test_same_loop_as_the_lifespan(client: httpx.Client) -> None:
 
 def test_exceptions(client: httpx.Client, server: serving.Server) -> None:
     assert client.get("/raises").status_code == 500
-    answer = httpx.get(f"{server.url}/raises/custom")
+    answer = serving.get(f"{server.url}/raises/custom")
     assert (answer.status_code, answer.json()) == (422, {"custom": True})
 
 
 def test_concurrent_requests(server: serving.Server) -> None:
     async def main() -> list[httpx.Response]:
-        async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+        async with serving.async_client(server.url) as client:
             requests = [client.get(f"/items/{number}") for number in range(1, 41)]
             requests += [
                 client.get("/depends", headers={"x-token": str(number)}) for number in range(20)

@@ -24,7 +24,7 @@ def server(serve: Callable[..., Any], variant: dict[str, Any]) -> serving.Server
 
 @pytest.fixture
 def client(server: serving.Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=20) as client:
+    with serving.client(server.url) as client:
         yield client
 
 
@@ -90,7 +90,7 @@ def test_stream_is_closed_when_the_client_goes(server: serving.Server) -> None:
 def test_stream_that_raises(client: httpx.Client, server: serving.Server) -> None:
     with pytest.raises(httpx.RemoteProtocolError):
         client.get("/stream/raises")
-    assert httpx.get(server.url).status_code == 200
+    assert serving.get(server.url).status_code == 200
 
 
 def test_session(client: httpx.Client) -> None:
@@ -139,7 +139,7 @@ def test_exception(client: httpx.Client, server: serving.Server) -> None:
     answer = client.get("/raises")
     assert answer.status_code == 500
     assert "expected by the test" not in answer.text
-    assert httpx.get(server.url).status_code == 200
+    assert serving.get(server.url).status_code == 200
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 410, 418, 500, 503])
@@ -206,7 +206,7 @@ def test_url(client: httpx.Client, server: serving.Server) -> None:
 
 def test_concurrent_requests(server: serving.Server) -> None:
     def one(number: int) -> str:
-        answer = httpx.get(f"{server.url}/stream", headers={"x-name": str(number)}, timeout=20)
+        answer = serving.get(f"{server.url}/stream", headers={"x-name": str(number)}, timeout=20)
         return answer.text.splitlines()[-1]
 
     with concurrent.futures.ThreadPoolExecutor(16) as pool:

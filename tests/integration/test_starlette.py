@@ -22,7 +22,7 @@ def server(serve: Callable[..., Any], variant: dict[str, Any]) -> serving.Server
 
 @pytest.fixture
 def client(server: serving.Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=20) as client:
+    with serving.client(server.url) as client:
         yield client
 
 
@@ -116,7 +116,7 @@ def test_background_tasks(client: httpx.Client, server: serving.Server) -> None:
 
 def test_background_task_that_raises(client: httpx.Client, server: serving.Server) -> None:
     assert client.get("/background/fails").text == "started"
-    assert httpx.get(f"{server.url}/async").status_code == 200
+    assert serving.get(f"{server.url}/async").status_code == 200
 
 
 def test_middleware(client: httpx.Client) -> None:
@@ -128,7 +128,7 @@ def test_middleware(client: httpx.Client) -> None:
 
 def test_context_variables_of_concurrent_requests(server: serving.Server) -> None:
     async def main() -> None:
-        async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+        async with serving.async_client(server.url) as client:
             names = [f"client {number}" for number in range(40)]
             paths = ["/blocking", "/async", "/stream/sync", "/sync"]
             answers = await asyncio.gather(
@@ -172,7 +172,7 @@ def test_exception(client: httpx.Client, server: serving.Server, path: str) -> N
     answer = client.get(path)
     assert answer.status_code == 500
     assert answer.text == "Internal Server Error"
-    assert httpx.get(f"{server.url}/async").status_code == 200
+    assert serving.get(f"{server.url}/async").status_code == 200
 
 
 def test_http_exception(client: httpx.Client) -> None:
@@ -244,7 +244,7 @@ def test_head(client: httpx.Client) -> None:
 def test_disconnect_is_seen(server: serving.Server) -> None:
     before = server.records().count("slow saw the disconnect")
     with pytest.raises(httpx.ReadTimeout):
-        httpx.get(f"{server.url}/plain/slow", timeout=0.2)
+        serving.get(f"{server.url}/plain/slow", timeout=0.2)
     server.wait_for_record("slow saw the disconnect", before + 1)
 
 
