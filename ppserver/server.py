@@ -133,7 +133,10 @@ class Server:
 
     def stats(self) -> dict[str, int]:
         """The core's counters; empty before the start and after the end."""
-        return self.core.stats() if self.core is not None else {}
+        try:
+            return self.core.stats() if self.core is not None else {}
+        except RuntimeError:  # The thread of a WSGI context has just closed it.
+            return {}
 
     def run(self) -> int:
         """Serve until told to stop; the exit code. Raises PPServerError if it cannot start."""

@@ -15,13 +15,14 @@ import logging
 import os
 import select
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from ppserver import contexts, logs, terminal
 from ppserver.config import Config
 from ppserver.contexts.processes import Channel, SignalPipe, start_loader
-from ppserver.errors import PPServerError
+from ppserver.errors import PPServerError, StartupError
 from ppserver.sockets import Listeners
 
 logger = logging.getLogger("ppserver.error")
@@ -64,12 +65,18 @@ class Generation:
 def run(config: Config) -> int:
     """Serve with forked contexts until told to stop; the exit code.
 
-    Raises PPServerError if an address, the pid file or the user cannot be had.
+    Raises PPServerError if an address, the pid file or the user cannot be had, or if this is
+    not the main thread.
     """
+    if threading.current_thread() is not threading.main_thread():
+        raise StartupError(
+            "several contexts can only be started in the main thread",
+            hint="it alone receives signals, and its end is what the contexts watch",
+        )
     logs.configure(config)
     contexts.set_umask(config)
     identity = contexts.identity(config)
-    with contexts.pid_file(config), Listeners(config) as listeners:
+    with Listeners(config) as listeners, contexts.pid_file(config):
         listeners.give_files(*identity)
         return Supervisor(config, listeners).run()
 
@@ -140,7 +147,9 @@ class Supervisor:
         for generation in list(self._generations):
             if generation.channel.fileno() in ready:
                 self._on_message(generation)
-        self._reap_loaders()
+        self._reap()
+        if os.getpid() == 1:
+            reap_orphans({generation.pid for generation in self._generations})
         self._on_time()
 
     def _timeout_ms(self) -> float | None:
@@ -291,7 +300,8 @@ class Supervisor:
         if not generation.channel.send("quit") or not generation.loaded:
             _kill(generation.pid, signal.SIGKILL)
 
-    def _reap_loaders(self) -> None:
+    def _reap(self) -> None:
+        """Learn which loaders ended."""
         for generation in list(self._generations):
             pid, status = os.waitpid(generation.pid, os.WNOHANG)
             if not pid:
@@ -399,6 +409,21 @@ class Supervisor:
         for generation in self._generations:
             for context in generation.in_slot(self._slots):
                 self._end(context)
+
+
+def reap_orphans(but: Container[int]) -> None:
+    """As a container's first process: take leave of everybody's orphans that ended.
+
+    Leaves the children in ``but`` to those who want their exit status.
+    """
+    while True:
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if ended is None or ended.si_pid in but:
+            return
+        os.waitpid(ended.si_pid, 0)
 
 
 def _kill(pid: int, number: int) -> None:

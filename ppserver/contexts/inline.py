@@ -13,9 +13,9 @@ def run(config: Config) -> int:
     """Serve in this process; the exit code. Raises PPServerError if it cannot start."""
     logs.configure(config)
     contexts.set_umask(config)
-    contexts.identity(config)
-    with contexts.pid_file(config), Listeners(config) as listeners:
-        listeners.give_files(*contexts.identity(config))
+    identity = contexts.identity(config)
+    with Listeners(config) as listeners, contexts.pid_file(config):
+        listeners.give_files(*identity)
         contexts.drop_privileges(config)
         application = load(config)
         contexts.banner(config, "in this process", application.interface)

@@ -185,6 +185,7 @@ class Loader:
                     t.name for t in threading.enumerate() if t is not threading.main_thread()
                 ),
             )
+        close_database_handles()
         # Load once: what is here now is read by every context and never looked at again by
         # their collectors, so its pages stay shared.
         gc.collect()
@@ -290,6 +291,16 @@ def reseed() -> None:
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed()
+
+
+def close_database_handles() -> None:
+    """Close the connections Django opened while it was imported: contexts must not share them.
+
+    Others are for the application: ``os.register_at_fork`` is the hook.
+    """
+    database = sys.modules.get("django.db")
+    if database is not None:
+        database.connections.close_all()
 
 
 def start_loader(config: Config, close_in_child: Callable[[], None]) -> tuple[int, Channel]:

@@ -163,12 +163,13 @@ def test_settings_from_the_environment_and_a_file(start: Start, tmp_path: pathli
 
 @pytest.mark.parametrize("contexts", [1, 2])
 def test_port_in_use(start: Start, contexts: int) -> None:
-    first = start()
-    second = start(contexts=contexts, wait=False, args=["--port", str(first.port)])
+    first = start(args=["--pid", "pid"])
+    second = start(contexts=contexts, wait=False, args=["--port", str(first.port), "--pid", "pid"])
     assert second.wait() == 3
     assert f"error: cannot listen on 127.0.0.1:{first.port}: address already in use" in second.log
     assert "Traceback" not in second.log
     assert " 200 " in ask(first)
+    assert (first.directory / "pid").read_text() == f"{first.pid}\n"
     first.stop()
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import pathlib
+import subprocess
+import threading
 
 import pytest
 
 from ppserver import contexts
 from ppserver.config import Config
 from ppserver.errors import ConfigError, StartupError
+from ppserver.supervisor import reap_orphans
 
 
 @pytest.mark.parametrize(
@@ -77,6 +80,34 @@ def test_pid_file(tmp_path: pathlib.Path) -> None:
     assert path.exists()
     with pytest.raises(StartupError, match="pid file"), contexts.pid_file(Config(pid="/nowhere/x")):
         pass
+
+
+def test_several_contexts_need_the_main_thread() -> None:
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            contexts.run(Config("m:app", cores=2, port=0))
+        except StartupError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert "main thread" in str(errors[0])
+
+
+def test_orphans_are_reaped_but_not_loaders() -> None:
+    ended = [subprocess.Popen(["true"]) for _ in range(3)]
+    for process in ended:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    reap_orphans({process.pid for process in ended})
+    assert ended[0].wait() == 0
+    reap_orphans(())
+    for process in ended[1:]:
+        with pytest.raises(ChildProcessError):
+            os.waitpid(process.pid, os.WNOHANG)
+        process.wait()
 
 
 def test_identity() -> None:
