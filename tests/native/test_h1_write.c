@@ -123,6 +123,18 @@ TEST(write_drops_hop_by_hop)
     }
 }
 
+TEST(write_upgrade_of_426)
+{
+    struct pp_h1_response r = response(426, "Upgrade", "websocket");
+    check(&r, "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\ncontent-length: 0\r\n"
+              "connection: upgrade\r\n\r\n");
+    r.keep_alive = false;
+    check(&r, "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\ncontent-length: 0\r\n"
+              "connection: close, upgrade\r\n\r\n");
+    r = response(426, "x", "y");
+    check(&r, "HTTP/1.1 426 Upgrade Required\r\nx: y\r\ncontent-length: 0\r\n\r\n");
+}
+
 TEST(write_honours_close)
 {
     static const char *const VALUES[] = {"close", "Close", "x, close", "\"\",close ;"};

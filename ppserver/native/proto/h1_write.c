@@ -14,9 +14,10 @@
 #define FIXED_BYTES 256 /* status line and our own fields, Server's value apart */
 
 struct writer {
-    uint8_t *at; /* borrowed: where the next byte goes */
-    bool close;  /* the application asked for Connection: close */
-    bool has_length, has_date, has_server;
+    uint8_t *at;         /* borrowed: where the next byte goes */
+    bool offers_upgrade; /* the status lets the application name protocols */
+    bool close;          /* the application asked for Connection: close */
+    bool has_length, has_date, has_server, has_upgrade;
     uint64_t length;
 };
 
@@ -26,6 +27,11 @@ static void put(struct writer *w, const void *data, size_t len)
     w->at += len;
 }
 #define PUT(w, text) put((w), (text), sizeof text - 1)
+
+static void put_text(struct writer *w, const char *text)
+{
+    put(w, text, strlen(text));
+}
 
 static void put_number(struct writer *w, uint64_t n)
 {
@@ -194,7 +200,11 @@ static int take_field(struct writer *w, const struct pp_h1_out_field *f, bool *c
         w->has_server |= NAMED("server");
         break;
     case 7:
-        *copy = !NAMED("upgrade");
+        if (NAMED("upgrade")) {
+            /* RFC 9110 15.5.22: 426 must say to what; elsewhere it would offer what we do not do.
+             */
+            *copy = w->has_upgrade = w->offers_upgrade;
+        }
         break;
     case 10:
         if (NAMED("connection")) {
@@ -340,8 +350,19 @@ static void put_our_fields(struct writer *w, const char *date, const char *serve
     }
     if (server != NULL) {
         PUT(w, "server: ");
-        put(w, server, strlen(server));
+        put_text(w, server);
         PUT(w, "\r\n");
+    }
+}
+
+static void put_connection(struct writer *w, bool keep_alive, uint8_t request_minor)
+{
+    if (w->has_upgrade) { /* names it: RFC 9110 7.8 */
+        put_text(w, keep_alive ? "connection: upgrade\r\n" : "connection: close, upgrade\r\n");
+    } else if (!keep_alive) {
+        PUT(w, "connection: close\r\n");
+    } else if (request_minor == 0) {
+        PUT(w, "connection: keep-alive\r\n"); /* 1.0 clients close unless told */
     }
 }
 
@@ -349,7 +370,7 @@ int pp_h1_write_head(const struct pp_h1_response *r, uint8_t *out, size_t cap, s
                      struct pp_h1_framed *framed)
 {
     PP_CHECK(cap >= pp_h1_write_bound(r));
-    struct writer w = {.at = out};
+    struct writer w = {.at = out, .offers_upgrade = r->status == 426 && r->request_minor == 1};
     struct pp_h1_framed f;
     if (r->status < 200 || r->status > 999) {
         return PP_ERR_APP_BAD_STATUS;
@@ -370,11 +391,7 @@ int pp_h1_write_head(const struct pp_h1_response *r, uint8_t *out, size_t cap, s
         return rc;
     }
     put_our_fields(&w, w.has_date ? NULL : r->date, w.has_server ? NULL : r->server);
-    if (!f.keep_alive) {
-        PUT(&w, "connection: close\r\n");
-    } else if (r->request_minor == 0) {
-        PUT(&w, "connection: keep-alive\r\n"); /* 1.0 clients close unless told */
-    }
+    put_connection(&w, f.keep_alive, r->request_minor);
     PUT(&w, "\r\n");
     *framed = f;
     *written = (size_t)(w.at - out);

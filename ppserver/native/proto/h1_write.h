@@ -47,10 +47,11 @@ struct pp_h1_framed {
 size_t pp_h1_write_bound(const struct pp_h1_response *r);
 /* Checks and writes the whole head into out[0, cap) (cap >= bound). *written is set on PP_OK only.
  * Application fields named connection (other than "close", which is honoured), keep-alive,
- * transfer-encoding, upgrade and proxy-connection are hop-by-hop and dropped; "date" and "server"
- * of the application win over ours. Content-Length of the application: digits only, once; with HEAD
- * and 304 kept as is; with 204 and 1xx dropped. complete && content-length != body_bytes (and not
- * request_head/304) is APP_BODY_TOO_LONG or APP_BODY_TOO_SHORT. Errors are APP_*. */
+ * transfer-encoding, upgrade (but for a 426) and proxy-connection are hop-by-hop and dropped;
+ * "date" and "server" of the application win over ours. Content-Length of the application: digits
+ * only, once; with HEAD and 304 kept as is; with 204 and 1xx dropped. complete && content-length !=
+ * body_bytes (and not request_head/304) is APP_BODY_TOO_LONG or APP_BODY_TOO_SHORT. Errors are
+ * APP_*. */
 int pp_h1_write_head(const struct pp_h1_response *r, uint8_t *out, size_t cap, size_t *written,
                      struct pp_h1_framed *framed) PP_MUST_USE;
 /* "HTTP/1.1 103 Early Hints" and the like: status 100..199 except 101. */
