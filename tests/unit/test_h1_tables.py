@@ -20,7 +20,7 @@ def in_page(side: str) -> dict[str, list[str]]:
 
 def in_code(side: str) -> dict[str, list[str]]:
     short = {"request": "REQ", "response": "RES"}[side]
-    rows = re.findall(rf"\[PP_H1_{short}_(\w+)\] = \{{([^}}]*)\}}", CODE)
+    rows = re.findall(rf"^    \[PP_H1_{short}_(\w+)\] = \{{([^}}]*)\}}", CODE, re.MULTILINE)
     return {
         state: [
             "-" if cell.strip() == "X" else cell.strip().rpartition("_")[2]
