@@ -47,6 +47,17 @@ PpCore *pp_request_core(PpRequest *req)
     return req->core;
 }
 
+int pp_request_check_thread(PpRequest *req)
+{
+    if (req->core->loop == NULL || pp_loop_owned(req->core->loop)) {
+        return 0;
+    }
+    PyErr_SetString(PyExc_RuntimeError,
+                    "receive() and send() belong to the event loop's thread: use "
+                    "asyncio.run_coroutine_threadsafe()");
+    return -1;
+}
+
 PyObject **pp_request_waiters(PpRequest *req, enum pp_wait_kind kind)
 {
     return kind == PP_WAIT_RECEIVE ? &req->receive_waiters : &req->drain_waiters;
@@ -165,9 +176,11 @@ static int header_fields(PyObject *headers, struct pp_h1_out_field *fields)
             value = PyList_GET_ITEM(pair, 1);
         }
         else {
+            Py_INCREF(pair); /* its repr() may run code that changes the list */
             PyErr_Format(PyExc_TypeError,
                          "http.response.start: header %zd: expected a (name, value) pair, got %R", i,
                          pair);
+            Py_DECREF(pair);
             return -1;
         }
         struct pp_h1_out_field f;
@@ -192,6 +205,13 @@ static int wrong_order(PpRequest *req, PyObject *type)
     };
     PyErr_Format(PyExc_RuntimeError, "unexpected ASGI message %R: expected %s", type,
                  expected[req->state]);
+    return -1;
+}
+
+/* Looking at a message can run code of the application, and that code can call send(). */
+static int meanwhile(void)
+{
+    PyErr_SetString(PyExc_RuntimeError, "another message was sent while this one was looked at");
     return -1;
 }
 
@@ -246,10 +266,17 @@ static int send_start(PpRequest *req, PyObject *message)
     if (found > 0) {
         fast = PySequence_Fast(headers, "http.response.start: headers: expected an iterable");
         Py_DECREF(headers);
+        if (fast != NULL && !PyTuple_Check(fast)) {
+            Py_SETREF(fast, PyList_AsTuple(fast)); /* what is sent is what it is now */
+        }
         if (fast == NULL || header_fields(fast, NULL) < 0) {
             Py_XDECREF(fast);
             return -1;
         }
+    }
+    if (req->state != REQ_START) {
+        Py_XDECREF(fast);
+        return meanwhile();
     }
     Py_XSETREF(req->headers, fast);
     req->status = (int)number;
@@ -372,6 +399,7 @@ static PyObject *send_body(PpRequest *req, PyObject *message)
 {
     struct pp_constants *k = &req->core->k;
     PyObject *body, *result = NULL;
+    uint8_t state = req->state;
     int more = get_bool(message, k->more_body);
     if (more < 0 || PyDict_GetItemRef(message, k->body, &body) < 0) {
         return NULL;
@@ -395,8 +423,9 @@ static PyObject *send_body(PpRequest *req, PyObject *message)
         data = view.buf;
         len = (size_t)view.len;
     }
-    int rc = req->state == REQ_HEAD ? write_head(req, body, data, len, more != 0)
-                                    : write_more(req, body, data, len, more != 0);
+    int rc = req->state != state || req->conn == NULL ? meanwhile()
+             : state == REQ_HEAD ? write_head(req, body, data, len, more != 0)
+                                 : write_more(req, body, data, len, more != 0);
     if (rc == 0) {
         result = after_write(req);
     }
@@ -411,6 +440,9 @@ static PyObject *send_message(PpRequest *req, PyObject *message)
 {
     struct pp_constants *k = &req->core->k;
     PyObject *type;
+    if (pp_request_check_thread(req) < 0) {
+        return NULL;
+    }
     if (!PyDict_Check(message)) {
         PyErr_Format(PyExc_TypeError, "send(): expected a dict, got %.100s",
                      Py_TYPE(message)->tp_name);

@@ -265,6 +265,9 @@ static PySendResult wait_am_send(PyObject *op, PyObject *value, PyObject **resul
         PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited receive() or send()");
         return PYGEN_ERROR;
     }
+    if (pp_request_check_thread(self->req) < 0) {
+        return PYGEN_ERROR;
+    }
     if (self->kind == PP_WAIT_FAREWELL) {
         if (self->turns_left-- > 0) {
             *result = Py_NewRef(Py_None); /* as a bare yield: the task goes on in the next turn */

@@ -228,6 +228,11 @@ void pp_loop_adopt(struct pp_loop *loop)
     loop->owner = pthread_self();
 }
 
+bool pp_loop_owned(const struct pp_loop *loop)
+{
+    return pthread_equal(loop->owner, pthread_self()) != 0;
+}
+
 int pp_loop_fd(const struct pp_loop *loop)
 {
     return loop->epoll_fd;

@@ -121,5 +121,7 @@ struct pp_msg *pp_loop_take_msg(struct pp_loop *loop);
 /* Ownership: the loop asserts (PP_ASSERT) that the calling thread is its owner. A new owner, after
  * the old one stopped calling, takes it over (leader/follower). */
 void pp_loop_adopt(struct pp_loop *loop);
+/* Whether the calling thread is the owner. */
+bool pp_loop_owned(const struct pp_loop *loop);
 
 #endif
