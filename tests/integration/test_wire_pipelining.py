@@ -162,9 +162,11 @@ def test_a_client_that_only_sends_is_not_read_for_ever(server: serving.Server) -
     """Answers that nobody reads stop the requests: the memory for them is bounded."""
     with Raw(server, timeout=1.0) as raw:
         data = get("/big?bytes=60000&id=flood") * 50
-        with pytest.raises(TimeoutError):
+        try:
             while True:
                 raw.send(data)
+        except TimeoutError:
+            pass
         answered = sum("flood" in line for line in server.records())
         assert answered < 1000
     with Raw(server) as raw:
