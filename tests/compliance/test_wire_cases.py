@@ -1,0 +1,109 @@
+"""The wire cases once more, through sockets, loop, bridge and an application that tells all.
+
+Each is sent whole and in two halves. What the machine alone makes of them is in the unit tests;
+here every request it accepts must reach the application as it is, and every error must become its
+status and the end of the connection.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import h1dump
+import pytest
+import serving
+from rawhttp import ClosedError, Raw
+
+# Cases with other limits than the server's are left to the unit tests.
+CASES = [case for case in h1dump.read_cases() if case.limits is None]
+
+
+@pytest.fixture(scope="module")
+def server(serve: Callable[..., serving.Server], loop: str) -> serving.Server:
+    return serve("wire_cases:app", loop=loop, args=["--no-access-log"])
+
+
+def unescape(text: str) -> str:
+    return h1dump.unescape(text).decode("latin-1")
+
+
+def wanted(events: str) -> tuple[list[dict[str, Any]], int | None]:
+    """The requests that are complete, and the status of the error behind them."""
+    requests: list[dict[str, Any]] = []
+    error, seen = None, {}
+    for line in events.splitlines():
+        word, _, rest = line.partition(" ")
+        if word == "request":
+            method, _, version = rest.split(" ")
+            seen = {"method": unescape(method), "version": version[-3:], "fields": [], "body": ""}
+        elif word == "target":
+            path = re.search(r" path=(.*) query=(.*)$", rest)
+            assert path
+            # An empty path of absolute-form stands for "/"; of OPTIONS for "*".
+            seen["target"] = unescape(path[1]) or "/"
+            seen["query"] = unescape(path[2])
+            authority = re.search(r" authority=(\S+)", rest)
+            seen["authority"] = authority and authority[1]
+        elif word == "field":
+            name, _, value = rest.partition(": ")
+            seen["fields"].append([unescape(name), unescape(value)])
+        elif word == "body":
+            seen["body"] = unescape(rest[1:-1])
+        elif word in {"next", "close"}:
+            requests.append(seen)
+        elif word == "error":
+            error = int(rest.split()[1])
+    return requests, error
+
+
+def without_host(fields: list[list[str]]) -> list[list[str]]:
+    return [field for field in fields if field[0] != "host"]
+
+
+def check(raw: Raw, case: h1dump.Case) -> None:
+    assert case.events is not None
+    requests, error = wanted(case.events)
+    for request in requests:
+        if request["method"] == "CONNECT":
+            assert raw.read_response().status == 501
+            assert raw.read_to_end() == b""
+            return
+        response = raw.read_response()
+        while response.status == 100:
+            response = raw.read_response()
+        assert response.status == 200
+        seen = json.loads(response.body)
+        authority = request.pop("authority")
+        if authority is not None:  # it replaces Host
+            assert [v for n, v in seen["fields"] if n == "host"] == [authority]
+            seen["fields"] = without_host(seen["fields"])
+            request["fields"] = without_host(request["fields"])
+        assert seen == request
+    if error is not None:
+        response = raw.read_response()
+        while response.status == 100:
+            response = raw.read_response()
+        assert response.status == error
+        assert response.get("connection") == "close"
+    assert raw.read_to_end() == b""
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.file}: {case.title}")
+def test_case(server: serving.Server, case: h1dump.Case) -> None:
+    for cut in {len(case.data), len(case.data) // 2}:
+        with Raw(server) as raw:
+            raw.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            raw.send(case.data[:cut])
+            raw.send(case.data[cut:])
+            try:
+                raw.socket.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # the server was quicker
+            try:
+                check(raw, case)
+            except ClosedError as closed:
+                pytest.fail(f"{closed}")
