@@ -436,6 +436,32 @@ static PyObject *send_body(PpRequest *req, PyObject *message)
     return result;
 }
 
+enum message_kind { MESSAGE_OTHER, MESSAGE_START, MESSAGE_BODY };
+
+/* CPython does not intern literals with dots, so each application has a "http.response.start" object of
+ * its own. Those seen last are remembered: mostly a pointer comparison is enough. */
+static enum message_kind kind_of(PpCore *core, PyObject *type)
+{
+    if (type == core->seen_start) {
+        return MESSAGE_START;
+    }
+    if (type == core->seen_body) {
+        return MESSAGE_BODY;
+    }
+    if (!PyUnicode_Check(type)) {
+        return MESSAGE_OTHER;
+    }
+    if (PyUnicode_CompareWithASCIIString(type, "http.response.start") == 0) {
+        Py_XSETREF(core->seen_start, Py_NewRef(type));
+        return MESSAGE_START;
+    }
+    if (PyUnicode_CompareWithASCIIString(type, "http.response.body") == 0) {
+        Py_XSETREF(core->seen_body, Py_NewRef(type));
+        return MESSAGE_BODY;
+    }
+    return MESSAGE_OTHER;
+}
+
 static PyObject *send_message(PpRequest *req, PyObject *message)
 {
     struct pp_constants *k = &req->core->k;
@@ -456,11 +482,8 @@ static PyObject *send_message(PpRequest *req, PyObject *message)
         return NULL;
     }
     PyObject *result = NULL;
-    bool start = type == k->http_response_start, body = type == k->http_response_body;
-    if (!start && !body && PyUnicode_Check(type)) { /* a string that was not interned */
-        start = PyUnicode_CompareWithASCIIString(type, "http.response.start") == 0;
-        body = PyUnicode_CompareWithASCIIString(type, "http.response.body") == 0;
-    }
+    enum message_kind kind = kind_of(req->core, type);
+    bool start = kind == MESSAGE_START, body = kind == MESSAGE_BODY;
     bool gone = req->conn == NULL || pp_conn_closed(req->conn) || req->disconnect_told;
     if ((start || body) && gone && req->state != REQ_COMPLETE) {
         /* Before the order: a start that was refused is followed by a body. */

@@ -1,10 +1,10 @@
 /* What receive() and send() return: awaitables in C, without coroutine objects.
  *
  * PpDone is finished from the start and shared by a whole context: most sends are. PpWait decides
- * when it is awaited, not when it is made, so that a receive() that is wrapped in a task and cancelled
- * before its first step loses no message; if it has to wait, it does so on an ordinary future of the
- * loop, which keeps cancellation and time-outs asyncio's business. Both offer the coroutine methods, so
- * that create_task(receive()) and wait_for(receive(), t) work. */
+ * when it is awaited, not when it is made, so that a receive() that is wrapped in a task and
+ * cancelled before its first step loses no message; if it has to wait, it does so on an ordinary
+ * future of the loop, which keeps cancellation and time-outs asyncio's business. Both offer the
+ * coroutine methods, so that create_task(receive()) and wait_for(receive(), t) work. */
 #include "bridge/bridge.h"
 
 typedef struct {
@@ -12,10 +12,9 @@ typedef struct {
 } PpDone;
 
 typedef struct {
-    PyObject_HEAD
-    PpRequest *req;   /* owned */
-    PyObject *future; /* owned or NULL: what we wait on */
-    PyObject *iter;   /* owned or NULL: its iterator */
+    PyObject_HEAD PpRequest *req; /* owned */
+    PyObject *future;             /* owned or NULL: what we wait on */
+    PyObject *iter;               /* owned or NULL: its iterator */
     enum pp_wait_kind kind;
     int turns_left; /* PP_WAIT_FAREWELL */
     bool used;
@@ -54,8 +53,7 @@ PyObject *pp_awaitable_send(PyObject *self, PyObject *value)
     case PYGEN_RETURN:
         if (result == Py_None) {
             PyErr_SetNone(PyExc_StopIteration);
-        }
-        else {
+        } else {
             PyErr_SetObject(PyExc_StopIteration, result);
         }
         Py_XDECREF(result);
@@ -74,16 +72,13 @@ PyObject *pp_raise_thrown(PyObject *const *args, Py_ssize_t nargs)
     }
     if (PyExceptionInstance_Check(args[0])) {
         PyErr_SetObject((PyObject *)Py_TYPE(args[0]), args[0]);
-    }
-    else if (PyExceptionClass_Check(args[0])) {
+    } else if (PyExceptionClass_Check(args[0])) {
         if (nargs > 1 && args[1] != Py_None) {
             PyErr_SetObject(args[0], args[1]);
-        }
-        else {
+        } else {
             PyErr_SetNone(args[0]);
         }
-    }
-    else {
+    } else {
         PyErr_SetString(PyExc_TypeError, "exceptions must be classes or instances");
     }
     return NULL;
@@ -216,8 +211,7 @@ static int begin_waiting(PpWait *self)
     PyObject *iter = NULL;
     if (async != NULL && async->am_await != NULL) {
         iter = async->am_await(future);
-    }
-    else {
+    } else {
         PyErr_SetString(PyExc_TypeError, "the event loop's futures are not awaitable");
     }
     if (iter == NULL) {

@@ -23,9 +23,9 @@ typedef struct {
     PyTypeObject *wsgi_start_type;
     PyTypeObject *wsgi_write_type;
     PyTypeObject *file_wrapper_type;
-    PyObject *client_disconnected; /* class ClientDisconnected(OSError) */
-    PyObject *cancelled_error;     /* asyncio.CancelledError */
-    PyObject *task_class;          /* asyncio.Task */
+    PyObject *client_disconnected;     /* class ClientDisconnected(OSError) */
+    PyObject *cancelled_error;         /* asyncio.CancelledError */
+    PyObject *task_class;              /* asyncio.Task */
     PyObject *enter_task, *leave_task; /* asyncio.tasks._enter_task, _leave_task */
     PyObject *get_weakref_count;       /* weakref.getweakrefcount */
 } PpState;
@@ -35,60 +35,58 @@ PpState *pp_state_of_type(PyTypeObject *type); /* of one of our types; never NUL
 
 /* Constants of one context: its own objects, so that contexts never share a reference count.
  * Interned text keys are X(field, "text"). */
-#define PP_TEXT_CONSTANTS(X)                                                                       \
-    X(type, "type")                                                                                \
-    X(asgi, "asgi")                                                                                \
-    X(http, "http")                                                                                \
-    X(http_version, "http_version")                                                                \
-    X(server, "server")                                                                            \
-    X(client, "client")                                                                            \
-    X(scheme, "scheme")                                                                            \
-    X(https, "https")                                                                              \
-    X(method, "method")                                                                            \
-    X(root_path, "root_path")                                                                      \
-    X(path, "path")                                                                                \
-    X(raw_path, "raw_path")                                                                        \
-    X(query_string, "query_string")                                                                \
-    X(headers, "headers")                                                                          \
-    X(state, "state")                                                                              \
-    X(version, "version")                                                                          \
-    X(spec_version, "spec_version")                                                                \
-    X(v3_0, "3.0")                                                                                 \
-    X(v2_4, "2.4")                                                                                 \
-    X(v1_0, "1.0")                                                                                 \
-    X(v1_1, "1.1")                                                                                 \
-    X(body, "body")                                                                                \
-    X(more_body, "more_body")                                                                      \
-    X(status, "status")                                                                            \
-    X(trailers, "trailers")                                                                        \
-    X(http_request, "http.request")                                                                \
-    X(http_disconnect, "http.disconnect")                                                          \
-    X(http_response_start, "http.response.start")                                                  \
-    X(http_response_body, "http.response.body")                                                    \
-    X(create_future, "create_future")                                                              \
-    X(set_result, "set_result")                                                                    \
-    X(done, "done")                                                                                \
-    X(cancel, "cancel")                                                                            \
-    X(create_task, "create_task")                                                                  \
-    X(get_name, "get_name")                                                                        \
-    X(cancelling, "cancelling")                                                                    \
-    X(callbacks, "_callbacks")                                                                     \
-    X(must_cancel, "_must_cancel")                                                                 \
-    X(future_blocking, "_asyncio_future_blocking")                                                 \
-    X(call_soon, "call_soon")                                                                      \
-    X(call_later, "call_later")                                                                    \
-    X(context, "context")                                                                          \
-    X(loop, "loop")                                                                                \
-    X(eager_start, "eager_start")                                                                  \
-    X(close, "close")                                                                              \
+#define PP_TEXT_CONSTANTS(X) \
+    X(type, "type") \
+    X(asgi, "asgi") \
+    X(http, "http") \
+    X(http_version, "http_version") \
+    X(server, "server") \
+    X(client, "client") \
+    X(scheme, "scheme") \
+    X(https, "https") \
+    X(method, "method") \
+    X(root_path, "root_path") \
+    X(path, "path") \
+    X(raw_path, "raw_path") \
+    X(query_string, "query_string") \
+    X(headers, "headers") \
+    X(state, "state") \
+    X(version, "version") \
+    X(spec_version, "spec_version") \
+    X(v3_0, "3.0") \
+    X(v2_4, "2.4") \
+    X(v1_0, "1.0") \
+    X(v1_1, "1.1") \
+    X(body, "body") \
+    X(more_body, "more_body") \
+    X(status, "status") \
+    X(trailers, "trailers") \
+    X(http_request, "http.request") \
+    X(http_disconnect, "http.disconnect") \
+    X(create_future, "create_future") \
+    X(set_result, "set_result") \
+    X(done, "done") \
+    X(cancel, "cancel") \
+    X(create_task, "create_task") \
+    X(get_name, "get_name") \
+    X(cancelling, "cancelling") \
+    X(callbacks, "_callbacks") \
+    X(must_cancel, "_must_cancel") \
+    X(future_blocking, "_asyncio_future_blocking") \
+    X(call_soon, "call_soon") \
+    X(call_later, "call_later") \
+    X(context, "context") \
+    X(loop, "loop") \
+    X(eager_start, "eager_start") \
+    X(close, "close") \
     X(throw_, "throw")
 
 struct pp_constants {
 #define PP_FIELD_(field, text) PyObject *field;
     PP_TEXT_CONSTANTS(PP_FIELD_)
 #undef PP_FIELD_
-    PyObject *methods[PP_METHOD_COUNT];      /* str; [PP_METHOD_OTHER] is NULL */
-    PyObject *names[PP_H1_NAME_COUNT];       /* bytes, lower-case; [PP_H1_NAME_OTHER] is NULL */
+    PyObject *methods[PP_METHOD_COUNT]; /* str; [PP_METHOD_OTHER] is NULL */
+    PyObject *names[PP_H1_NAME_COUNT];  /* bytes, lower-case; [PP_H1_NAME_OTHER] is NULL */
     PyObject *empty_bytes, *empty_str;
 };
 int pp_constants_init(struct pp_constants *k); /* -1 with an exception; fini is then still right */
@@ -105,44 +103,44 @@ enum pp_task_mode { PP_TASK_WORKER, PP_TASK_EAGER, PP_TASK_PLAIN };
 struct pp_wsgi; /* bridge/wsgi.c */
 
 typedef struct {
-    PyObject_HEAD
-    struct pp_loop *loop; /* owned; NULL after close() */
-    PpState *state;       /* borrowed from the module, which the type keeps alive */
+    PyObject_HEAD struct pp_loop *loop; /* owned; NULL after close() */
+    PpState *state;                     /* borrowed from the module, which the type keeps alive */
     struct pp_constants k;
     enum pp_core_mode mode;
     enum pp_task_mode task_mode;
-    PyObject *app;        /* owned; the ASGI or WSGI callable */
-    PyObject *on_error;   /* owned; called with (exception, scope or environ) */
-    PyObject *access_log; /* owned or NULL: the slow path through Python logging */
-    PyObject *lifespan_state; /* owned dict or NULL */
-    PyObject *root_path;      /* owned str */
+    PyObject *app;             /* owned; the ASGI or WSGI callable */
+    PyObject *on_error;        /* owned; called with (exception, scope or environ) */
+    PyObject *access_log;      /* owned or NULL: the slow path through Python logging */
+    PyObject *lifespan_state;  /* owned dict or NULL */
+    PyObject *root_path;       /* owned str */
     PyObject *root_path_bytes; /* owned bytes, for raw_path */
     /* ASGI */
-    PyObject *event_loop;     /* owned or NULL */
-    PyObject *scope_template; /* owned dict */
-    PyObject *asgi_template;  /* owned dict */
-    PyObject *done;           /* owned: the shared finished awaitable */
-    PyObject *worker;         /* owned or NULL: the idle worker Task */
-    PyObject *runner;         /* owned or NULL: its coroutine */
-    PyObject *worker_name;    /* owned or NULL: the name it was made with */
-    PyObject *worker_context; /* owned or NULL: its contextvars context */
-    PyObject *worker_base;    /* owned or NULL: what that is a copy of */
-    PyObject *tasks;          /* owned set: the Tasks of requests that have suspended */
-    Py_ssize_t worker_weakrefs; /* of an untouched worker (the registry of tasks has one) */
-    PyObject *server_cache;   /* owned tuple or NULL: the last local address... */
-    struct sockaddr_storage server_cache_addr; /* ...and what it was made from */
+    PyObject *event_loop;             /* owned or NULL */
+    PyObject *scope_template;         /* owned dict */
+    PyObject *asgi_template;          /* owned dict */
+    PyObject *done;                   /* owned: the shared finished awaitable */
+    PyObject *worker;                 /* owned or NULL: the idle worker Task */
+    PyObject *runner;                 /* owned or NULL: its coroutine */
+    PyObject *worker_name;            /* owned or NULL: the name it was made with */
+    PyObject *worker_context;         /* owned or NULL: its contextvars context */
+    PyObject *worker_base;            /* owned or NULL: what that is a copy of */
+    PyObject *tasks;                  /* owned set: the Tasks of requests that have suspended */
+    Py_ssize_t worker_weakrefs;       /* of an untouched worker (the registry of tasks has one) */
+    PyObject *seen_start, *seen_body; /* owned or NULL: message types as last sent */
+    PyObject *server_cache;           /* owned tuple or NULL: the last local address... */
+    struct sockaddr_storage server_cache_addr;     /* ...and what it was made from */
     PyObject *header_cache[PP_HEADER_CACHE_SLOTS]; /* owned tuples or NULL */
-    PyObject *selector;       /* owned or NULL: the CoreSelector of selector() */
-    PyObject *ready_key;      /* owned or NULL: what poll() returns when a batch is due */
-    PyObject *context;        /* owned or NULL: what attached callbacks run in */
-    bool attached;            /* driven by add_reader instead of poll() */
+    PyObject *selector;  /* owned or NULL: the CoreSelector of selector() */
+    PyObject *ready_key; /* owned or NULL: what poll() returns when a batch is due */
+    PyObject *context;   /* owned or NULL: what attached callbacks run in */
+    bool attached;       /* driven by add_reader instead of poll() */
     bool in_batch;
     bool entered; /* the worker Task is the current one */
     bool flush_scheduled, tick_scheduled, batch_scheduled;
-    bool draining;            /* drain() has been carried out; read by any thread */
-    bool drain_requested;     /* set by drain() from any thread, carried out by the loop's thread */
+    bool draining;        /* drain() has been carried out; read by any thread */
+    bool drain_requested; /* set by drain() from any thread, carried out by the loop's thread */
     /* WSGI */
-    struct pp_wsgi *wsgi;     /* owned or NULL */
+    struct pp_wsgi *wsgi; /* owned or NULL */
     PyObject *weakrefs;
 } PpCore;
 
@@ -181,8 +179,8 @@ void pp_asgi_run_batch(PpCore *core); /* never raises */
 extern PyType_Spec pp_request_spec, pp_receive_spec;
 typedef struct PpRequest PpRequest;
 /* The application's coroutine ended, failed: with the raised exception set (it is consumed, except
- * that CancelledError is left raised). Answers what the application left unanswered. Returns -1 when
- * an exception is left raised. */
+ * that CancelledError is left raised). Answers what the application left unanswered. Returns -1
+ * when an exception is left raised. */
 int pp_request_app_ended(PpRequest *req, PyObject *scope, bool failed);
 /* What receive() has now: 1 and a message, 0 when it has to wait, -1 with an exception. */
 int pp_request_try_receive(PpRequest *req, PyObject **message);

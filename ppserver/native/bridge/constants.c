@@ -6,16 +6,16 @@
 #include "bridge/bridge.h"
 
 static const char *const method_texts[PP_METHOD_COUNT] = {
-    [PP_METHOD_GET] = "GET",         [PP_METHOD_HEAD] = "HEAD",       [PP_METHOD_POST] = "POST",
-    [PP_METHOD_PUT] = "PUT",         [PP_METHOD_DELETE] = "DELETE",   [PP_METHOD_OPTIONS] = "OPTIONS",
-    [PP_METHOD_PATCH] = "PATCH",     [PP_METHOD_CONNECT] = "CONNECT", [PP_METHOD_TRACE] = "TRACE",
+    [PP_METHOD_GET] = "GET",     [PP_METHOD_HEAD] = "HEAD",       [PP_METHOD_POST] = "POST",
+    [PP_METHOD_PUT] = "PUT",     [PP_METHOD_DELETE] = "DELETE",   [PP_METHOD_OPTIONS] = "OPTIONS",
+    [PP_METHOD_PATCH] = "PATCH", [PP_METHOD_CONNECT] = "CONNECT", [PP_METHOD_TRACE] = "TRACE",
 };
 
 int pp_constants_init(struct pp_constants *k)
 {
-#define PP_MAKE_(field, text)                                                                      \
-    if ((k->field = PyUnicode_InternFromString(text)) == NULL) {                                   \
-        return -1;                                                                                 \
+#define PP_MAKE_(field, text) \
+    if ((k->field = PyUnicode_InternFromString(text)) == NULL) { \
+        return -1; \
     }
     PP_TEXT_CONSTANTS(PP_MAKE_)
 #undef PP_MAKE_
@@ -25,8 +25,7 @@ int pp_constants_init(struct pp_constants *k)
         }
     }
     for (uint16_t i = PP_H1_NAME_OTHER + 1; i < PP_H1_NAME_COUNT; i++) {
-        k->names[i] =
-            PyBytes_FromStringAndSize(pp_h1_name_text(i), (Py_ssize_t)pp_h1_name_len(i));
+        k->names[i] = PyBytes_FromStringAndSize(pp_h1_name_text(i), (Py_ssize_t)pp_h1_name_len(i));
         if (k->names[i] == NULL) {
             return -1;
         }

@@ -1,8 +1,8 @@
 /* The Core object: one context's loop and its place to run Python.
  *
  * It owns the native loop, the application and the settings, and offers what server.py needs:
- * listening, serving, draining, counters. Everything runs on the thread that drives the loop, except
- * wake(), drain() and the counters, which any thread and any signal handler may call. */
+ * listening, serving, draining, counters. Everything runs on the thread that drives the loop,
+ * except wake(), drain() and the counters, which any thread and any signal handler may call. */
 #include "bridge/bridge.h"
 
 #include <errno.h>
@@ -40,8 +40,7 @@ void pp_core_report_error(PpCore *core, PyObject *scope)
             PyErr_WriteUnraisable(core->on_error);
         }
         Py_XDECREF(r);
-    }
-    else {
+    } else {
         PyErr_SetRaisedException(Py_NewRef(exc));
         PyErr_WriteUnraisable(core->app);
     }
@@ -148,7 +147,8 @@ static struct pp_h1_out_field *extra_fields(PyObject *headers, size_t *count)
     for (Py_ssize_t i = 0; i < n; i++) {
         PyObject *pair = PyTuple_GET_ITEM(headers, i);
         if (!PyTuple_Check(pair) || PyTuple_GET_SIZE(pair) != 2 ||
-            !PyBytes_Check(PyTuple_GET_ITEM(pair, 0)) || !PyBytes_Check(PyTuple_GET_ITEM(pair, 1))) {
+            !PyBytes_Check(PyTuple_GET_ITEM(pair, 0)) ||
+            !PyBytes_Check(PyTuple_GET_ITEM(pair, 1))) {
             PyErr_SetString(PyExc_TypeError, "headers: expected (bytes, bytes) tuples");
             PyMem_Free(fields);
             return NULL;
@@ -238,8 +238,7 @@ static int core_init(PyObject *self, PyObject *args, PyObject *kwargs)
     if (core->loop == NULL) {
         if (errno != 0) {
             PyErr_SetFromErrno(PyExc_OSError);
-        }
-        else {
+        } else {
             PyErr_NoMemory();
         }
         return -1;
@@ -379,19 +378,16 @@ static int set_task_mode(PpCore *core, const char *task)
 {
     if (strcmp(task, "worker") == 0) {
         core->task_mode = PP_TASK_WORKER;
-    }
-    else if (strcmp(task, "plain") == 0) {
+    } else if (strcmp(task, "plain") == 0) {
         core->task_mode = PP_TASK_PLAIN;
-    }
-    else if (strcmp(task, "eager") == 0) {
+    } else if (strcmp(task, "eager") == 0) {
 #if PY_VERSION_HEX < 0x030C0000
         PyErr_SetString(PyExc_ValueError, "task 'eager' needs CPython 3.12 or later");
         return -1;
 #else
         core->task_mode = PP_TASK_EAGER;
 #endif
-    }
-    else {
+    } else {
         PyErr_Format(PyExc_ValueError, "task: expected 'worker', 'eager' or 'plain', got '%s'",
                      task);
         return -1;
@@ -526,26 +522,28 @@ static PyObject *get_draining(PyObject *self, void *Py_UNUSED(closure))
 /* ---- the type ---- */
 
 /* X(field): every owned reference of PpCore outside its constants. */
-#define PP_CORE_FIELDS(X)                                                                          \
-    X(app)                                                                                         \
-    X(on_error)                                                                                    \
-    X(access_log)                                                                                  \
-    X(lifespan_state)                                                                              \
-    X(root_path)                                                                                   \
-    X(root_path_bytes)                                                                             \
-    X(event_loop)                                                                                  \
-    X(scope_template)                                                                              \
-    X(asgi_template)                                                                               \
-    X(done)                                                                                        \
-    X(worker)                                                                                      \
-    X(runner)                                                                                      \
-    X(server_cache)                                                                                \
-    X(context)                                                                                     \
-    X(worker_context)                                                                              \
-    X(worker_base)                                                                                 \
-    X(worker_name)                                                                                 \
-    X(tasks)                                                                                       \
-    X(selector)                                                                                    \
+#define PP_CORE_FIELDS(X) \
+    X(app) \
+    X(on_error) \
+    X(access_log) \
+    X(lifespan_state) \
+    X(root_path) \
+    X(root_path_bytes) \
+    X(event_loop) \
+    X(scope_template) \
+    X(asgi_template) \
+    X(done) \
+    X(worker) \
+    X(runner) \
+    X(seen_start) \
+    X(seen_body) \
+    X(server_cache) \
+    X(context) \
+    X(worker_context) \
+    X(worker_base) \
+    X(worker_name) \
+    X(tasks) \
+    X(selector) \
     X(ready_key)
 
 static int core_traverse(PyObject *self, visitproc visit, void *arg)
@@ -589,8 +587,9 @@ static void core_dealloc(PyObject *self)
 
 static PyMethodDef core_own_methods[] = {
     {"add_listener", (PyCFunction)(void (*)(void))core_add_listener, METH_VARARGS | METH_KEYWORDS,
-     PyDoc_STR("add_listener(fd, *, exclusive=False)\n\nAccept from a listening socket, which stays "
-               "the caller's. exclusive: the socket is shared by several processes.")},
+     PyDoc_STR(
+         "add_listener(fd, *, exclusive=False)\n\nAccept from a listening socket, which stays "
+         "the caller's. exclusive: the socket is shared by several processes.")},
     {"stop_listening", core_stop_listening, METH_NOARGS,
      PyDoc_STR("stop_listening()\n\nAccept no more connections.")},
     {"serve_asgi", (PyCFunction)(void (*)(void))core_serve_asgi, METH_VARARGS | METH_KEYWORDS,
@@ -603,8 +602,7 @@ static PyMethodDef core_own_methods[] = {
      PyDoc_STR("drained() -> bool\n\nTrue when drain() has come to its end: no connection "
                "and no application call is left.")},
     {"stop", core_stop, METH_NOARGS, PyDoc_STR("stop()\n\nClose every connection now.")},
-    {"wake", core_wake, METH_NOARGS,
-     PyDoc_STR("wake()\n\nMake the loop turn; from any thread.")},
+    {"wake", core_wake, METH_NOARGS, PyDoc_STR("wake()\n\nMake the loop turn; from any thread.")},
     {"close", core_close, METH_NOARGS,
      PyDoc_STR("close()\n\nClose all connections and free the loop.")},
     {"stats", core_stats, METH_NOARGS,

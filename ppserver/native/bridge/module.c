@@ -138,22 +138,22 @@ static int module_exec(PyObject *module)
 }
 
 /* X(field): every owned reference of PpState. */
-#define PP_STATE_FIELDS(X)                                                                         \
-    X(core_type)                                                                                   \
-    X(request_type)                                                                                \
-    X(receive_type)                                                                                \
-    X(done_type)                                                                                   \
-    X(wait_type)                                                                                   \
-    X(runner_type)                                                                                 \
-    X(wsgi_input_type)                                                                             \
-    X(wsgi_start_type)                                                                             \
-    X(wsgi_write_type)                                                                             \
-    X(file_wrapper_type)                                                                           \
-    X(client_disconnected)                                                                         \
-    X(cancelled_error)                                                                             \
-    X(task_class)                                                                                  \
-    X(enter_task)                                                                                  \
-    X(leave_task)                                                                                  \
+#define PP_STATE_FIELDS(X) \
+    X(core_type) \
+    X(request_type) \
+    X(receive_type) \
+    X(done_type) \
+    X(wait_type) \
+    X(runner_type) \
+    X(wsgi_input_type) \
+    X(wsgi_start_type) \
+    X(wsgi_write_type) \
+    X(file_wrapper_type) \
+    X(client_disconnected) \
+    X(cancelled_error) \
+    X(task_class) \
+    X(enter_task) \
+    X(leave_task) \
     X(get_weakref_count)
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg)

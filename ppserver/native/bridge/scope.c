@@ -1,8 +1,9 @@
 /* The ASGI HTTP connection scope (ASGI 3, HTTP spec 2.4), built from the request head's spans.
  *
  * A request's scope starts as a copy of a per-context template with every key in place, so that
- * filling it never resizes the dict. Header fields that were seen lately come out of a small cache as
- * finished (name, value) tuples; what identifies a person (cookies, credentials) is never kept. */
+ * filling it never resizes the dict. Header fields that were seen lately come out of a small cache
+ * as finished (name, value) tuples; what identifies a person (cookies, credentials) is never kept.
+ */
 #include "bridge/bridge.h"
 
 #include <arpa/inet.h>
@@ -20,8 +21,7 @@ int pp_scope_setup(PpCore *core)
         PyDict_SetItem(asgi, k->spec_version, k->v2_4) < 0) {
         goto fail;
     }
-    if (PyDict_SetItem(scope, k->type, k->http) < 0 ||
-        PyDict_SetItem(scope, k->asgi, asgi) < 0 ||
+    if (PyDict_SetItem(scope, k->type, k->http) < 0 || PyDict_SetItem(scope, k->asgi, asgi) < 0 ||
         PyDict_SetItem(scope, k->http_version, k->v1_1) < 0 ||
         PyDict_SetItem(scope, k->server, Py_None) < 0 ||
         PyDict_SetItem(scope, k->client, Py_None) < 0 ||
@@ -122,8 +122,7 @@ PyObject *pp_scope_server(PpCore *core, struct pp_conn *conn)
         Py_RETURN_NONE;
     }
     size_t bytes = address_bytes(address);
-    if (core->server_cache == NULL ||
-        memcmp(&core->server_cache_addr, address, bytes) != 0) {
+    if (core->server_cache == NULL || memcmp(&core->server_cache_addr, address, bytes) != 0) {
         PyObject *made = address_tuple(address, true);
         if (made == NULL) {
             return NULL;
@@ -167,8 +166,7 @@ PyObject *pp_scope_decode_path(const uint8_t *data, size_t len, bool encoded)
             (low = hex_value(data[i + 2])) >= 0) {
             out[n++] = (uint8_t)(high << 4 | low);
             i += 2;
-        }
-        else {
+        } else {
             out[n++] = data[i]; /* a malformed escape stays as it is */
         }
     }
@@ -226,8 +224,7 @@ static inline uint32_t header_slot(uint16_t name_id, const uint8_t *name, size_t
     if (len >= 8) {
         memcpy(&a, value, 8);
         memcpy(&b, value + len - 8, 8);
-    }
-    else {
+    } else {
         memcpy(&a, value, len);
     }
     uint64_t h = (a ^ (b * 0x9E3779B97F4A7C15u)) + len * 0x85EBCA6Bu;
@@ -322,9 +319,8 @@ static PyObject *headers_list(PpCore *core, const struct pp_h1_head *head, const
     }
     for (uint16_t i = 0; i < head->field_count; i++) {
         const struct pp_h1_field *f = &head->fields[i];
-        PyObject *pair = replace_host && f->name_id == PP_H1_NAME_HOST
-                             ? host_pair(core, head, base)
-                             : field_pair(core, f, base);
+        PyObject *pair = replace_host && f->name_id == PP_H1_NAME_HOST ? host_pair(core, head, base)
+                                                                       : field_pair(core, f, base);
         if (pair == NULL) {
             Py_DECREF(list);
             return NULL;

@@ -4,9 +4,10 @@
  * interpreter once, lets the native loop flush, wait, receive and parse, and returns the ready
  * descriptors of asyncio plus, when requests are due, one synthetic key whose reader callback is
  * _batch. So applications start inside an ordinary asyncio Handle and all of asyncio's rules for
- * exceptions, stop() and debugging hold. By add_reader (uvloop, a loop that runs already): the epoll
- * descriptor becomes readable, _on_readable makes a turn without waiting and runs the batch; time-outs
- * need a tick by call_later, and output that a task queues later needs a flush by call_soon. */
+ * exceptions, stop() and debugging hold. By add_reader (uvloop, a loop that runs already): the
+ * epoll descriptor becomes readable, _on_readable makes a turn without waiting and runs the batch;
+ * time-outs need a tick by call_later, and output that a task queues later needs a flush by
+ * call_soon. */
 #include "bridge/bridge.h"
 
 #include <math.h>
@@ -28,11 +29,9 @@ static int timeout_ms(PyObject *timeout, int *ms)
     }
     if (seconds <= 0.0) {
         *ms = 0;
-    }
-    else if (!(seconds < 86400.0)) {
+    } else if (!(seconds < 86400.0)) {
         *ms = 86400000;
-    }
-    else {
+    } else {
         *ms = (int)ceil(seconds * 1000.0); /* never wake up before a timer is due */
     }
     return 0;
@@ -111,10 +110,9 @@ static PyObject *core_poll(PyObject *self, PyObject *const *args, Py_ssize_t nar
     struct pp_loop *loop = core->loop;
     pp_core_apply_requests(core);
     int count;
-    Py_BEGIN_ALLOW_THREADS
-    count = pp_loop_turn(loop, ms);
-    Py_END_ALLOW_THREADS
-    if (count < 0) {
+    Py_BEGIN_ALLOW_THREADS count = pp_loop_turn(loop, ms);
+    Py_END_ALLOW_THREADS if (count < 0)
+    {
         pp_raise_code(core, count);
         return NULL;
     }
@@ -304,10 +302,9 @@ static PyObject *turn_attached(PpCore *core)
     struct pp_loop *loop = core->loop;
     pp_core_apply_requests(core);
     int count;
-    Py_BEGIN_ALLOW_THREADS
-    count = pp_loop_turn(loop, 0);
-    Py_END_ALLOW_THREADS
-    if (count < 0) {
+    Py_BEGIN_ALLOW_THREADS count = pp_loop_turn(loop, 0);
+    Py_END_ALLOW_THREADS if (count < 0)
+    {
         pp_raise_code(core, count);
         return NULL;
     }
@@ -319,10 +316,8 @@ static PyObject *turn_attached(PpCore *core)
         }
     }
     if (pp_loop_dirty(loop)) {
-        Py_BEGIN_ALLOW_THREADS
-        pp_loop_flush(loop);
-        Py_END_ALLOW_THREADS
-        pp_core_release(core);
+        Py_BEGIN_ALLOW_THREADS pp_loop_flush(loop);
+        Py_END_ALLOW_THREADS pp_core_release(core);
     }
     /* What a bounded batch left over, and pipelined requests, have no descriptor to wake us. */
     if (pp_loop_pending(loop) && !core->batch_scheduled) {
@@ -368,10 +363,8 @@ static PyObject *core_flush(PyObject *self, PyObject *Py_UNUSED(ignored))
         return turn_attached(core); /* a finished response may have its successor in the buffer */
     }
     struct pp_loop *loop = core->loop;
-    Py_BEGIN_ALLOW_THREADS
-    pp_loop_flush(loop);
-    Py_END_ALLOW_THREADS
-    pp_core_release(core);
+    Py_BEGIN_ALLOW_THREADS pp_loop_flush(loop);
+    Py_END_ALLOW_THREADS pp_core_release(core);
     Py_RETURN_NONE;
 }
 
@@ -391,8 +384,7 @@ static PyObject *core_attach(PyObject *self, PyObject *loop)
     if (callback == NULL) {
         return NULL;
     }
-    PyObject *r =
-        PyObject_CallMethod(loop, "add_reader", "iO", pp_loop_fd(core->loop), callback);
+    PyObject *r = PyObject_CallMethod(loop, "add_reader", "iO", pp_loop_fd(core->loop), callback);
     Py_DECREF(callback);
     if (r == NULL) {
         return NULL;
@@ -412,8 +404,8 @@ static PyObject *core_detach(PyObject *self, PyObject *Py_UNUSED(ignored))
         Py_RETURN_NONE;
     }
     core->attached = false;
-    PyObject *r = PyObject_CallMethod(core->event_loop, "remove_reader", "i",
-                                      pp_loop_fd(core->loop));
+    PyObject *r =
+        PyObject_CallMethod(core->event_loop, "remove_reader", "i", pp_loop_fd(core->loop));
     if (r == NULL) {
         return NULL;
     }

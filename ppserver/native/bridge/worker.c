@@ -1,22 +1,22 @@
 /* The worker Task: requests run inside a real asyncio.Task without creating one each.
  *
  * The core keeps one Task whose coroutine is a PpRunner. For a batch it is entered as the current
- * task once, and with it the Task's own contextvars context; each application gets its first step in
- * there. One that ends in that step leaves the Task to the next request. One that suspends takes the
- * Task over: the runner adopts its coroutine and forwards every later step, and a new Task is made for
- * the others. So an application always sees one current task with one context, before and after it
- * suspends, and they are its own.
+ * task once, and with it the Task's own contextvars context; each application gets its first step
+ * in there. One that ends in that step leaves the Task to the next request. One that suspends takes
+ * the Task over: the runner adopts its coroutine and forwards every later step, and a new Task is
+ * made for the others. So an application always sees one current task with one context, before and
+ * after it suspends, and they are its own.
  *
  *   IDLE --first step--> PARKED            (waits on a future of its own)
  *   IDLE, PARKED --adopt--> ADOPTED --next step: yields what the application waits for--> RUNNING
  *   IDLE, PARKED --discard--> DISCARDED --next step--> DONE
  *   RUNNING --the application ends--> DONE
  *
- * An IDLE runner is one whose Task has not had its first step yet; it can be adopted as well, and then
- * needs no parking future. The Task is used again only if it is pristine: nobody kept a reference, a
- * weak reference or a callback, nobody cancelled or renamed it, and its context equals the one it was
- * made from. With --task plain and eager each request has a Task of its own; the runner
- * then starts in RUNNING. */
+ * An IDLE runner is one whose Task has not had its first step yet; it can be adopted as well, and
+ * then needs no parking future. The Task is used again only if it is pristine: nobody kept a
+ * reference, a weak reference or a callback, nobody cancelled or renamed it, and its context equals
+ * the one it was made from. With --task plain and eager each request has a Task of its own; the
+ * runner then starts in RUNNING. */
 #include "bridge/bridge.h"
 
 #include <string.h>
@@ -24,12 +24,11 @@
 enum runner_state { IDLE, PARKED, ADOPTED, RUNNING, DISCARDED, DONE };
 
 typedef struct {
-    PyObject_HEAD
-    PpCore *core;      /* owned */
-    PpRequest *req;    /* owned or NULL */
-    PyObject *scope;   /* owned or NULL */
-    PyObject *coro;    /* owned or NULL: the application's coroutine or other awaitable's iterator */
-    PyObject *first;   /* owned or NULL: what the application waits for (ADOPTED) */
+    PyObject_HEAD PpCore *core; /* owned */
+    PpRequest *req;             /* owned or NULL */
+    PyObject *scope;            /* owned or NULL */
+    PyObject *coro;  /* owned or NULL: the application's coroutine or other awaitable's iterator */
+    PyObject *first; /* owned or NULL: what the application waits for (ADOPTED) */
     PyObject *parking; /* owned or NULL: the future we wait on (PARKED) */
     PyObject *task;    /* owned or NULL: our Task, while core->tasks keeps it alive */
     bool running;      /* inside a step of the application */
@@ -189,8 +188,9 @@ static PyObject *throw_into_app(PpRunner *self, PyObject *const *args, Py_ssize_
     return NULL;
 }
 
-/* A cancellation that came between adoption and the Task's next step: what the application waits for
- * is cancelled, as Task does it, and its outcome wakes the application. True when that worked. */
+/* A cancellation that came between adoption and the Task's next step: what the application waits
+ * for is cancelled, as Task does it, and its outcome wakes the application. True when that worked.
+ */
 static bool cancel_first(PpRunner *self, PyObject *thrown)
 {
     PyObject *type = PyExceptionInstance_Check(thrown) ? (PyObject *)Py_TYPE(thrown) : thrown;
@@ -488,8 +488,8 @@ static Py_ssize_t worker_references(PpCore *core)
     return Py_REFCNT(core->worker) + Py_REFCNT(core->runner);
 }
 
-/* True when the last request left no trace on the worker Task; errors count as a trace. `references`
- * are those of Task and coroutine together before the request. */
+/* True when the last request left no trace on the worker Task; errors count as a trace.
+ * `references` are those of Task and coroutine together before the request. */
 static bool worker_pristine(PpCore *core, Py_ssize_t references)
 {
     PyObject *task = core->worker;
@@ -625,8 +625,7 @@ static void run_on_worker(PpCore *core, PpRequest *req, PyObject *scope, PyObjec
     if (exc != NULL) {
         PyErr_SetRaisedException(exc);
         fail_request(req, scope);
-    }
-    else {
+    } else {
         (void)!pp_request_app_ended(req, scope, false);
     }
     Py_XDECREF(coro);
@@ -652,8 +651,7 @@ static void run_on_own_task(PpCore *core, PpRequest *req, PyObject *scope, PyObj
     runner->state = RUNNING;
     if (core->task_mode == PP_TASK_PLAIN) {
         task = task_new(core, runner, NULL);
-    }
-    else {
+    } else {
         PyObject *kwnames = PyTuple_Pack(2, core->k.loop, core->k.eager_start);
         if (kwnames != NULL) {
             PyObject *args[] = {(PyObject *)runner, core->event_loop, Py_True};
@@ -666,12 +664,10 @@ static void run_on_own_task(PpCore *core, PpRequest *req, PyObject *scope, PyObj
             runner->state = DONE;
             fail_request(req, scope);
             runner_forget(runner);
-        }
-        else {
+        } else {
             PyErr_Clear();
         }
-    }
-    else if (runner->state == RUNNING) {
+    } else if (runner->state == RUNNING) {
         keep_task(runner, task);
     }
     Py_XDECREF(task);
@@ -682,8 +678,7 @@ void pp_worker_run(PpCore *core, PpRequest *req, PyObject *scope, PyObject *rece
 {
     if (core->task_mode == PP_TASK_WORKER) {
         run_on_worker(core, req, scope, receive);
-    }
-    else {
+    } else {
         run_on_own_task(core, req, scope, receive);
     }
 }
