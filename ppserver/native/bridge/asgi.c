@@ -1,16 +1,16 @@
 /* The ASGI HTTP bridge: a batch of connection events in, applications run, responses out.
  *
  * A PpRequest is one request's state and at the same time its `send` callable; `receive` is a small
- * object beside it. send() checks and writes at once and returns a shared, finished awaitable unless
- * the peer does not keep up; receive() decides when awaited (awaitable.c).
+ * object beside it. send() checks and writes at once and returns a shared, finished awaitable
+ * unless the peer does not keep up; receive() decides when awaited (awaitable.c).
  *
  *   START --http.response.start--> HEAD --body, more--> BODY --body, last--> COMPLETE
  *                                    \------body, last------------------------/
  *
  * The head is not written before the first body message (ASGI HTTP spec), so that a single-shot
- * response leaves with its Content-Length in one piece. When the response is COMPLETE the connection
- * goes on to its next request, although the application may still run (background work). `conn` is
- * NULL from then on, and after a disconnect. */
+ * response leaves with its Content-Length in one piece. When the response is COMPLETE the
+ * connection goes on to its next request, although the application may still run (background work).
+ * `conn` is NULL from then on, and after a disconnect. */
 #include "bridge/bridge.h"
 
 #include <string.h>
@@ -18,15 +18,14 @@
 enum req_state { REQ_START, REQ_HEAD, REQ_BODY, REQ_COMPLETE };
 
 struct PpRequest {
-    PyObject_HEAD
-    vectorcallfunc vectorcall; /* send(message) */
-    PpCore *core;              /* owned */
+    PyObject_HEAD vectorcallfunc vectorcall; /* send(message) */
+    PpCore *core;                            /* owned */
     struct pp_conn *conn;      /* borrowed; NULL when the connection is not ours any more */
     PyObject *headers;         /* owned fast sequence in REQ_HEAD, else NULL */
     PyObject *receive_waiters; /* owned list or NULL */
     PyObject *drain_waiters;   /* owned list or NULL */
     int status;
-    uint8_t state; /* enum req_state */
+    uint8_t state;          /* enum req_state */
     bool body_read;         /* the last http.request message was given out */
     bool peer_eof;          /* the peer has shut down its sending side */
     bool disconnect_told;   /* receive() gave http.disconnect */
@@ -35,8 +34,7 @@ struct PpRequest {
 };
 
 typedef struct {
-    PyObject_HEAD
-    vectorcallfunc vectorcall;
+    PyObject_HEAD vectorcallfunc vectorcall;
     PpRequest *req; /* owned */
 } PpReceive;
 
@@ -170,16 +168,14 @@ static int header_fields(PyObject *headers, struct pp_h1_out_field *fields)
         if (PyTuple_Check(pair) && PyTuple_GET_SIZE(pair) == 2) {
             name = PyTuple_GET_ITEM(pair, 0);
             value = PyTuple_GET_ITEM(pair, 1);
-        }
-        else if (PyList_Check(pair) && PyList_GET_SIZE(pair) == 2) {
+        } else if (PyList_Check(pair) && PyList_GET_SIZE(pair) == 2) {
             name = PyList_GET_ITEM(pair, 0);
             value = PyList_GET_ITEM(pair, 1);
-        }
-        else {
+        } else {
             Py_INCREF(pair); /* its repr() may run code that changes the list */
             PyErr_Format(PyExc_TypeError,
-                         "http.response.start: header %zd: expected a (name, value) pair, got %R", i,
-                         pair);
+                         "http.response.start: header %zd: expected a (name, value) pair, got %R",
+                         i, pair);
             Py_DECREF(pair);
             return -1;
         }
@@ -335,8 +331,7 @@ static int write_head(PpRequest *req, PyObject *body, const uint8_t *data, size_
         req->state = more ? REQ_BODY : REQ_COMPLETE;
         Py_CLEAR(req->headers);
         result = 0;
-    }
-    else {
+    } else {
         req->state = REQ_START; /* nothing was written: another response may be tried */
         Py_CLEAR(req->headers);
         pp_raise_code(req->core, rc);
@@ -371,8 +366,7 @@ static PyObject *after_write(PpRequest *req)
         release_conn(req);
         /* A receive() that waits for a disconnect learns that nothing more comes. */
         pp_wake_waiters(core, &req->receive_waiters);
-    }
-    else if (pp_conn_out_full(req->conn)) {
+    } else if (pp_conn_out_full(req->conn)) {
         if (pp_selector_output_queued(core) < 0) {
             return NULL;
         }
@@ -410,8 +404,7 @@ static PyObject *send_body(PpRequest *req, PyObject *message)
     if (body != NULL && PyBytes_Check(body)) {
         data = (const uint8_t *)PyBytes_AS_STRING(body);
         len = (size_t)PyBytes_GET_SIZE(body);
-    }
-    else if (body != NULL && body != Py_None) {
+    } else if (body != NULL && body != Py_None) {
         if (PyObject_GetBuffer(body, &view, PyBUF_SIMPLE) < 0) {
             PyErr_Format(PyExc_TypeError,
                          "http.response.body: body: expected bytes, bytearray or memoryview, got "
@@ -424,8 +417,8 @@ static PyObject *send_body(PpRequest *req, PyObject *message)
         len = (size_t)view.len;
     }
     int rc = req->state != state || req->conn == NULL ? meanwhile()
-             : state == REQ_HEAD ? write_head(req, body, data, len, more != 0)
-                                 : write_more(req, body, data, len, more != 0);
+             : state == REQ_HEAD                      ? write_head(req, body, data, len, more != 0)
+                                                      : write_more(req, body, data, len, more != 0);
     if (rc == 0) {
         result = after_write(req);
     }
@@ -438,8 +431,8 @@ static PyObject *send_body(PpRequest *req, PyObject *message)
 
 enum message_kind { MESSAGE_OTHER, MESSAGE_START, MESSAGE_BODY };
 
-/* CPython does not intern literals with dots, so each application has a "http.response.start" object of
- * its own. Those seen last are remembered: mostly a pointer comparison is enough. */
+/* CPython does not intern literals with dots, so each application has a "http.response.start"
+ * object of its own. Those seen last are remembered: mostly a pointer comparison is enough. */
 static enum message_kind kind_of(PpCore *core, PyObject *type)
 {
     if (type == core->seen_start) {
@@ -488,15 +481,12 @@ static PyObject *send_message(PpRequest *req, PyObject *message)
     if ((start || body) && gone && req->state != REQ_COMPLETE) {
         /* Before the order: a start that was refused is followed by a body. */
         result = disconnected(req);
-    }
-    else if ((!start && !body) || (start && req->state != REQ_START) ||
-             (body && req->state != REQ_HEAD && req->state != REQ_BODY)) {
+    } else if ((!start && !body) || (start && req->state != REQ_START) ||
+               (body && req->state != REQ_HEAD && req->state != REQ_BODY)) {
         wrong_order(req, type);
-    }
-    else if (body) {
+    } else if (body) {
         result = send_body(req, message);
-    }
-    else if (send_start(req, message) == 0) {
+    } else if (send_start(req, message) == 0) {
         result = Py_NewRef(req->core->done);
     }
     Py_DECREF(type);
@@ -557,15 +547,13 @@ int pp_request_app_ended(PpRequest *req, PyObject *scope, bool failed)
     PyObject *cancelled = NULL;
     if (failed && PyErr_ExceptionMatches(core->state->cancelled_error)) {
         cancelled = PyErr_GetRaisedException();
-    }
-    else if (failed) {
+    } else if (failed) {
         PyObject *exc = PyErr_GetRaisedException();
         bool expected = is_disconnect(req, exc);
         PyErr_SetRaisedException(exc);
         if (expected) {
             PyErr_Clear();
-        }
-        else {
+        } else {
             pp_core_report_error(core, scope);
         }
     }
@@ -623,16 +611,14 @@ static void start_request(PpCore *core, struct pp_conn *conn)
     PyObject *receive = req != NULL ? receive_new(core, req) : NULL;
     if (receive != NULL) {
         pp_worker_run(core, req, scope, receive);
-    }
-    else {
+    } else {
         if (PyErr_Occurred()) {
             pp_core_report_error(core, scope);
         }
         pp_conn_fail(conn, 503);
         if (req != NULL) {
             release_conn(req);
-        }
-        else {
+        } else {
             pp_conn_finish(conn);
         }
     }
@@ -646,8 +632,7 @@ static void handle_event(PpCore *core, struct pp_conn *conn, unsigned events)
     if (events & PP_EV_REQUEST) {
         if (events & PP_EV_CLOSED) {
             pp_conn_finish(conn); /* gone before anybody looked at it */
-        }
-        else {
+        } else {
             start_request(core, conn);
             if (!(events & PP_EV_EOF)) {
                 return;

@@ -195,7 +195,8 @@ enum pp_wait_kind {
 PyObject **pp_request_waiters(PpRequest *req, enum pp_wait_kind kind);
 void pp_request_raise_disconnected(PpRequest *req);
 PpCore *pp_request_core(PpRequest *req);
-/* -1 with an exception unless this is the loop's thread, the only one that may touch a connection. */
+/* -1 with an exception unless this is the loop's thread, the only one that may touch a connection.
+ */
 int pp_request_check_thread(PpRequest *req);
 
 /* awaitable.c: what receive() and send() return. */
