@@ -248,7 +248,6 @@ def test_gigabyte_up(one_context: serving.Server, chunked: bool) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.peer_differs("its memory grows by more")
 def test_slow_reader_costs_no_memory(one_context: serving.Server) -> None:
     """The application offers a gigabyte to clients that do not read."""
     with memory_stays_flat(one_context) as look, contextlib.ExitStack() as stack:
