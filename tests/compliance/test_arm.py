@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import shutil
 import subprocess
@@ -15,6 +16,9 @@ UNITS = ["h1_scan", "h1_parse", "h1_body", "h1_write", "h1_conn", "base"]
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.skipif(
+        "PPSERVER_SANITIZER" in os.environ, reason="no part of the extension is used here"
+    ),
     pytest.mark.skipif(
         COMPILER is None, reason="no aarch64-linux-gnu-gcc (Debian: gcc-aarch64-linux-gnu)"
     ),

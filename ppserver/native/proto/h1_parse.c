@@ -45,7 +45,6 @@ enum state {
 #define NAME_START private_[0]
 #define NAME_LEN private_[1]
 #define VALUE_START private_[2]
-#define NAME_ID private_[3]
 
 void pp_h1_parser_init(struct pp_h1_parser *p)
 {
@@ -383,7 +382,8 @@ static void add_field(struct pp_h1_parser *p, const uint8_t *buf, uint32_t value
         .value_off = start,
         .value_len = end - start,
         .name_len = (uint16_t)p->NAME_LEN,
-        .name_id = (uint16_t)p->NAME_ID,
+        /* Only now: loads right behind the stores of lower-casing would stall. */
+        .name_id = pp_h1_name_find(buf + p->NAME_START, p->NAME_LEN),
     };
 }
 
@@ -554,7 +554,6 @@ static int field_lines(struct pp_h1_parser *p, uint8_t *buf, size_t end,
             return PP_ERR_BAD_HEADER;
         }
         p->NAME_LEN = (uint32_t)pos - p->NAME_START;
-        p->NAME_ID = pp_h1_name_find(buf + p->NAME_START, p->NAME_LEN);
         pos++;
         p->state = SPACE;
         PP_FALLTHROUGH;
