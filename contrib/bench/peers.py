@@ -187,6 +187,7 @@ def catalogue() -> list[Peer]:
         Peer(BASELINE, bare, interfaces=both),
         Peer("ppserver", ppserver(), interfaces=both),
         Peer("ppserver-uvloop", ppserver("--loop", "uvloop")),
+        Peer("ppserver-plain", ppserver("--task", "plain"), default=False),
         Peer("ppserver-log", ppserver("--access-log"), interfaces=both, default=False),
         Peer(
             "uvicorn",
