@@ -8,6 +8,7 @@ from __future__ import annotations
 import concurrent.futures
 import gc
 import hashlib
+import os
 import random
 import signal
 import subprocess
@@ -493,6 +494,7 @@ def on_term(*_):
     held.set()
     core.drain()
 signal.signal(signal.SIGTERM, on_term)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs
 signal.signal(signal.SIGUSR1, lambda *_: core.stop())
 print(listener.getsockname()[1], flush=True)
 try:
@@ -572,7 +574,8 @@ def test_a_gigabyte_in_flat_memory(server: serving.Server, how: str) -> None:
             client.send(b"0\r\n\r\n" if chunked else b"")
             assert client.answer("POST").text.split()[0] == str(size)
         assert done == size
-    assert most - before < 8 << 20
+    if not os.environ.get("PPSERVER_SANITIZER"):  # they keep what was freed
+        assert most - before < 8 << 20
 
 
 def test_a_call_that_ends_after_sigterm(tmp_path: Path) -> None:
