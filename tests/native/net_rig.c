@@ -276,7 +276,8 @@ static void run(struct rig *rig, struct rig_request *req)
         pp_conn_fail(req->conn, 500);
         rig_finish(rig, req);
     } else if (strcmp(p, "/want") == 0) {
-        if (!req->responded) {
+        if (!req->wanted) { /* once: to ask again without taking would go round for ever */
+            req->wanted = true;
             pp_conn_body_want(req->conn);
         }
     } /* "/hold...": waits for the test */

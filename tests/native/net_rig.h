@@ -12,7 +12,7 @@ struct rig_request {
     char path[64];
     uint64_t body_bytes, body_sum;
     uint64_t to_send; /* of /stream */
-    bool responded, failed_body, closed, eof;
+    bool responded, wanted, failed_body, closed, eof;
     int body_error;
     struct rig_request *next;
 };
