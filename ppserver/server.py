@@ -337,6 +337,8 @@ class Server:
         """Let requests end, up to the timeout; then end them."""
         timeout = 0.0 if self._hurry else self.config.timeout_graceful_shutdown
         deadline = time.monotonic() + timeout
+        if self.listeners is not None:
+            self.listeners.quiesce()
         core.drain()
         # First the core takes what waits in the kernel's queues; until then it uses the sockets.
         give_up = max(deadline, time.monotonic() + _DRAIN_BEGINS_WITHIN)

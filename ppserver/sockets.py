@@ -11,15 +11,19 @@ are one socket that all contexts share.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import errno
 import os
 import socket
 import stat
+import struct
 from types import TracebackType
 
 from ppserver.config import Config
 from ppserver.errors import BindError, ConfigError
+
+_SO_ATTACH_FILTER = 26
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -117,6 +121,21 @@ class Listeners:
         own = [Listening(sock, shared=False) for sock in self._own[slot]]
         return own + [Listening(sock, shared=not alone) for sock in self._shared]
 
+    def quiesce(self, slot: int | None = None) -> None:
+        """Let no new connection begin; those in the kernel's queues can still be accepted.
+
+        What arrives between the last ``accept`` and the end of a socket would be reset: so the
+        end begins with this. A client whose SYN is dropped asks again a second later, and is
+        refused then, or served by another context. Without ``slot``, that is for all sockets.
+        """
+        for sock in (
+            [sock for own in self._own for sock in own] if slot is None else self._own[slot]
+        ):
+            with contextlib.suppress(OSError):
+                _drop_syn(sock)
+        if slot is None:
+            self._unlink()
+
     def release(self, slot: int) -> None:
         """Close the sockets that only context ``slot`` used, in every process that has them."""
         if 0 < slot < len(self._own):
@@ -136,6 +155,9 @@ class Listeners:
     def close(self) -> None:
         """Close every socket here and remove the files of Unix sockets that are still ours."""
         self.disown()
+        self._unlink()
+
+    def _unlink(self) -> None:
         for path, inode in self._files:
             with contextlib.suppress(OSError):
                 if os.stat(path).st_ino == inode:
@@ -217,6 +239,22 @@ class Listeners:
             raise _bind_error(address, error) from None
         sock.setblocking(False)
         return sock
+
+
+def _drop_syn(sock: socket.socket) -> None:
+    """Have the kernel drop every TCP segment that asks this listening socket for a connection."""
+    program = b"".join(
+        struct.pack("HBBI", *instruction)
+        for instruction in (
+            (0x30, 0, 0, 13),  # A = the flags, byte 13 of the TCP header
+            (0x45, 0, 1, 0x02),  # if A & SYN
+            (0x06, 0, 0, 0),  # drop it
+            (0x06, 0, 0, 0xFFFFFFFF),  # else keep all of it
+        )
+    )
+    buffer = ctypes.create_string_buffer(program, len(program))
+    option = struct.pack("HP", len(program) // 8, ctypes.addressof(buffer))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, option)
 
 
 def _prepare(sock: socket.socket, *, v6_only: bool) -> None:

@@ -92,6 +92,7 @@ class Supervisor:
         self._announced = False
         self._stopping = False
         self._told_at = 0.0
+        self._quiet_at = 0.0
         self._exit_code = 0
         self._waiting: dict[int, float] = {}  # slot → when to start a context in it
         self._failures: dict[int, int] = {}  # slot → deaths in a row soon after the start
@@ -155,6 +156,8 @@ class Supervisor:
     def _timeout_ms(self) -> float | None:
         times = list(self._waiting.values())
         times += [c.kill_at for g in self._generations for c in g.contexts.values() if c.kill_at]
+        if self._quiet_at:
+            times.append(self._quiet_at)
         if not times:
             return None
         return max(0.0, min(times) - time.monotonic()) * 1000 + 1
@@ -326,6 +329,8 @@ class Supervisor:
 
     def _on_time(self) -> None:
         now = time.monotonic()
+        if self._quiet_at and self._quiet_at <= now:
+            self._be_quiet()
         newest = self._newest
         for slot, when in list(self._waiting.items()):
             if when > now:
@@ -346,9 +351,17 @@ class Supervisor:
     def _stop(self, number: int = signal.SIGTERM) -> None:
         self._stopping = True
         self._waiting.clear()
-        self._listeners.disown()
+        self._quiet_at = time.monotonic() + self._config.shutdown_delay
+        if not self._config.shutdown_delay:
+            self._be_quiet()
         for generation in self._generations:
             self._leave(generation, number)
+
+    def _be_quiet(self) -> None:
+        """The contexts begin to drain about now: no new connections, and our copies go."""
+        self._quiet_at = 0.0
+        self._listeners.quiesce()
+        self._listeners.disown()
 
     def _on_stop(self) -> None:
         if self._stopping:
@@ -406,6 +419,7 @@ class Supervisor:
         self._slots -= 1
         logger.info("Contexts: %d", self._slots)
         self._waiting.pop(self._slots, None)
+        self._listeners.quiesce(self._slots)
         for generation in self._generations:
             for context in generation.in_slot(self._slots):
                 self._end(context)

@@ -233,8 +233,8 @@ def refused(server: serving.Server) -> bool:
         socket.create_connection((server.host, server.port), 1).close()
     except ConnectionRefusedError:
         return True
-    except ConnectionResetError:
-        pass
+    except (ConnectionResetError, TimeoutError):
+        pass  # New connections are ignored until the queue is empty and the port closed.
     return False
 
 
@@ -264,7 +264,24 @@ def test_term_under_load_cuts_no_response_short(start: Start, count: int, name: 
             finally:
                 connection.close()
 
-    threads = [threading.Thread(target=client) for _ in range(4)]
+    def visitor() -> None:
+        """A connection per request: once it stands, its request must be answered."""
+        while not stop.is_set():
+            connection = http.client.HTTPConnection(server.host, server.port, timeout=10)
+            try:
+                connection.connect()
+            except (ConnectionRefusedError, TimeoutError):
+                stop.wait(0.01)
+                continue
+            try:
+                connection.request("GET", "/")
+                served.append(len(connection.getresponse().read()))
+            except (http.client.HTTPException, OSError) as error:
+                broken.append(repr(error))
+            finally:
+                connection.close()
+
+    threads = [threading.Thread(target=kind) for kind in (client, visitor) for _ in range(3)]
     for thread in threads:
         thread.start()
     serving.wait_until(lambda: len(served) > 100)

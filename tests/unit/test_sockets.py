@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import socket
@@ -90,6 +91,38 @@ def test_released_slot_gets_no_connections() -> None:
         listeners.take(1)
         listeners.release(1)
         assert connections(listeners, 1, 16) == [16]
+
+
+def test_quiescing_keeps_those_who_wait_and_lets_nobody_begin() -> None:
+    with Listeners(Config(port=0)) as listeners:
+        listeners.take(1)
+        waiting = [socket.create_connection(("127.0.0.1", listeners.port)) for _ in range(8)]
+        listeners.quiesce()
+        with pytest.raises(TimeoutError):
+            socket.create_connection(("127.0.0.1", listeners.port), 0.1)
+        accepted = []
+        for slot in range(2):
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    accepted.append(listeners.take(slot)[0].socket.accept()[0])
+        assert len(accepted) == 8
+        for client in waiting:
+            client.sendall(b"still heard")
+        for server in accepted:
+            server.settimeout(5)
+            assert server.recv(100) == b"still heard"
+        for sock in (*waiting, *accepted):
+            sock.close()
+    with Listeners(Config(port=listeners.port)):
+        pass
+
+
+def test_quiescing_one_slot_leaves_the_others() -> None:
+    with Listeners(Config(port=0)) as listeners:
+        listeners.take(1)
+        listeners.quiesce(1)
+        listeners.release(1)
+        assert connections(listeners, 1, 8) == [8]
 
 
 @pytest.mark.parametrize("taken", [1, 2])

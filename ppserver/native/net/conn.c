@@ -76,6 +76,11 @@ void pp_conn_write_due(struct pp_conn *conn, uint32_t after_ms)
     due_arm(conn);
 }
 
+static uint32_t idle_ms(const struct pp_conn *conn)
+{
+    return conn->h1.draining ? PP_DRAIN_IDLE_MS : conn->loop->settings.keep_alive_ms;
+}
+
 static void on_read_due(struct pp_conn *conn)
 {
     struct pp_counters *counters = &conn->loop->counters;
@@ -84,7 +89,7 @@ static void on_read_due(struct pp_conn *conn)
     switch ((enum pp_conn_state)conn->state) {
     case PP_CONN_IDLE: {
         if (conn->out_bytes > 0) { /* still answering: the write deadline rules */
-            pp_conn_read_due(conn, conn->loop->settings.keep_alive_ms);
+            pp_conn_read_due(conn, idle_ms(conn));
             break;
         }
         int code = conn->requests == 0 ? PP_ERR_HEADER_TIMEOUT : PP_ERR_IDLE_TIMEOUT;
@@ -413,13 +418,9 @@ void pp_conn_drain_all(struct pp_loop *loop)
         if (conn->state != PP_CONN_IDLE) {
             continue;
         }
-        if (conn->out_bytes > 0) {
-            pp_conn_step(conn, PP_CONN_ON_LAST);
-        } else if (conn->requests > 0) {
-            pp_conn_kill(conn, PP_ERR_DISCONNECTED, false);
-        } else {
-            pp_conn_read_due(conn, PP_LINGER_MS / 2); /* a new peer is about to ask something */
-        }
+        /* Its next request may be under way, and would be lost; the answer then says "close". A
+         * new peer is about to ask something. */
+        pp_conn_read_due(conn, conn->requests > 0 ? PP_DRAIN_IDLE_MS : PP_LINGER_MS / 2);
     }
 }
 
@@ -516,7 +517,7 @@ static void finish_reuse(struct pp_conn *conn)
     pp_conn_step(conn, PP_CONN_ON_REUSE);
     if (pp_conn_leftover(conn) == 0) {
         pp_conn_block_drop(conn);
-        pp_conn_read_due(conn, loop->settings.keep_alive_ms);
+        pp_conn_read_due(conn, idle_ms(conn));
         if (conn->readable) {
             pp_conn_resume_later(conn);
         }
@@ -558,8 +559,9 @@ void pp_conn_finish(struct pp_conn *conn)
     pp_stats_set32(&loop->in_flight, loop->in_flight - 1);
     switch ((enum pp_conn_state)conn->state) {
     case PP_CONN_SERVE:
-        if (pp_h1_conn_reusable(&conn->h1) && !conn->h1.draining &&
-            !(conn->eof && pp_conn_leftover(conn) == 0)) {
+        /* Draining makes a response head say "close"; where it was too late for that, the
+         * client may go on, for a while. */
+        if (pp_h1_conn_reusable(&conn->h1) && !(conn->eof && pp_conn_leftover(conn) == 0)) {
             finish_reuse(conn);
         } else {
             finish_last(conn);
