@@ -264,6 +264,9 @@ TEST(write_informational)
     fields[0] = field("a b", "");
     CHECK_EQ(pp_h1_write_informational(103, fields, 1, out, sizeof out, &written),
              PP_ERR_APP_BAD_HEADER_NAME);
+    fields[0] = field("a", "b"); /* the room that the header asks for is enough */
+    CHECK_EQ(pp_h1_write_informational(103, fields, 1, test_guard(out, 70), 70, &written), PP_OK);
+    CHECK_EQ(pp_h1_write_informational(199, NULL, 0, test_guard(out, 64), 64, &written), PP_OK);
 }
 
 TEST(write_chunk_prefixes)

@@ -11,7 +11,8 @@
 #include "proto/h1_class.h"
 #include "proto/h1_scan.h"
 
-#define FIXED_BYTES 256 /* status line and our own fields, Server's value apart */
+#define FIXED_BYTES 256        /* status line and our own fields, Server's value apart */
+#define INFORMATIONAL_BYTES 64 /* status line and empty line of a 1xx head */
 
 struct writer {
     uint8_t *at;         /* borrowed: where the next byte goes */
@@ -403,7 +404,7 @@ int pp_h1_write_informational(int status, const struct pp_h1_out_field *fields, 
                               uint8_t *out, size_t cap, size_t *written)
 {
     struct pp_h1_response r = {.status = status, .fields = fields, .field_count = count};
-    PP_CHECK(cap >= pp_h1_write_bound(&r));
+    PP_CHECK(cap >= pp_h1_write_bound(&r) - FIXED_BYTES + INFORMATIONAL_BYTES);
     struct writer w = {.at = out};
     if (status < 100 || status > 199 || status == 101) {
         return PP_ERR_APP_BAD_STATUS;

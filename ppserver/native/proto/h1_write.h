@@ -54,7 +54,8 @@ size_t pp_h1_write_bound(const struct pp_h1_response *r);
  * APP_*. */
 int pp_h1_write_head(const struct pp_h1_response *r, uint8_t *out, size_t cap, size_t *written,
                      struct pp_h1_framed *framed) PP_MUST_USE;
-/* "HTTP/1.1 103 Early Hints" and the like: status 100..199 except 101. */
+/* "HTTP/1.1 103 Early Hints" and the like: status 100..199 except 101. cap is at least 64 and, for
+ * each field, the lengths of name and value and 4. */
 int pp_h1_write_informational(int status, const struct pp_h1_out_field *fields, size_t count,
                               uint8_t *out, size_t cap, size_t *written) PP_MUST_USE;
 /* "1a2b\r\n"; out has room for 18 bytes. Returns the length. len > 0. */
