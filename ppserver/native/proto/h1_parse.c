@@ -620,7 +620,8 @@ int pp_h1_parse_head(struct pp_h1_parser *p, uint8_t *buf, size_t len,
                      const struct pp_h1_limits *limits, struct pp_h1_head *head)
 {
     PP_ASSERT(p->pos <= len);
-    PP_ASSERT(limits->field_count <= PP_FIELDS_MAX && limits->head_bytes <= PP_HEAD_BYTES_MAX);
+    PP_CHECK(limits->field_count <= PP_FIELDS_MAX);
+    PP_ASSERT(limits->head_bytes <= PP_HEAD_BYTES_MAX);
     size_t head_end = len < limits->head_bytes ? len : limits->head_bytes;
     int rc = p->state < METHOD ? empty_lines(p, buf, head_end) : PP_OK;
     if (rc == PP_OK && p->state < FIELD) {
