@@ -1,0 +1,314 @@
+"""Signals and sudden deaths while requests are running."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import pathlib
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import serving
+from rawhttp import ClosedError, Raw
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def loop(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@contextlib.contextmanager
+def running(
+    directory: pathlib.Path, loop: str, contexts: int, *args: str
+) -> Iterator[serving.Server]:
+    args = ("--no-access-log", *args)
+    server = serving.launch("wire:app", directory, loop=loop, contexts=contexts, args=args)
+    try:
+        server.wait_started()
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.kill()
+
+
+def state_of(pid: int) -> str:
+    """As in ps; empty for a process that is gone."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def contexts_of(server: serving.Server) -> list[int]:
+    """Supervisor, loader, contexts: those that have no child of their own."""
+    pids = serving.descendants(server.pid)[1:]
+    return [pid for pid in pids if len(serving.descendants(pid)) == 1]
+
+
+class Client:
+    """Asks without a pause over connections that it keeps; notes how each request ended.
+
+    A request *began* when a byte of its answer came, or when the whole of it was sent on a
+    connection that a context had already served: from then on it must be answered in full.
+    """
+
+    def __init__(self, server: serving.Server, path: str) -> None:
+        self.server = server
+        self.path = path
+        self.ends: collections.Counter[str] = collections.Counter()
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def run(self) -> None:
+        number = 0
+        while not self.stop.is_set():
+            try:
+                raw = Raw(self.server)
+            except ConnectionRefusedError:
+                self.ends["refused"] += 1
+                return
+            except OSError as error:
+                self.ends[f"connect: {error!r}"] += 1
+                return
+            with raw:
+                asked = 0
+                while not self.stop.is_set():
+                    number += 1
+                    asked += 1
+                    end = self.ask(raw, number)
+                    self.ends["good" if end in ("good", "last") else f"{end}, {asked == 1}"] += 1
+                    if end != "good":
+                        break
+
+    def ask(self, raw: Raw, number: int) -> str:
+        raw.request(f"{self.path}?id={number}")
+        try:
+            answer = raw.read_response()
+        except (ClosedError, ConnectionResetError, BrokenPipeError) as error:
+            cut = isinstance(error, ClosedError) and "closed after b''" not in str(error)
+            return "cut" if cut or raw.buffer else "unanswered"
+        except OSError as error:
+            return repr(error)
+        if answer.status != 200 or not answer.body.endswith(b" %d" % number):
+            return f"wrong {answer.status} {answer.body!r}"
+        return "last" if answer.get("connection") == "close" else "good"
+
+
+def total(clients: list[Client]) -> collections.Counter[str]:
+    ends: collections.Counter[str] = collections.Counter()
+    for client in clients:
+        ends += client.ends
+    return ends
+
+
+def finish(clients: list[Client]) -> collections.Counter[str]:
+    for client in clients:
+        client.stop.set()
+    for client in clients:
+        client.thread.join(20)
+        assert not client.thread.is_alive()
+    return total(clients)
+
+
+def until_good(clients: list[Client], more: int) -> None:
+    before = total(clients)["good"]
+    serving.wait_until(lambda: total(clients)["good"] >= before + more, 20, f"{more} good answers")
+
+
+@pytest.mark.parametrize("path", ["/hello", "/later"])
+@pytest.mark.parametrize("contexts", [1, 2])
+def test_sigterm_under_load(tmp_path: pathlib.Path, loop: str, contexts: int, path: str) -> None:
+    """No request that was accepted and sent is lost; then the server ends with 0.
+
+    On a kept connection the server may close at the moment the next request is on its way; every
+    HTTP client has to ask again then. So does ours; it must never see half an answer, nor a new
+    connection that was accepted and left alone.
+    """
+    with running(tmp_path, loop, contexts) as server:
+        clients = [Client(server, path) for _ in range(6)]
+        until_good(clients, 500)
+        server.process.send_signal(signal.SIGTERM)
+        code = server.wait()
+        ends = finish(clients)
+        assert code == 0, server.log
+        server.check_log()
+    allowed = {"good", "refused", "unanswered, False"}
+    assert set(ends) <= allowed, ends
+    assert ends["unanswered, False"] <= len(clients)
+
+
+@pytest.mark.parametrize("contexts", [1, 2])
+def test_sigterm_waits_for_what_runs(tmp_path: pathlib.Path, loop: str, contexts: int) -> None:
+    """Requests in each stage: not yet answered, half answered, with its body on the way."""
+    with running(tmp_path, loop, contexts) as server, contextlib.ExitStack() as stack:
+        slow, half, body, idle = (stack.enter_context(Raw(server)) for _ in range(4))
+        idle.ask("/hello")
+        slow.request("/later?seconds=0.5&id=slow")
+        half.request("/hangs?id=half&started=1")
+        body.request("/echo?id=body", "Content-Length: 10", method="POST")
+        body.send(b"01234")
+        for line in ("GET /later slow", "waiting half", "POST /echo body"):
+            server.wait_for_record(line)
+        half.read_until(b"begun")
+        server.process.send_signal(signal.SIGTERM)
+        assert idle.is_closed()
+        body.send(b"56789")
+        assert body.read_response().body == b"0123456789"
+        assert slow.read_response().body == b"later slow"
+        assert server.process.poll() is None
+        # The last one would wait for the whole graceful time: a second signal ends it.
+        server.process.send_signal(signal.SIGINT)
+        server.wait()
+
+
+def test_sigint_twice_does_not_wait(tmp_path: pathlib.Path, loop: str) -> None:
+    with running(tmp_path, loop, 2) as server, Raw(server) as raw:
+        raw.request("/hangs?id=for-ever")
+        server.wait_for_record("waiting for-ever")
+        server.process.send_signal(signal.SIGINT)
+        server.wait_for_log("Shutting down")
+        time.sleep(0.4)  # Closer together they count as one.
+        server.process.send_signal(signal.SIGINT)
+        server.wait()
+        with contextlib.suppress(ConnectionError):
+            assert raw.read_to_end() == b""
+
+
+def test_graceful_time_is_over(tmp_path: pathlib.Path, loop: str) -> None:
+    """A request that hangs is cut when the time is over, and only then."""
+    args = ("--timeout-graceful-shutdown", "0.5")
+    with running(tmp_path, loop, 1, *args) as server, Raw(server) as raw:
+        raw.request("/hangs?id=hung&started=1")
+        raw.read_until(b"begun\r\n")
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert raw.is_closed()
+        assert time.monotonic() - began > 0.45
+        assert server.wait() in (0, 1)
+
+
+def test_context_killed_under_load(tmp_path: pathlib.Path, loop: str) -> None:
+    """Only its own connections break; it is replaced, and both contexts serve again."""
+    with running(tmp_path, loop, 2) as server:
+        clients = [Client(server, "/later") for _ in range(8)]
+        until_good(clients, 300)
+        kept = broken = 0
+        for round_ in range(3):
+            before = contexts_of(server)
+            assert len(before) == 2
+            # Connections of the other context are untouched.
+            held = [Raw(server) for _ in range(8)]
+            for raw in held:
+                assert raw.ask("/hello").status == 200
+            os.kill(before[round_ % 2], signal.SIGKILL)
+
+            def replaced(gone: int = before[round_ % 2]) -> bool:
+                now = contexts_of(server)
+                return len(now) == 2 and gone not in now
+
+            serving.wait_until(replaced, 20, "a new context")
+            alive = 0
+            for raw in held:
+                with contextlib.suppress(ClosedError, ConnectionError):
+                    alive += raw.ask("/hello").status == 200
+                raw.socket.close()
+            # Where the kernel puts eight connections is its own affair, but hardly all on one.
+            kept += alive
+            broken += 8 - alive
+            # Clients whose connection broke go on; so does everybody.
+            for number, client in enumerate(clients):
+                if not client.thread.is_alive():
+                    clients[number] = Client(server, "/later")
+            until_good(clients, 200)
+        assert kept > 0
+        assert broken > 0
+        ends = finish(clients)
+        assert not any(end.startswith("wrong") for end in ends), ends
+        server.stop(check=False)
+
+
+def test_children_are_gone_after_the_parents_death(tmp_path: pathlib.Path, loop: str) -> None:
+    with running(tmp_path, loop, 2) as server:
+        clients = [Client(server, "/hello") for _ in range(3)]
+        until_good(clients, 50)
+        family = serving.descendants(server.pid)
+        assert len(family) >= 4
+        os.kill(server.pid, signal.SIGKILL)
+        server.process.wait()
+        serving.wait_until(
+            lambda: all(state_of(pid) in ("", "Z") for pid in family[1:]), 10, "all are gone"
+        )
+        finish(clients)
+
+
+def test_children_are_gone_after_the_loaders_death(tmp_path: pathlib.Path, loop: str) -> None:
+    """The loader is started anew with its contexts; the supervisor and its sockets stay."""
+    with running(tmp_path, loop, 2) as server:
+        loaders = [p for p in serving.descendants(server.pid)[1:] if p not in contexts_of(server)]
+        assert len(loaders) == 1
+        old = serving.descendants(server.pid)[1:]
+        os.kill(loaders[0], signal.SIGKILL)
+        serving.wait_until(lambda: all(state_of(pid) in ("", "Z") for pid in old), 10)
+        serving.wait_until(lambda: len(contexts_of(server)) == 2, 20)
+
+        def served() -> bool:
+            with contextlib.suppress(OSError, ClosedError):
+                with Raw(server) as raw:
+                    return raw.ask("/hello").status == 200
+            return False
+
+        serving.wait_until(served, 20)
+        server.stop(check=False)
+
+
+def test_reload_under_load(tmp_path: pathlib.Path, loop: str) -> None:
+    """HUP: new processes take over; nobody loses an answer."""
+    with running(tmp_path, loop, 2) as server:
+        clients = [Client(server, "/later") for _ in range(6)]
+        until_good(clients, 200)
+        old = contexts_of(server)
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for_log("Reloaded")
+        serving.wait_until(lambda: not set(old) & set(serving.descendants(server.pid)), 20)
+        until_good(clients, 200)
+        ends = finish(clients)
+        assert set(ends) <= {"good", "unanswered, False"}, ends
+        assert ends["unanswered, False"] <= 2 * len(clients)
+        server.stop()
+
+
+def test_a_context_that_is_stopped_in_its_sleep(tmp_path: pathlib.Path, loop: str) -> None:
+    """SIGSTOP, as a debugger or a laptop does: afterwards it goes on where it was."""
+    with running(tmp_path, loop, 1) as server, contextlib.ExitStack() as stack:
+        raw = stack.enter_context(Raw(server))
+        assert raw.ask("/hello").status == 200
+        server.process.send_signal(signal.SIGSTOP)
+        raw.request("/later?id=x")
+        raw.socket.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            raw.fill()
+        server.process.send_signal(signal.SIGCONT)
+        raw.socket.settimeout(10)
+        assert raw.read_response().body == b"later x"
+        server.stop()
+
+
+def test_port_is_free_at_once(tmp_path: pathlib.Path, loop: str) -> None:
+    """Old connections do not keep the address from the next server."""
+    with running(tmp_path, loop, 1) as server:
+        port = server.port
+        with Raw(server) as raw:
+            raw.ask("/hello", "Connection: close")
+            server.stop()
+    with running(tmp_path, loop, 1, "--port", str(port)) as server:
+        with socket.create_connection(("127.0.0.1", port), 5):
+            pass
+        server.stop()
