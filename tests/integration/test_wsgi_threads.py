@@ -282,6 +282,26 @@ def test_two_readers_at_once() -> None:
         assert client.answer("POST").status == 200
 
 
+def test_inputs_without_a_body_do_not_meet() -> None:
+    """They may be one object, but two calls that read at once must not notice."""
+    barrier = threading.Barrier(4)
+
+    def app(environ: Environ, start_response: Start) -> list[bytes]:
+        stream = environ["wsgi.input"]
+        barrier.wait(live.SECONDS)
+        for _ in range(2000):
+            assert stream.read() == stream.read(5) == stream.readline() == b""
+            assert list(stream) == stream.readlines() == []
+        start_response("200 OK", [])
+        return []
+
+    with Context(app, threads=4) as context:
+        clients = [context.connect() for _ in range(4)]
+        for client in clients:
+            client.send(request())
+        assert [client.answer().status for client in clients] == [200] * 4
+
+
 # ---- slow applications ----
 
 

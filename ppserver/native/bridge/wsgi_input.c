@@ -74,9 +74,15 @@ static void input_dealloc(PyObject *self)
 
 /* ---- bytes ---- */
 
+/* The input of requests without a body is one object for all of them; nothing in it changes. */
+static bool is_empty(const PpWsgiInput *in)
+{
+    return in->call == NULL && in->buf == NULL;
+}
+
 static int enter(PpWsgiInput *in)
 {
-    if (__atomic_exchange_n(&in->busy, true, __ATOMIC_ACQUIRE)) {
+    if (!is_empty(in) && __atomic_exchange_n(&in->busy, true, __ATOMIC_ACQUIRE)) {
         PyErr_SetString(PyExc_RuntimeError, "wsgi.input is being read by another thread");
         return -1;
     }
@@ -85,7 +91,9 @@ static int enter(PpWsgiInput *in)
 
 static PyObject *leave(PpWsgiInput *in, PyObject *result)
 {
-    __atomic_store_n(&in->busy, false, __ATOMIC_RELEASE);
+    if (!is_empty(in)) {
+        __atomic_store_n(&in->busy, false, __ATOMIC_RELEASE);
+    }
     return result;
 }
 
@@ -138,6 +146,9 @@ static Py_ssize_t fill(PpWsgiInput *in, uint8_t *out, size_t max)
 static PyObject *read_bytes(PpWsgiInput *in, Py_ssize_t size)
 {
     size_t buffered = in->end - in->start;
+    if (in->eof && buffered == 0) {
+        return PyBytes_FromStringAndSize(NULL, 0);
+    }
     if (in->eof) {
         size_t n = size < 0 || (size_t)size > buffered ? buffered : (size_t)size;
         PyObject *all = PyBytes_FromStringAndSize((char *)in->buf + in->start, (Py_ssize_t)n);
