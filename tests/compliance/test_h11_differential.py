@@ -298,51 +298,11 @@ def test_the_wire_cases() -> None:
     check_all([case.data for case in h1dump.read_cases() if case.limits is None])
 
 
-MODELS = [
-    b"GET /a?b HTTP/1.1\r\nHost: example.com\r\nAccept: */*\r\nX-Y: a b\tc\r\n\r\n",
-    b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /2 HTTP/1.0\r\n\r\n",
-    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
-    b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-    b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-    b"5;a=b\r\nhello\r\n1\r\n,\r\n0\r\nTrailer: x\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
-    b"PUT http://a/b HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nConnection: close, x\r\n"
-    b"Content-Length: 2\r\n\r\nhi",
-    b"OPTIONS * HTTP/1.1\r\nHost: [::1]:80\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n",
-]
-ODD = [
-    b"\r",
-    b"\n",
-    b"\r\n",
-    b" ",
-    b"\t",
-    b":",
-    b"\x00",
-    b"\x7f",
-    b"\x80",
-    b"\x0b",
-    b";",
-    b",",
-    b"0",
-]
-ODD += [b"1", b"a", b"F", b"\x1f", b"#", b"/", b"@", b"%", b"chunked", b"00000000000000000", b"-"]
-ODD += [b"Content-Length: 5\r\n", b"Host: b\r\n", b"Transfer-Encoding: chunked\r\n", b"M" * 33]
-ODD += [b"HTTP/1.0", b"HTTP/3.0", b"close;x", b"9" * 19]
-
-
-def mutant(generator: random.Random) -> bytes:
-    data = bytearray(generator.choice(MODELS))
-    for _ in range(generator.randint(1, 3)):
-        at = generator.randrange(len(data))
-        width = generator.choice([0, 0, 1, 1, 2, 8])
-        data[at : at + width] = generator.choice([b"", *ODD])
-    return bytes(data)
-
-
 @pytest.mark.slow
 def test_mutants_and_that_the_list_is_needed() -> None:
     generator = random.Random(SEED)
     print(f"seed {SEED}")
-    check_all([mutant(generator) for _ in range(MUTANTS)])
+    check_all([h1dump.mutant(generator) for _ in range(MUTANTS)])
     check_all([case.data for case in h1dump.read_cases() if case.limits is None])
     assert met == KEYS, "a listed disagreement was never met"
 

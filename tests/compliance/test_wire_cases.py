@@ -1,13 +1,14 @@
 """The wire cases once more, through sockets, loop, bridge and an application that tells all.
 
-Each is sent whole and in two halves. What the machine alone makes of them is in the unit tests;
-here every request it accepts must reach the application as it is, and every error must become its
-status and the end of the connection.
+Each is sent whole and in two halves; mutants of good requests are cut at random. What the machine
+alone makes of them is in the unit tests; here every request it accepts must reach the application
+as it is, and every error must become its status and the end of the connection.
 """
 
 from __future__ import annotations
 
 import json
+import random
 import re
 import socket
 from collections.abc import Callable
@@ -18,6 +19,8 @@ import pytest
 import serving
 from rawhttp import ClosedError, Raw
 
+SEED = 20240607
+MUTANTS = 1000
 # Cases with other limits than the server's are left to the unit tests.
 CASES = [case for case in h1dump.read_cases() if case.limits is None]
 
@@ -64,9 +67,8 @@ def without_host(fields: list[list[str]]) -> list[list[str]]:
     return [field for field in fields if field[0] != "host"]
 
 
-def check(raw: Raw, case: h1dump.Case) -> None:
-    assert case.events is not None
-    requests, error = wanted(case.events)
+def check(raw: Raw, events: str) -> None:
+    requests, error = wanted(events)
     for request in requests:
         if request["method"] == "CONNECT":
             assert raw.read_response().status == 501
@@ -92,18 +94,32 @@ def check(raw: Raw, case: h1dump.Case) -> None:
     assert raw.read_to_end() == b""
 
 
+def send(server: serving.Server, data: bytes, cut: int, events: str) -> None:
+    with Raw(server) as raw:
+        raw.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            raw.send(data[:cut])
+            raw.send(data[cut:])
+            raw.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # the server was quicker
+        try:
+            check(raw, events)
+        except ClosedError as closed:
+            pytest.fail(f"{data!r} cut at {cut}: {closed}")
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.file}: {case.title}")
 def test_case(server: serving.Server, case: h1dump.Case) -> None:
+    assert case.events is not None
     for cut in {len(case.data), len(case.data) // 2}:
-        with Raw(server) as raw:
-            raw.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            raw.send(case.data[:cut])
-            raw.send(case.data[cut:])
-            try:
-                raw.socket.shutdown(socket.SHUT_WR)
-            except OSError:
-                pass  # the server was quicker
-            try:
-                check(raw, case)
-            except ClosedError as closed:
-                pytest.fail(f"{closed}")
+        send(server, case.data, cut, case.events)
+
+
+@pytest.mark.slow
+def test_mutants(server: serving.Server) -> None:
+    generator = random.Random(SEED)
+    print(f"seed {SEED}")
+    inputs = [h1dump.mutant(generator) for _ in range(MUTANTS)]
+    for data, log in zip(inputs, h1dump.dump(inputs), strict=True):
+        send(server, data, generator.randrange(len(data) + 1), log)
