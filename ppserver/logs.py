@@ -9,6 +9,7 @@ past Python (the C core writes the lines) unless somebody customises it with ``l
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import logging.config
@@ -18,7 +19,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from ppserver.config import Config
 from ppserver.errors import ConfigError
@@ -27,7 +28,6 @@ access_logger = logging.getLogger("ppserver.access")
 error_logger = logging.getLogger("ppserver.error")
 
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\\\"\u2028\u2029\ud800-\udfff]")
-_MARK = "_ppserver_handler"
 
 
 def escape(text: str) -> str:
@@ -48,6 +48,19 @@ class TextFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         return f"{record.levelname + ':':<10}{record.message}"
+
+
+class ConsoleHandler(logging.StreamHandler[TextIO]):
+    """Writes to what ``sys.stdout`` or ``sys.stderr`` is at the moment: tests replace them."""
+
+    def __init__(self, name: str) -> None:
+        logging.Handler.__init__(self)
+        self._stream_name = name
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        stream: TextIO | None = getattr(sys, self._stream_name)
+        return stream if stream is not None else io.StringIO()
 
 
 class JSONFormatter(logging.Formatter):
@@ -80,15 +93,14 @@ def configure(config: Config) -> None:
     formatter = JSONFormatter() if config.log_format == "json" else TextFormatter()
     logging.getLogger("ppserver").setLevel(level)
     access_logger.setLevel(logging.INFO)
-    for logger, stream in ((error_logger, sys.stderr), (access_logger, sys.stdout)):
-        for handler in [handler for handler in logger.handlers if hasattr(handler, _MARK)]:
+    for logger, stream in ((error_logger, "stderr"), (access_logger, "stdout")):
+        for handler in [h for h in logger.handlers if isinstance(h, ConsoleHandler)]:
             logger.removeHandler(handler)
         if logger.handlers:
             continue
-        handler = logging.StreamHandler(stream)
-        handler.setFormatter(formatter)
-        setattr(handler, _MARK, True)
-        logger.addHandler(handler)
+        console = ConsoleHandler(stream)
+        console.setFormatter(formatter)
+        logger.addHandler(console)
         logger.propagate = False
 
 
@@ -117,11 +129,13 @@ def access_options(config: Config) -> dict[str, Any]:
             if sys.stdout is not None and _only_ours(access_logger):
                 sys.stdout.flush()
                 return {"access_log_fd": sys.stdout.fileno(), "access_log_prefix": b"INFO:     "}
-    return {"access_log": log_access}
+    return {"access_log": log_access} if access_logger.isEnabledFor(logging.INFO) else {}
 
 
 def _only_ours(logger: logging.Logger) -> bool:
-    return all(hasattr(handler, _MARK) for handler in logger.handlers)
+    """Whether ``configure`` set this logger up and nobody else touched it."""
+    handlers = logger.handlers
+    return bool(handlers) and all(isinstance(handler, ConsoleHandler) for handler in handlers)
 
 
 def log_access(client: str, method: str, target: str, version: str, status: int) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import pathlib
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -88,6 +90,26 @@ def test_fast_path_only_without_customisation() -> None:
     assert logs.access_options(Config(access_log=False)) == {}
     logs.access_logger.addHandler(logging.NullHandler())
     assert "access_log" in logs.access_options(Config())
+
+
+def test_a_program_that_configures_logging_itself_gets_records() -> None:
+    """As with `Server.serve`, which leaves logging to the program it runs in."""
+    logs.access_logger.handlers = []
+    logs.access_logger.setLevel(logging.WARNING)
+    assert logs.access_options(Config()) == {}
+    logs.access_logger.setLevel(logging.INFO)
+    assert logs.access_options(Config()) == {"access_log": logs.log_access}
+
+
+def test_console_follows_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    logs.configure(Config())
+    streams = [io.StringIO(), io.StringIO()]
+    for stream in streams:
+        monkeypatch.setattr(sys, "stderr", stream)
+        logs.error_logger.info("hello")
+    monkeypatch.setattr(sys, "stderr", None)
+    logs.error_logger.info("nobody listens")
+    assert [stream.getvalue() for stream in streams] == ["INFO:     hello\n"] * 2
 
 
 def test_log_config(tmp_path: pathlib.Path) -> None:
