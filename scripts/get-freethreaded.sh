@@ -3,6 +3,7 @@
 #
 #   scripts/get-freethreaded.sh            find one, else build one and keep it
 #   scripts/get-freethreaded.sh --find     find one, never build
+#   scripts/get-freethreaded.sh --built    only the one built here
 #   scripts/get-freethreaded.sh --tsan     one whose interpreter is itself built with
 #                                          ThreadSanitizer (always built, kept apart)
 #
@@ -40,7 +41,7 @@ sys.exit(0 if ok else 1)' >/dev/null 2>&1
 }
 
 # --- find ---------------------------------------------------------------------------------
-if [ "$mode" != --tsan ]; then
+if [ "$mode" != --tsan ] && [ "$mode" != --built ]; then
     for candidate in "${FREETHREADED_PYTHON:-}" python3.14t python3.13t; do
         [ -n "$candidate" ] || continue
         path=$(command -v "$candidate" 2>/dev/null) || continue

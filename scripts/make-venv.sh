@@ -38,15 +38,23 @@ say "installing the build requirements"
 install -r "$wanted"
 requirements "$@" >"$wanted"
 say "installing the requirements of: $*"
-if ! install --only-binary :all: -r "$wanted" 2>"$venv/pip.log"; then
-    sed -n '/^ERROR: No matching/p' "$venv/pip.log"
-    say "not everything is to be had for this interpreter ($venv/pip.log); trying one by one"
-    while read -r requirement; do
-        install --only-binary :all: "$requirement" 2>/dev/null </dev/null ||
-            install --only-binary :all: --no-deps "$requirement" 2>/dev/null </dev/null ||
-            say "left out (no wheel for this interpreter): $requirement"
-    done <"$wanted"
-fi
+while ! install --only-binary :all: -r "$wanted" 2>"$venv/pip.log"; do
+    # What has no wheel for this interpreter is left out; anything else is an error.
+    lacking=$(sed -n "s/^ERROR: \\(No matching distribution found for\\|Cannot install\\) \\([A-Za-z0-9._-]*\\).*/\\2/p" \
+        "$venv/pip.log" | head -n 1)
+    if [ -z "$lacking" ] || ! grep -q -i "^$lacking\>" "$wanted"; then
+        cat "$venv/pip.log" >&2
+        exit 1
+    fi
+    if grep -q -i "^$lacking\[" "$wanted"; then
+        # Without the extra that asks for a wheel it may do: psycopg finds the system's libpq.
+        sed -i "s/^$lacking\[[a-z]*\]/$lacking/" "$wanted"
+        continue
+    fi
+    say "left out, there being no wheel for this interpreter: $lacking"
+    grep -v -i "^$lacking\>" "$wanted" >"$wanted.less" || true
+    mv "$wanted.less" "$wanted"
+done
 
 site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 echo "$root" >"$site/ppserver-checkout.pth"

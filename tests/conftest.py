@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,12 @@ import serving
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    wanted = os.environ.get("TEST_SANITIZER", "")
+    if wanted:
+        from ppserver import _native
+
+        if wanted not in str(_native.BUILD["type"]):
+            raise pytest.UsageError(f"{_native.__file__} is not built with {wanted} sanitizer")
     config.addinivalue_line("markers", "slow: takes more than a quarter of a second")
     config.addinivalue_line(
         "markers",
