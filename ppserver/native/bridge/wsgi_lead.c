@@ -540,11 +540,14 @@ static void end_threads(struct pp_wsgi *w)
 
 int pp_wsgi_lead_manage(struct pp_wsgi *w)
 {
-    if (spawn(w) < 0) {
-        return -1;
-    }
+    /* Before the first thread is there to read them. */
     w->manager.appointed = true;
     w->manager_leads = true;
+    if (spawn(w) < 0) {
+        w->manager.appointed = false;
+        w->manager_leads = false;
+        return -1;
+    }
     __atomic_store_n(&w->lead, 2, __ATOMIC_SEQ_CST);
     pp_wsgi_lead_detach(&w->manager);
     watch(w);
