@@ -119,7 +119,7 @@ static void application_step(struct rig *rig)
     }
 }
 
-static void walk(const struct pp_settings *settings, bool drain)
+static void walk(const struct pp_settings *settings, bool drain, bool starve)
 {
     struct rig rig;
     struct peer peers[PEERS];
@@ -127,8 +127,15 @@ static void walk(const struct pp_settings *settings, bool drain)
     for (int i = 0; i < PEERS; i++) {
         peers[i].fd = -1;
     }
+    if (starve) { /* each block is an allocation, and many of them fail */
+        rig.loop->conn_pool.free_max = rig.loop->block_pool.free_max = 0;
+        rig.loop->body_pool.free_max = rig.loop->out_pool.free_max = 0;
+    }
     for (int step = 0; step < STEPS; step++) {
         uint64_t dice = test_random_below(100);
+        if (starve && test_random_below(20) == 0) {
+            pp_mem_fail_at(1 + test_random_below(10));
+        }
         if (dice < 60) {
             peer_step(&rig, &peers[test_random_below(PEERS)]);
         } else if (dice < 90) {
@@ -148,6 +155,7 @@ static void walk(const struct pp_settings *settings, bool drain)
             break;
         }
     }
+    pp_mem_fail_at(0);
     for (int i = 0; i < PEERS; i++) {
         if (peers[i].fd >= 0) {
             peer_end(&peers[i], false);
@@ -169,12 +177,12 @@ static void walk(const struct pp_settings *settings, bool drain)
 
 TEST(net_random_walk)
 {
-    for (int round = 0; round < 6; round++) {
+    for (int round = 0; round < 8; round++) {
         struct pp_settings s = rig_settings();
         s.http.body_bytes = 5000;
         s.limit_pipeline = 1 + (uint32_t)test_random_below(4);
         s.limit_concurrency = round % 3 == 2 ? 3 : 0;
         s.report_finished = round % 2 == 1;
-        walk(&s, round % 2 == 0);
+        walk(&s, round % 2 == 0, round >= 6);
     }
 }
