@@ -161,8 +161,9 @@ def log_access(client: str, method: str, target: str, version: str, status: int)
     )
 
 
-def log_application_error(error: BaseException, request: Mapping[str, Any]) -> None:
+def log_application_error(error: BaseException, request: Mapping[str, Any] | None) -> None:
     """The application's exception with the request it failed on (an ASGI scope or an environ)."""
+    request = request or {}
     method = request.get("method") or request.get("REQUEST_METHOD") or "?"
     path = request.get("path") or request.get("PATH_INFO") or "?"
     error_logger.error(

@@ -172,7 +172,9 @@ class Loader:
         for number in (*SUPERVISED_IGNORED, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        import ppserver.server  # noqa: F401  Once here, not in every context.
+        # Once here, not in every context: an import after the fork un-shares a megabyte.
+        import ppserver.selector
+        import ppserver.server  # noqa: F401
 
         contexts.drop_privileges(self._config)
         die_with_parent(self._supervisor)  # Changing the user switched it off.
