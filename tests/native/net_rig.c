@@ -150,6 +150,11 @@ void rig_finish(struct rig *rig, struct rig_request *req)
     free(req);
 }
 
+void rig_forget(struct rig_request *req)
+{
+    free(req);
+}
+
 static int respond(struct rig_request *req, int status, bool complete, const void *body, size_t len)
 {
     struct pp_h1_response r = {

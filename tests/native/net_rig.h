@@ -45,6 +45,7 @@ extern uint64_t rig_now_ms;
 struct rig_request *rig_held(struct rig *rig, const char *path); /* NULL when there is none */
 void rig_answer(struct rig *rig, struct rig_request *req, const char *body);
 void rig_finish(struct rig *rig, struct rig_request *req);
+void rig_forget(struct rig_request *req); /* its connection is gone already */
 
 /* ---- clients ---- */
 int rig_connect(struct rig *rig);
