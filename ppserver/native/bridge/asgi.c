@@ -18,8 +18,9 @@
 enum req_state { REQ_START, REQ_HEAD, REQ_BODY, REQ_COMPLETE };
 
 struct PpRequest {
-    PyObject_HEAD vectorcallfunc vectorcall; /* send(message) */
-    PpCore *core;                            /* owned */
+    PyObject_HEAD
+    vectorcallfunc vectorcall; /* send(message) */
+    PpCore *core;              /* owned */
     struct pp_conn *conn;      /* borrowed; NULL when the connection is not ours any more */
     PyObject *headers;         /* owned fast sequence in REQ_HEAD, else NULL */
     PyObject *receive_waiters; /* owned list or NULL */
@@ -34,7 +35,8 @@ struct PpRequest {
 };
 
 typedef struct {
-    PyObject_HEAD vectorcallfunc vectorcall;
+    PyObject_HEAD
+    vectorcallfunc vectorcall;
     PpRequest *req; /* owned */
 } PpReceive;
 

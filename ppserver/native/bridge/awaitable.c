@@ -12,9 +12,10 @@ typedef struct {
 } PpDone;
 
 typedef struct {
-    PyObject_HEAD PpRequest *req; /* owned */
-    PyObject *future;             /* owned or NULL: what we wait on */
-    PyObject *iter;               /* owned or NULL: its iterator */
+    PyObject_HEAD
+    PpRequest *req;   /* owned */
+    PyObject *future; /* owned or NULL: what we wait on */
+    PyObject *iter;   /* owned or NULL: its iterator */
     enum pp_wait_kind kind;
     int turns_left; /* PP_WAIT_FAREWELL */
     bool used;

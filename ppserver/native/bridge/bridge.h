@@ -103,8 +103,9 @@ enum pp_task_mode { PP_TASK_WORKER, PP_TASK_EAGER, PP_TASK_PLAIN };
 struct pp_wsgi; /* bridge/wsgi.c */
 
 typedef struct {
-    PyObject_HEAD struct pp_loop *loop; /* owned; NULL after close() */
-    PpState *state;                     /* borrowed from the module, which the type keeps alive */
+    PyObject_HEAD
+    struct pp_loop *loop; /* owned; NULL after close() */
+    PpState *state;       /* borrowed from the module, which the type keeps alive */
     struct pp_constants k;
     enum pp_core_mode mode;
     enum pp_task_mode task_mode;

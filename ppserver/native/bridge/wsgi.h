@@ -142,7 +142,8 @@ struct pp_wsgi_pending {
 struct pp_wsgi_op;
 
 typedef struct PpWsgiCall {
-    PyObject_HEAD vectorcallfunc vectorcall;
+    PyObject_HEAD
+    vectorcallfunc vectorcall;
     PpCore *core;                   /* owned */
     struct pp_wsgi *w;              /* counted */
     struct pp_wsgi_worker *worker;  /* borrowed from w: the thread it runs on */

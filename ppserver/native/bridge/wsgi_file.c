@@ -8,7 +8,8 @@
 #include "bridge/wsgi.h"
 
 typedef struct {
-    PyObject_HEAD PyObject *filelike; /* owned */
+    PyObject_HEAD
+    PyObject *filelike; /* owned */
     Py_ssize_t block_bytes;
 } PpFileWrapper;
 

@@ -14,9 +14,10 @@
 #define GROW_BYTES_MAX (64 * 1024 * 1024)
 
 typedef struct {
-    PyObject_HEAD PpWsgiCall *call; /* owned, or NULL when everything is in the buffer */
-    PpState *state;                 /* borrowed from the module */
-    uint8_t *buf;                   /* owned (pp_mem) or NULL */
+    PyObject_HEAD
+    PpWsgiCall *call; /* owned, or NULL when everything is in the buffer */
+    PpState *state;   /* borrowed from the module */
+    uint8_t *buf;     /* owned (pp_mem) or NULL */
     size_t start, end, cap;
     bool eof;  /* nothing behind the buffer */
     bool busy; /* atomic: a method is at work */

@@ -325,7 +325,8 @@ static void busy_leave(PpWsgiCall *call)
 }
 
 typedef struct {
-    PyObject_HEAD PpWsgiCall *call; /* owned */
+    PyObject_HEAD
+    PpWsgiCall *call; /* owned */
 } PpWsgiWrite;
 
 static PyObject *start_response(PyObject *self, PyObject *const *args, size_t nargsf,

@@ -1,0 +1,403 @@
+/* The coroutine of a worker Task, and of the Tasks of --task plain and eager: forwards a Task's
+ * steps into an application's coroutine and answers for it when it ends.
+ *
+ * It has its Task's context and runs where the Task runs; who gives it work is worker.c, with the
+ * diagram of its states. It shows the application's frame, code and awaited object as its own, so
+ * that stack dumps and debuggers see the application. */
+#include "bridge/runner.h"
+
+/* ---- the coroutine ---- */
+
+void pp_runner_keep_task(PpRunner *self, PyObject *task)
+{
+    if (PySet_Add(self->core->tasks, task) < 0) {
+        PyErr_Clear(); /* out of memory: then it lives as long as others hold it */
+        return;
+    }
+    self->task = Py_NewRef(task);
+}
+
+void pp_runner_forget(PpRunner *self)
+{
+    PyObject *task = self->task;
+    self->task = NULL;
+    if (task != NULL) {
+        if (self->core->tasks != NULL && PySet_Discard(self->core->tasks, task) < 0) {
+            PyErr_Clear();
+        }
+        Py_DECREF(task);
+    }
+    Py_CLEAR(self->first);
+    Py_CLEAR(self->parking);
+    Py_CLEAR(self->coro);
+    Py_CLEAR(self->scope);
+    PpRequest *req = self->req;
+    self->req = NULL;
+    Py_XDECREF((PyObject *)req);
+}
+
+/* The application ended; an exception is set when failed. PYGEN_ERROR only for cancellation. */
+static PySendResult runner_finish(PpRunner *self, bool failed, PyObject **result)
+{
+    PpRequest *req = self->req;
+    PyObject *scope = self->scope;
+    self->req = NULL;
+    self->scope = NULL;
+    self->state = DONE;
+    int rc = pp_request_app_ended(req, scope, failed);
+    Py_XDECREF(scope);
+    Py_DECREF((PyObject *)req);
+    PyObject *exc = rc < 0 ? PyErr_GetRaisedException() : NULL;
+    pp_runner_forget(self); /* may run destructors: nothing of ours is half-done here */
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+        return PYGEN_ERROR;
+    }
+    *result = Py_NewRef(Py_None);
+    return PYGEN_RETURN;
+}
+
+static PySendResult runner_step(PpRunner *self, PyObject *value, PyObject **result)
+{
+    *result = NULL;
+    self->running = true;
+    PySendResult sent = PyIter_Send(self->coro, value, result);
+    self->running = false;
+    if (sent == PYGEN_NEXT) {
+        return PYGEN_NEXT;
+    }
+    Py_CLEAR(*result);
+    return runner_finish(self, sent == PYGEN_ERROR, result);
+}
+
+static PySendResult runner_park(PpRunner *self, PyObject **result)
+{
+    PpCore *core = self->core;
+    PyObject *loop = core->event_loop;
+    PyObject *future = PyObject_VectorcallMethod(core->k.create_future, &loop, 1, NULL);
+    if (future == NULL) {
+        return PYGEN_ERROR;
+    }
+    /* What Future.__await__ does before it yields the future. */
+    if (PyObject_SetAttr(future, core->k.future_blocking, Py_True) < 0) {
+        Py_DECREF(future);
+        return PYGEN_ERROR;
+    }
+    self->parking = Py_NewRef(future);
+    self->state = PARKED;
+    *result = future;
+    return PYGEN_NEXT;
+}
+
+static PySendResult runner_am_send(PyObject *op, PyObject *value, PyObject **result)
+{
+    PpRunner *self = (PpRunner *)op;
+    *result = NULL;
+    switch ((enum pp_runner_state)self->state) {
+    case IDLE:
+        return runner_park(self, result);
+    case ADOPTED:
+        self->state = RUNNING;
+        *result = self->first;
+        self->first = NULL;
+        Py_CLEAR(self->parking);
+        return PYGEN_NEXT;
+    case RUNNING:
+        if (self->running) {
+            PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+            return PYGEN_ERROR;
+        }
+        return runner_step(self, value, result);
+    case PARKED: /* woken without work: the core was closed */
+    case DISCARDED:
+        self->state = DONE;
+        pp_runner_forget(self);
+        *result = Py_NewRef(Py_None);
+        return PYGEN_RETURN;
+    case DONE:
+        break;
+    }
+    PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+    return PYGEN_ERROR;
+}
+
+/* Nobody may hand requests to a worker that is ending. */
+static void retire(PpRunner *self)
+{
+    PpCore *core = self->core;
+    if (core->runner == (PyObject *)self) {
+        PyObject *worker = core->worker;
+        core->worker = NULL;
+        core->runner = NULL;
+        Py_XDECREF(worker);
+        Py_DECREF((PyObject *)self); /* the caller holds another */
+    }
+}
+
+static PyObject *throw_into_app(PpRunner *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    PyObject *call[4] = {self->coro}, *result = NULL, *yielded;
+    for (Py_ssize_t i = 0; i < nargs; i++) {
+        call[i + 1] = args[i];
+    }
+    self->running = true;
+    yielded = PyObject_VectorcallMethod(self->core->k.throw_, call, (size_t)nargs + 1, NULL);
+    self->running = false;
+    if (yielded != NULL) {
+        return yielded;
+    }
+    bool returned = PyErr_ExceptionMatches(PyExc_StopIteration);
+    if (returned) {
+        PyErr_Clear();
+    }
+    if (runner_finish(self, !returned, &result) == PYGEN_RETURN) {
+        Py_DECREF(result);
+        PyErr_SetNone(PyExc_StopIteration);
+    }
+    return NULL;
+}
+
+/* A cancellation that came between adoption and the Task's next step: what the application waits
+ * for is cancelled, as Task does it, and its outcome wakes the application. True when that worked.
+ */
+static bool cancel_first(PpRunner *self, PyObject *thrown)
+{
+    PyObject *type = PyExceptionInstance_Check(thrown) ? (PyObject *)Py_TYPE(thrown) : thrown;
+    if (self->first == NULL || self->first == Py_None ||
+        !PyErr_GivenExceptionMatches(type, self->core->state->cancelled_error)) {
+        return false;
+    }
+    PyObject *first = self->first;
+    PyObject *r = PyObject_VectorcallMethod(self->core->k.cancel, &first, 1, NULL);
+    if (r == NULL) {
+        PyErr_Clear();
+        return false;
+    }
+    int cancelled = PyObject_IsTrue(r);
+    Py_DECREF(r);
+    if (cancelled < 0) {
+        PyErr_Clear();
+    }
+    return cancelled > 0;
+}
+
+static PyObject *runner_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+{
+    PpRunner *self = (PpRunner *)op;
+    if (nargs < 1 || nargs > 3) {
+        return pp_raise_thrown(args, nargs);
+    }
+    switch ((enum pp_runner_state)self->state) {
+    case ADOPTED:
+        self->state = RUNNING;
+        Py_CLEAR(self->parking);
+        if (cancel_first(self, args[0])) {
+            PyObject *first = self->first;
+            self->first = NULL;
+            return first;
+        }
+        Py_CLEAR(self->first);
+        return throw_into_app(self, args, nargs);
+    case RUNNING:
+        if (self->running) {
+            break;
+        }
+        return throw_into_app(self, args, nargs);
+    case IDLE:
+    case PARKED:
+    case DISCARDED:
+        if (self->running) {
+            break;
+        }
+        self->state = DONE;
+        Py_INCREF(op);
+        retire(self);
+        pp_runner_forget(self);
+        Py_DECREF(op);
+        return pp_raise_thrown(args, nargs);
+    case DONE:
+        return pp_raise_thrown(args, nargs);
+    }
+    PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+    return NULL;
+}
+
+static PyObject *runner_close(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    PpRunner *self = (PpRunner *)op;
+    if (self->running) {
+        PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+        return NULL;
+    }
+    if (self->state == DONE) {
+        Py_RETURN_NONE;
+    }
+    bool with_app = self->req != NULL;
+    if (!with_app) {
+        self->state = DONE;
+        Py_INCREF(op);
+        retire(self);
+        pp_runner_forget(self);
+        Py_DECREF(op);
+        Py_RETURN_NONE;
+    }
+    self->state = RUNNING;
+    PyObject *coro = self->coro, *none;
+    self->running = true;
+    PyObject *r = PyObject_VectorcallMethod(self->core->k.close, &coro, 1, NULL);
+    self->running = false;
+    PyObject *exc = r == NULL ? PyErr_GetRaisedException() : NULL;
+    Py_XDECREF(r);
+    PyErr_SetString(PyExc_RuntimeError, "the coroutine of an ASGI request was closed");
+    if (runner_finish(self, true, &none) == PYGEN_RETURN) {
+        Py_DECREF(none);
+    }
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PpRunner *pp_runner_new(PpCore *core)
+{
+    PyTypeObject *type = core->state->runner_type;
+    PpRunner *self = (PpRunner *)type->tp_alloc(type, 0);
+    if (self != NULL) {
+        self->core = (PpCore *)Py_NewRef((PyObject *)core);
+    }
+    return self;
+}
+
+/* ---- the type ---- */
+
+/* Debuggers and stack dumps look through the runner at the application. */
+static PyObject *forward(PyObject *op, void *closure)
+{
+    PpRunner *self = (PpRunner *)op;
+    if (self->coro == NULL) {
+        Py_RETURN_NONE;
+    }
+    return PyObject_GetAttrString(self->coro, closure);
+}
+
+static PyObject *get_running(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((PpRunner *)op)->running);
+}
+
+static PyObject *get_suspended(PyObject *op, void *Py_UNUSED(closure))
+{
+    PpRunner *self = (PpRunner *)op;
+    return PyBool_FromLong(!self->running && (self->state == PARKED || self->state == ADOPTED ||
+                                              self->state == RUNNING));
+}
+
+static PyObject *get_name(PyObject *op, void *closure)
+{
+    PpRunner *self = (PpRunner *)op;
+    if (self->coro != NULL) {
+        PyObject *name = PyObject_GetAttrString(self->coro, closure);
+        if (name != NULL) {
+            return name;
+        }
+        PyErr_Clear();
+    }
+    return PyUnicode_FromString("ppserver_worker");
+}
+
+static PyObject *runner_repr(PyObject *op)
+{
+    PpRunner *self = (PpRunner *)op;
+    if (self->coro != NULL) {
+        return PyUnicode_FromFormat("<ppserver request running %R>", self->coro);
+    }
+    return PyUnicode_FromFormat("<ppserver worker at %p>", op);
+}
+
+static PyObject *runner_self(PyObject *self)
+{
+    return Py_NewRef(self);
+}
+
+static PyObject *runner_await(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return Py_NewRef(self);
+}
+
+static int runner_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    PpRunner *self = (PpRunner *)op;
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT((PyObject *)self->core);
+    Py_VISIT((PyObject *)self->req);
+    Py_VISIT(self->scope);
+    Py_VISIT(self->coro);
+    Py_VISIT(self->first);
+    Py_VISIT(self->parking);
+    Py_VISIT(self->task);
+    return 0;
+}
+
+static int runner_clear(PyObject *op)
+{
+    PpRunner *self = (PpRunner *)op;
+    if (!self->running) {
+        self->state = DONE;
+        pp_runner_forget(self);
+    }
+    return 0;
+}
+
+static void runner_dealloc(PyObject *op)
+{
+    PpRunner *self = (PpRunner *)op;
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    pp_runner_forget(self);
+    Py_XDECREF((PyObject *)self->core);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyMethodDef runner_methods[] = {
+    {"send", pp_awaitable_send, METH_O, NULL},
+    {"throw", (PyCFunction)(void (*)(void))runner_throw, METH_FASTCALL, NULL},
+    {"close", runner_close, METH_NOARGS, NULL},
+    {"__await__", runner_await, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef runner_getset[] = {
+    {"cr_frame", forward, NULL, NULL, "cr_frame"},
+    {"cr_await", forward, NULL, NULL, "cr_await"},
+    {"cr_running", get_running, NULL, NULL, NULL},
+    {"cr_suspended", get_suspended, NULL, NULL, NULL},
+    {"cr_code", forward, NULL, NULL, "cr_code"},
+    {"cr_origin", forward, NULL, NULL, "cr_origin"},
+    {"__name__", get_name, NULL, NULL, "__name__"},
+    {"__qualname__", get_name, NULL, NULL, "__qualname__"},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot runner_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("The coroutine of a worker Task.")},
+    {Py_tp_dealloc, runner_dealloc},
+    {Py_tp_traverse, runner_traverse},
+    {Py_tp_clear, runner_clear},
+    {Py_tp_methods, runner_methods},
+    {Py_tp_getset, runner_getset},
+    {Py_tp_repr, runner_repr},
+    {Py_am_await, runner_self},
+    {Py_am_send, runner_am_send},
+    {Py_tp_iter, runner_self},
+    {Py_tp_iternext, pp_awaitable_next},
+    {0, NULL},
+};
+
+PyType_Spec pp_runner_spec = {
+    .name = "ppserver._native.Runner",
+    .basicsize = sizeof(PpRunner),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = runner_slots,
+};

@@ -1,0 +1,31 @@
+/* The worker Task's coroutine, for runner.c and worker.c alone (what it is for: worker.c). */
+#ifndef PP_BRIDGE_RUNNER_H
+#define PP_BRIDGE_RUNNER_H
+
+#include "bridge/bridge.h"
+
+/* The diagram is at the head of worker.c. */
+enum pp_runner_state { IDLE, PARKED, ADOPTED, RUNNING, DISCARDED, DONE };
+
+typedef struct {
+    PyObject_HEAD
+    PpCore *core;    /* owned */
+    PpRequest *req;  /* owned or NULL */
+    PyObject *scope; /* owned or NULL */
+    PyObject *coro;  /* owned or NULL: the application's coroutine or other awaitable's iterator */
+    PyObject *first; /* owned or NULL: what the application waits for (ADOPTED) */
+    PyObject *parking; /* owned or NULL: the future we wait on (PARKED) */
+    PyObject *task;    /* owned or NULL: our Task, while core->tasks keeps it alive */
+    bool running;      /* inside a step of the application */
+    uint8_t state;     /* enum pp_runner_state */
+} PpRunner;
+
+/* An idle runner; NULL with an exception. */
+PpRunner *pp_runner_new(PpCore *core);
+/* asyncio keeps only weak references to tasks; a request's Task must not vanish with what it waits
+ * for, so the context holds on to it until the application ends. */
+void pp_runner_keep_task(PpRunner *self, PyObject *task);
+/* Drops everything but the core; may run destructors. */
+void pp_runner_forget(PpRunner *self);
+
+#endif
