@@ -157,7 +157,7 @@ def _parse(argv: list[str]) -> dict[str, object]:
     found, unknown = parser.parse_known_args(argv)
     if unknown:
         flags = [flag for action in parser._actions for flag in action.option_strings]
-        hint = settings.suggest(unknown[0].partition("=")[0], flags)
+        hint = settings.suggest(unknown[0].partition("=")[0], flags, cutoff=0.8)
         raise ConfigError(
             f"unknown argument {unknown[0]!r}", hint=hint or "ppserver --help lists every option"
         )

@@ -441,9 +441,9 @@ def table() -> Mapping[str, Option]:
     return types.MappingProxyType(rows)
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
+def suggest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """A did-you-mean hint for ``word``, or ``""`` if nothing known is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return f"did you mean {near[0]}?" if near else ""
 
 

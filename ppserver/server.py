@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from ppserver import logs, terminal
 from ppserver._native import Core
@@ -48,6 +48,9 @@ _CORE_OPTIONS = (
     "server_header",
     "date_header",
 )
+
+
+_Answer = TypeVar("_Answer")
 
 
 def _nothing() -> None:
@@ -104,6 +107,7 @@ class Server:
         self._hurry = False
         self._told_at = 0.0
         self._woken = asyncio.Event()
+        self._core_lock = threading.Lock()
         self._attached = False
         self._owns_core_loop = False
         self._max_requests = 0
@@ -133,10 +137,7 @@ class Server:
 
     def stats(self) -> dict[str, int]:
         """The core's counters; empty before the start and after the end."""
-        try:
-            return self.core.stats() if self.core is not None else {}
-        except RuntimeError:  # The thread of a WSGI context has just closed it.
-            return {}
+        return self._with_core(lambda core: core.stats(), {})
 
     def run(self) -> int:
         """Serve until told to stop; the exit code. Raises PPServerError if it cannot start."""
@@ -193,9 +194,9 @@ class Server:
             while (left := end - time.monotonic()) > 0 and not self._hurry:
                 await self._sleep(left)
         started, self.started = self.started, False
-        if self.core is not None and (started or self._thread is not None):
+        if started or self._thread is not None:
             logger.info("Shutting down")
-            await self._drain(self.core)
+            await self._drain()
         if self._lifespan is not None:
             least = _LIFESPAN_SHUTDOWN_LEAST
             timeout = least if self._hurry else self.config.timeout_graceful_shutdown
@@ -297,13 +298,19 @@ class Server:
             failure = None
         except BaseException as error:
             failure = error
-        self.core = None
-        if core is not None:
-            core.close()
+        with self._core_lock:
+            self.core = None
+            if core is not None:
+                core.close()
         with contextlib.suppress(RuntimeError):  # The loop may be gone after a forced end.
             loop.call_soon_threadsafe(_settle, ready, failure)
             loop.call_soon_threadsafe(_settle, done, failure)
             loop.call_soon_threadsafe(self._woken.set)
+
+    def _with_core(self, use: Callable[[Core], _Answer], otherwise: _Answer) -> _Answer:
+        """``use(core)`` while nobody closes it; ``otherwise`` if there is none (any more)."""
+        with self._core_lock:
+            return otherwise if self.core is None else use(self.core)
 
     def _listen(self, core: Core) -> None:
         for listening in self._listening or ():
@@ -333,29 +340,31 @@ class Server:
         else:
             self._should_exit = True
 
-    async def _drain(self, core: Core) -> None:
+    async def _drain(self) -> None:
         """Let requests end, up to the timeout; then end them."""
         timeout = 0.0 if self._hurry else self.config.timeout_graceful_shutdown
         deadline = time.monotonic() + timeout
         if self.listeners is not None:
             self.listeners.quiesce()
-        core.drain()
+        self._with_core(lambda core: core.drain(), None)
         # First the core takes what waits in the kernel's queues; until then it uses the sockets.
         give_up = max(deadline, time.monotonic() + _DRAIN_BEGINS_WITHIN)
-        while not core.draining and time.monotonic() < give_up:  # noqa: ASYNC110
+        while not self._with_core(lambda core: core.draining, True):
+            if time.monotonic() > give_up or self._hurry:
+                break
             await asyncio.sleep(0.001)
         if self.listeners is not None:
             self.listeners.close()
         if self._supervision is not None:
             self._supervision.draining()
         pause = 0.002
-        while not self._idle(core) and time.monotonic() < deadline and not self._hurry:
+        while not self._idle() and time.monotonic() < deadline and not self._hurry:
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, 0.05)
-        if not self._idle(core):
+        if not self._idle():
             if not self._hurry:
                 logger.error("Requests still running after %g s: connections closed", timeout)
-            core.stop()
+            self._with_core(lambda core: core.stop(), None)
             await asyncio.sleep(0)
         if self._thread_done is not None:
             await asyncio.wait((self._thread_done,), timeout=2.0)
@@ -365,13 +374,13 @@ class Server:
             elif not self._thread_done.done():
                 logger.error("A request of the application did not end; left behind")
         elif self._attached:
-            core.detach()
+            self._with_core(lambda core: core.detach(), None)
             self._attached = False
 
-    def _idle(self, core: Core) -> bool:
+    def _idle(self) -> bool:
         if self._thread_done is not None:
             return self._thread_done.done()
-        return core.drained()
+        return self._with_core(lambda core: core.drained(), True)
 
     def _close(self) -> None:
         """Give back what is left. Again is harmless."""

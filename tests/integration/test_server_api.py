@@ -19,6 +19,7 @@ import pytest
 import serving
 
 import ppserver
+import ppserver.server
 from ppserver.config import Config
 from ppserver.errors import BindError, ConfigError, LifespanError, LoadError, PPServerError
 from ppserver.server import Server
@@ -310,6 +311,26 @@ def test_errors_of_the_start(application: Any, settings: Any, error: type[Except
     again = Server(config(application, **settings))
     with pytest.raises(error):
         asyncio.run(again.serve())
+
+
+def test_a_thread_that_fails_ends_the_server_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing:
+        """A core whose loop breaks as soon as it runs."""
+
+        def __init__(self) -> None:
+            self._core = make_core(config(wsgi))
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._core, name)
+
+        def run_wsgi(self) -> None:
+            raise OSError("epoll is gone")
+
+    make_core = ppserver.server.make_core
+    monkeypatch.setattr(ppserver.server, "make_core", lambda _config: Failing())
+    server = Server(config(wsgi))
+    assert server.run() == 1
+    assert server.stats() == {}
 
 
 def test_missing_uvloop(monkeypatch: pytest.MonkeyPatch) -> None:
