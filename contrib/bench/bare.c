@@ -70,8 +70,8 @@ static struct answer answers[] = {
     {.request_line = "GET /json ",
      .status = "200 OK",
      .type = "application/json",
-     .body = "{\"message\":\"Hello, world!\"}",
-     .body_bytes = 27},
+     .body = "{\"message\": \"Hello, world!\"}",
+     .body_bytes = 28},
     {.request_line = "GET /big ",
      .status = "200 OK",
      .type = "application/octet-stream",
@@ -133,18 +133,25 @@ static void refuse(struct conn *conn, const char *status)
                          "HTTP/1.1 %s\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", status);
 }
 
-static bool has_field(const char *head, const char *end, const char *name)
+struct fields {
+    bool body;  /* Content-Length or Transfer-Encoding */
+    bool close; /* Connection: close */
+};
+
+static struct fields scan_fields(const char *head, const char *end)
 {
-    size_t name_bytes = strlen(name);
-    for (const char *line = memchr(head, '\n', (size_t)(end - head)); line != NULL;
-         line = memchr(line, '\n', (size_t)(end - line))) {
+    struct fields found = {false, false};
+    const char *line = memchr(head, '\n', (size_t)(end - head));
+    for (; line != NULL && end - line > 1; line = memchr(line, '\n', (size_t)(end - line))) {
         line++;
-        if ((size_t)(end - line) <= name_bytes)
-            return false;
-        if (strncasecmp(line, name, name_bytes) == 0)
-            return true;
+        if ((*line | 0x20) == 't')
+            found.body |= strncasecmp(line, "transfer-encoding:", 18) == 0;
+        if ((*line | 0x20) != 'c')
+            continue;
+        found.body |= strncasecmp(line, "content-length:", 15) == 0;
+        found.close |= strncasecmp(line, "connection: close", 17) == 0;
     }
-    return false;
+    return found;
 }
 
 static void respond(struct conn *conn, const char *head, const char *end)
@@ -154,14 +161,15 @@ static void respond(struct conn *conn, const char *head, const char *end)
         refuse(conn, "505 HTTP Version Not Supported");
         return;
     }
-    if (has_field(head, end, "content-length:") || has_field(head, end, "transfer-encoding:")) {
+    struct fields fields = scan_fields(head, end);
+    if (fields.body) {
         refuse(conn, "501 Not Implemented");
         return;
     }
     const struct answer *answer = answers;
     while (strncmp(head, answer->request_line, strlen(answer->request_line)) != 0)
         answer++; /* The last one matches everything. */
-    if (has_field(head, end, "connection: close")) {
+    if (fields.close) {
         conn->closing = true;
         queue(conn, answer->text, answer->head_bytes);
         queue(conn, "connection: close\r\n", 19);

@@ -29,7 +29,7 @@ async def plain(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def json_(scope: Scope, receive: Receive, send: Send) -> None:
-    body = json.dumps({"message": "Hello, world!"}, separators=(",", ":")).encode()
+    body = json.dumps({"message": "Hello, world!"}).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),

@@ -22,7 +22,8 @@ BROWSER_HEADERS = {
     "Priority": "u=0, i",
 }  # and Host makes fourteen
 
-JSON_BODY = json.dumps({"message": "Hello, world!"}, separators=(",", ":")).encode()
+JSON_BODY = json.dumps({"message": "Hello, world!"}).encode()
+STARLETTE_BODY = json.dumps({"message": "Hello, world!"}, separators=(",", ":")).encode()
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def catalogue() -> list[Workload]:
         plain("headers", "14 browser headers", headers=BROWSER_HEADERS),
         echo("echo", "1 KB", kilobyte, default=True),
         Workload("big", "ASGI 100 KB response", "big", BIG, path="/big", bare=True),
-        Workload("starlette", "Starlette JSON", "starlette", JSON_BODY, path="/json"),
+        Workload("starlette", "Starlette JSON", "starlette", STARLETTE_BODY, path="/json"),
         wsgi("wsgi", 64, default=True),
         wsgi("wsgi-8", 8, default=False),
         echo("echo100k", "100 KB", kilobyte * 100, default=False),
