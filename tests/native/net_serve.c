@@ -416,6 +416,8 @@ TEST(net_half_close_still_answered)
     struct rig_request *req = rig_held(&rig, "/hold");
     CHECK(req != NULL && req->eof && !pp_conn_closed(req->conn));
     rig_answer(&rig, req, "late");
+    rig_settle(&rig);
+    CHECK_EQ(rig.eof_seen, 2); /* the pipelined one hears of it, too */
     size_t n = rig_read(&rig, fd, buf, sizeof buf - 1, &ended);
     buf[n] = '\0';
     CHECK(ended && strstr(buf, "late") != NULL && strstr(buf, "Hello, world!") != NULL);

@@ -344,6 +344,24 @@ void pp_conn_flushed(struct pp_conn *conn)
 
 /* ---- events of the loop ---- */
 
+void pp_conn_lost(struct pp_conn *conn)
+{
+    if (conn->held && conn->h1.res != PP_H1_RES_DONE) {
+        pp_stats_error(&conn->loop->counters, PP_ERR_DISCONNECTED);
+    }
+    pp_conn_kill(conn, PP_ERR_DISCONNECTED, false);
+}
+
+/* Once per request, when nothing more can come from the peer and all of the request is here. */
+static void eof_tell(struct pp_conn *conn)
+{
+    if (conn->state == PP_CONN_SERVE && conn->peer_shut && conn->held && !conn->eof_told &&
+        conn->h1.req == PP_H1_REQ_DONE) {
+        conn->eof_told = true;
+        pp_conn_raise(conn, PP_EV_EOF);
+    }
+}
+
 void pp_conn_on_event(struct pp_conn *conn, uint32_t events)
 {
     PP_CHECK(conn->magic == PP_CONN_MAGIC);
@@ -352,7 +370,7 @@ void pp_conn_on_event(struct pp_conn *conn, uint32_t events)
     }
     if ((events & EPOLLERR) ||
         ((events & EPOLLHUP) && (conn->state == PP_CONN_SERVE || conn->state == PP_CONN_CLOSE))) {
-        pp_conn_kill(conn, PP_ERR_DISCONNECTED, false);
+        pp_conn_lost(conn);
         return;
     }
     if (events & (EPOLLRDHUP | EPOLLHUP)) {
@@ -370,11 +388,7 @@ void pp_conn_on_event(struct pp_conn *conn, uint32_t events)
     if (conn->readable) {
         pp_conn_read(conn);
     }
-    if (conn->state == PP_CONN_SERVE && conn->peer_shut && conn->held && !conn->eof_told &&
-        conn->h1.req == PP_H1_REQ_DONE) {
-        conn->eof_told = true;
-        pp_conn_raise(conn, PP_EV_EOF);
-    }
+    eof_tell(conn);
 }
 
 static void resume_one(struct pp_conn *conn)
@@ -385,6 +399,7 @@ static void resume_one(struct pp_conn *conn)
     if (conn->readable) {
         pp_conn_read(conn);
     }
+    eof_tell(conn);
 }
 
 void pp_conn_resume_all(struct pp_loop *loop)
@@ -537,6 +552,7 @@ static void finish_reuse(struct pp_conn *conn)
     if (conn->readable) {
         pp_conn_resume_later(conn); /* receiving is for the turn */
     }
+    eof_tell(conn);
 }
 
 void pp_conn_finish(struct pp_conn *conn)

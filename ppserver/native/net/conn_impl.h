@@ -107,6 +107,8 @@ void pp_conn_write_due(struct pp_conn *conn, uint32_t after_ms);
 /* Closes the socket now; reset as in pp_sock_close. The application, if it has the connection, gets
  * CLOSED with `code` as the reason; the struct lives on until it lets go. */
 void pp_conn_kill(struct pp_conn *conn, int code, bool reset);
+/* The peer has gone: killed, and counted if an answer was due. */
+void pp_conn_lost(struct pp_conn *conn);
 /* All output is written: shut down, linger or close when it was the last. */
 void pp_conn_flushed(struct pp_conn *conn);
 

@@ -242,7 +242,7 @@ void pp_conn_flush(struct pp_conn *conn)
             break;
         }
         if (rc != PP_OK) {
-            pp_conn_kill(conn, PP_ERR_DISCONNECTED, false);
+            pp_conn_lost(conn);
             return;
         }
         pp_stats_add(&conn->loop->counters.bytes_out, put);
