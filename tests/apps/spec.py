@@ -359,6 +359,29 @@ async def raises_base(scope: Scope, receive: Receive, send: Send) -> None:
     raise ExpectedBaseError("expected by the test")
 
 
+@handles("/raise-exit")
+async def raises_exit(scope: Scope, receive: Receive, send: Send) -> None:
+    raise SystemExit("expected by the test")
+
+
+@handles("/raise-exit-later")
+async def raises_exit_later(scope: Scope, receive: Receive, send: Send) -> None:
+    await asyncio.sleep(0.001)
+    raise SystemExit("expected by the test")
+
+
+@handles("/raise-interrupt")
+async def raises_interrupt(scope: Scope, receive: Receive, send: Send) -> None:
+    raise KeyboardInterrupt("expected by the test")
+
+
+@handles("/raise-group")
+async def raises_group(scope: Scope, receive: Receive, send: Send) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(raises_later(scope, receive, send))
+        group.create_task(raises_later(scope, receive, send))
+
+
 @handles("/nothing")
 async def nothing(scope: Scope, receive: Receive, send: Send) -> None:
     pass

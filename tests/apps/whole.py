@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -252,6 +253,21 @@ async def timers(scope: Scope) -> Any:
     cancelled.cancel()
     await asyncio.sleep(0.05)
     return [len(fired), 2000 in fired, sorted(fired) == sorted(set(fired))]
+
+
+@handles
+async def own_signal(scope: Scope) -> Any:
+    """A signal that means nothing to the server belongs to the application."""
+    loop = asyncio.get_running_loop()
+    seen = asyncio.Event()
+    number = signal.SIGRTMIN + 3
+    loop.add_signal_handler(number, seen.set)
+    try:
+        os.kill(os.getpid(), number)
+        await asyncio.wait_for(seen.wait(), 10)
+    finally:
+        loop.remove_signal_handler(number)
+    return "heard"
 
 
 @handles

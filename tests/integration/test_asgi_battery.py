@@ -31,19 +31,23 @@ def read_checks() -> dict[str, int]:
 CHECKS = read_checks()
 
 VARIANTS = [
-    pytest.param((loop, task, debug), id=f"{loop}-{task}{'-debug' if debug else ''}")
+    pytest.param((loop, task, extra), id="-".join(filter(None, (loop, task, extra))))
     for loop in ("asyncio", "uvloop")
     for task in ("worker", "eager", "plain")
-    for debug in (False, True)
-    if task == "worker" or not debug
+    for extra in ("", "debug", "collecting")
+    if task == "worker" or not extra
     if task != "eager" or sys.version_info >= (3, 12)  # eager tasks came with Python 3.12
 ]
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
 def server(request: pytest.FixtureRequest, serve: Callable[..., Any]) -> serving.Server:
-    loop, task, debug = request.param
-    env = {"PYTHONASYNCIODEBUG": "1"} if debug else {}
+    loop, task, extra = request.param
+    env = {
+        "": {},
+        "debug": {"PYTHONASYNCIODEBUG": "1"},
+        "collecting": {"BATTERY_COLLECTS": "1"},
+    }[extra]
     return serve("battery:app", loop=loop, task=task, env=env, args=("--no-access-log",))
 
 

@@ -570,6 +570,19 @@ def test_server_lives_after_an_exception(server: serving.Server) -> None:
             assert raw.ask("/scope").status == 200
 
 
+@pytest.mark.parametrize(
+    "path", ["/raise-exit", "/raise-exit-later", "/raise-interrupt", "/raise-group"]
+)
+def test_unusual_exceptions(server: serving.Server, path: str) -> None:
+    """A handler cannot end the server."""
+    server.allow("^ExceptionGroup: unhandled errors in a TaskGroup")
+    with Raw(server) as raw:
+        assert raw.ask(path).status == 500
+    server.wait_for_log("expected by the test", 10)
+    with Raw(server) as raw:
+        assert raw.ask("/scope").status == 200
+
+
 def test_cancelled_error_of_the_application(server: serving.Server) -> None:
     """Raised without a cancellation: an error as any other, and the context goes on."""
     server.allow("CancelledError")
