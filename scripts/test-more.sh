@@ -34,6 +34,8 @@ print("cp%d%d%s" % (*sys.version_info[:2], "t" if sysconfig.get_config_var("Py_G
 
 phase 600 "fuzz targets, 60 s each" make fuzz FUZZ_SECONDS=60
 
+TEST_MORE=1 phase 900 "faults and leaks, long form" make test-python T="tests/faults tests/leaks"
+
 own=$(tag_of python3)
 seen=" $own "
 for version in 3.11 3.12 3.13 3.14; do

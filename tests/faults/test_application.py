@@ -59,7 +59,7 @@ OUTCOMES: dict[str, object] = {
 
 @pytest.fixture(
     scope="module",
-    params=["asyncio-worker", "uvloop-worker", "asyncio-plain", "uvloop-plain", "asyncio-eager"],
+    params=["asyncio-worker", "uvloop-worker", "asyncio-plain", "asyncio-eager"],
 )
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -136,6 +136,7 @@ def test_garbage(server: serving.Server, block: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_more_garbage(server: serving.Server, more: bool) -> None:
     if not more:
         pytest.skip("runs in make test-more")

@@ -83,11 +83,12 @@ def test_slowloris(server: serving.Server) -> None:
 @pytest.mark.slow
 def test_slowloris_is_shown_the_door(serve: Callable[..., serving.Server], loop: str) -> None:
     server = serve("wire:app", loop=loop, args=["--timeout-request-header", "0.5"])
-    drips = [Raw(server) for _ in range(200)]
+    drips = []
     try:
         with load(server):
-            for raw in drips:
-                raw.send(b"GET /")
+            for _ in range(200):
+                drips.append(Raw(server))
+                drips[-1].send(b"GET /")
             for raw in drips:
                 assert raw.read_response().status == 408
     finally:

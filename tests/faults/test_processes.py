@@ -123,8 +123,7 @@ def until_good(clients: list[Client], more: int) -> None:
     serving.wait_until(lambda: total(clients)["good"] >= before + more, 20, f"{more} good answers")
 
 
-@pytest.mark.parametrize("path", ["/hello", "/later"])
-@pytest.mark.parametrize("contexts", [1, 2])
+@pytest.mark.parametrize(("contexts", "path"), [(1, "/hello"), (2, "/later")])
 def test_sigterm_under_load(tmp_path: pathlib.Path, loop: str, contexts: int, path: str) -> None:
     """No request that was accepted and sent is lost; then the server ends with 0.
 

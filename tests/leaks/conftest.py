@@ -9,5 +9,5 @@ import pytest
 
 @pytest.fixture(scope="session")
 def more() -> bool:
-    """Whether to run the long form: `make test-more` sets PPSERVER_TEST_MORE."""
-    return bool(os.environ.get("PPSERVER_TEST_MORE"))
+    """Whether to run the long form: `make test-more` sets TEST_MORE."""
+    return bool(os.environ.get("TEST_MORE"))

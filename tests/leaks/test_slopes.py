@@ -19,7 +19,7 @@ from rawhttp import ClosedError, Raw
 pytestmark = pytest.mark.slow
 
 # Sanitizers keep what was freed, and change the size of everything.
-SANITIZED = "PPSERVER_SANITIZER" in os.environ
+SANITIZED = bool(os.environ.get("TEST_SANITIZER"))
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
