@@ -10,6 +10,10 @@ import pytest
 import serving
 from rawhttp import ClosedError, Raw
 
+pytestmark = pytest.mark.skipif(
+    serving.PEER != "ppserver", reason="what is refused, and how, is each server's own"
+)
+
 KINDS = ("hello", "later", "echo", "big", "status", "head", "count", "sleep")
 
 

@@ -13,6 +13,10 @@ import pytest
 import serving
 from rawhttp import ClosedError, Raw, Response
 
+pytestmark = pytest.mark.skipif(
+    serving.PEER != "ppserver", reason="what is refused, and how, is each server's own"
+)
+
 HOST = b"Host: a\r\n"
 
 
@@ -573,3 +577,43 @@ def test_chunks_of_any_size(server: serving.Server, piece: int) -> None:
         raw.send(b"0\r\n\r\n")
         assert raw.read_response().body == data
         assert still_open(raw)
+
+
+# ---- the access log ----
+
+
+def test_access_log_shows_no_control_byte(serve: Callable[..., serving.Server], loop: str) -> None:
+    """Nothing that a terminal or a reader of lines would take for something else."""
+    server = serve("wire:app", loop=loop, args=["--access-log"])
+    targets = [
+        b'/hello?id=mark1&quote="&backslash=\\',
+        b"/hello?id=mark2&percent=%0d%0a%1b",
+        b"/hello?id=mark3&utf8=\xc3\xa9",
+        b"/hello?id=mark4&csi=\x9b31m&del=\x7f",
+        b"/hello?id=mark5&latin=\xe4\xff\x85",
+    ]
+    lines = []
+    for number, target in enumerate(targets, 1):
+        with Raw(server) as raw:
+            raw.send(b"GET " + target + b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            status = raw.read_response().status
+        if status == 200:
+            lines.append(server.wait_for_log(f".*id=mark{number}.*").group())
+    assert len(lines) >= 2
+    for line in lines:
+        assert line.isprintable(), repr(line)
+        # The request stands between its two quotes, and no other quote can end it before.
+        assert re.fullmatch(
+            r'INFO: +127\.0\.0\.1:\d+ - "GET (?:[^"\\]|\\.)* HTTP/1\.1" 200( OK)?', line
+        ), line
+
+
+def test_access_log_of_refused_requests(serve: Callable[..., serving.Server], loop: str) -> None:
+    server = serve("wire:app", loop=loop, args=["--access-log"])
+    with Raw(server) as raw:
+        raw.send(b"GET /\x1b[2J\r\nINFO:     forged HTTP/1.1\r\n\r\n")
+        assert raw.read_response().status == 400
+    with Raw(server) as raw:
+        assert raw.ask("/hello").status == 200
+    assert "forged" not in server.log
+    assert "\x1b" not in server.log
