@@ -8,6 +8,7 @@ figure taken on a busy machine is worth nothing.
 
 import json
 import os
+import random
 import resource
 import signal
 import socket
@@ -123,9 +124,15 @@ class Placement:
 
 
 def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind((HOST, 0))
-        return int(sock.getsockname()[1])
+    """A port below the ephemeral range, so that no outgoing connection takes it meanwhile."""
+    for port in random.sample(range(20000, 32000), 100):
+        with socket.socket() as sock:
+            try:
+                sock.bind((HOST, port))
+            except OSError:
+                continue
+            return port
+    raise MeasureError("no free port between 20000 and 32000")
 
 
 def raise_fd_limit() -> None:
