@@ -455,6 +455,12 @@ static int put(PyObject *dict, const char *name, uint64_t value)
     return rc;
 }
 
+/* The loop's thread may be counting meanwhile. */
+static int put_counter(PyObject *dict, const char *name, const uint64_t *counter)
+{
+    return put(dict, name, __atomic_load_n(counter, __ATOMIC_RELAXED));
+}
+
 static PyObject *core_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     static const char *const classes[6] = {"responses_none", "responses_1xx", "responses_2xx",
@@ -468,23 +474,25 @@ static PyObject *core_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (d == NULL) {
         return NULL;
     }
-    if (put(d, "accepted", c->accepted) < 0 || put(d, "closed", c->closed) < 0 ||
-        put(d, "accept_errors", c->accept_errors) < 0 || put(d, "requests", c->requests) < 0 ||
-        put(d, "bytes_in", c->bytes_in) < 0 || put(d, "bytes_out", c->bytes_out) < 0 ||
-        put(d, "turns", c->turns) < 0 || put(d, "batches", c->batches) < 0 ||
+    if (put_counter(d, "accepted", &c->accepted) < 0 || put_counter(d, "closed", &c->closed) < 0 ||
+        put_counter(d, "accept_errors", &c->accept_errors) < 0 ||
+        put_counter(d, "requests", &c->requests) < 0 ||
+        put_counter(d, "bytes_in", &c->bytes_in) < 0 ||
+        put_counter(d, "bytes_out", &c->bytes_out) < 0 || put_counter(d, "turns", &c->turns) < 0 ||
+        put_counter(d, "batches", &c->batches) < 0 ||
         put(d, "connections", pp_loop_connections(core->loop)) < 0 ||
         put(d, "in_flight", pp_loop_in_flight(core->loop)) < 0) {
         goto fail;
     }
     for (int i = 0; i < 6; i++) {
-        if (put(d, classes[i], c->responses[i]) < 0) {
+        if (put_counter(d, classes[i], &c->responses[i]) < 0) {
             goto fail;
         }
     }
     for (int i = 0; i < PP_ERR_COUNT; i++) {
         char name[64];
         PyOS_snprintf(name, sizeof(name), "errors_%s", pp_err_name(pp_err_at(i)));
-        if (put(d, name, c->errors[i]) < 0) {
+        if (put_counter(d, name, &c->errors[i]) < 0) {
             goto fail;
         }
     }

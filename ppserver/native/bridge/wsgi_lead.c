@@ -543,12 +543,11 @@ int pp_wsgi_lead_manage(struct pp_wsgi *w)
     /* Before the first thread is there to read them. */
     w->manager.appointed = true;
     w->manager_leads = true;
+    __atomic_store_n(&w->lead, 2, __ATOMIC_SEQ_CST);
     if (spawn(w) < 0) {
-        w->manager.appointed = false;
-        w->manager_leads = false;
+        w->ended = true;
         return -1;
     }
-    __atomic_store_n(&w->lead, 2, __ATOMIC_SEQ_CST);
     pp_wsgi_lead_detach(&w->manager);
     watch(w);
     if (__atomic_load_n(&w->stop_requested, __ATOMIC_ACQUIRE)) {
