@@ -280,23 +280,29 @@ static PyObject *core_stop_listening(PyObject *self, PyObject *Py_UNUSED(ignored
     Py_RETURN_NONE;
 }
 
+/* wake, drain, stop and the getters come from any thread, close() from the core's own: what they
+ * reach through core->loop and core->wsgi must not go away under them. */
 static PyObject *core_wake(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     PpCore *core = (PpCore *)self;
+    Py_BEGIN_CRITICAL_SECTION(self);
     if (core->loop != NULL) {
         pp_loop_wake(core->loop);
     }
+    Py_END_CRITICAL_SECTION();
     Py_RETURN_NONE;
 }
 
 static PyObject *core_drain(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     PpCore *core = (PpCore *)self;
+    Py_BEGIN_CRITICAL_SECTION(self);
     if (core->loop != NULL) {
         __atomic_store_n(&core->drain_requested, true, __ATOMIC_RELEASE);
         pp_loop_wake(core->loop);
         pp_wsgi_wake(core);
     }
+    Py_END_CRITICAL_SECTION();
     Py_RETURN_NONE;
 }
 
@@ -312,11 +318,15 @@ static PyObject *core_drained(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *core_stop(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     PpCore *core = (PpCore *)self;
-    if (core->loop == NULL) {
+    if (core->mode == PP_MODE_WSGI) {
+        Py_BEGIN_CRITICAL_SECTION(self);
+        if (core->loop != NULL) {
+            pp_wsgi_stop(core);
+        }
+        Py_END_CRITICAL_SECTION();
         Py_RETURN_NONE;
     }
-    if (core->mode == PP_MODE_WSGI) {
-        pp_wsgi_stop(core);
+    if (core->loop == NULL) {
         Py_RETURN_NONE;
     }
     pp_loop_unlisten(core->loop);
@@ -339,8 +349,11 @@ static void close_loop(PpCore *core)
         Py_XDECREF(user);
     }
     pp_core_release(core);
-    struct pp_loop *loop = core->loop;
+    struct pp_loop *loop = NULL;
+    Py_BEGIN_CRITICAL_SECTION((PyObject *)core);
+    loop = core->loop;
     core->loop = NULL;
+    Py_END_CRITICAL_SECTION();
     pp_loop_free(loop);
 }
 
@@ -367,7 +380,9 @@ static PyObject *core_close(PyObject *self, PyObject *Py_UNUSED(ignored))
         }
     }
     pp_worker_drop(core);
+    Py_BEGIN_CRITICAL_SECTION(self);
     pp_wsgi_clear(core);
+    Py_END_CRITICAL_SECTION();
     close_loop(core);
     Py_RETURN_NONE;
 }
@@ -455,10 +470,15 @@ static int put(PyObject *dict, const char *name, uint64_t value)
     return rc;
 }
 
-/* The loop's thread may be counting meanwhile. */
-static int put_counter(PyObject *dict, const char *name, const uint64_t *counter)
+/* The owner goes on counting meanwhile; each value is whole. */
+static void read_counters(const struct pp_counters *from, struct pp_counters *to)
 {
-    return put(dict, name, __atomic_load_n(counter, __ATOMIC_RELAXED));
+    static_assert(sizeof(*to) % sizeof(uint64_t) == 0, "nothing but 64-bit counters");
+    const uint64_t *source = (const uint64_t *)from;
+    uint64_t *target = (uint64_t *)to;
+    for (size_t i = 0; i < sizeof(*to) / sizeof(*target); i++) {
+        target[i] = __atomic_load_n(&source[i], __ATOMIC_RELAXED);
+    }
 }
 
 static PyObject *core_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
@@ -466,33 +486,42 @@ static PyObject *core_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
     static const char *const classes[6] = {"responses_none", "responses_1xx", "responses_2xx",
                                            "responses_3xx",  "responses_4xx", "responses_5xx"};
     PpCore *core = (PpCore *)self;
-    if (pp_core_check_open(core) < 0) {
+    struct pp_counters counters;
+    const struct pp_counters *c = &counters;
+    uint32_t connections = 0;
+    uint32_t in_flight = 0;
+    int rc = 0;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    rc = pp_core_check_open(core);
+    if (rc == 0) {
+        read_counters(pp_loop_counters(core->loop), &counters);
+        connections = pp_loop_connections(core->loop);
+        in_flight = pp_loop_in_flight(core->loop);
+    }
+    Py_END_CRITICAL_SECTION();
+    if (rc < 0) {
         return NULL;
     }
-    const struct pp_counters *c = pp_loop_counters(core->loop);
     PyObject *d = PyDict_New();
     if (d == NULL) {
         return NULL;
     }
-    if (put_counter(d, "accepted", &c->accepted) < 0 || put_counter(d, "closed", &c->closed) < 0 ||
-        put_counter(d, "accept_errors", &c->accept_errors) < 0 ||
-        put_counter(d, "requests", &c->requests) < 0 ||
-        put_counter(d, "bytes_in", &c->bytes_in) < 0 ||
-        put_counter(d, "bytes_out", &c->bytes_out) < 0 || put_counter(d, "turns", &c->turns) < 0 ||
-        put_counter(d, "batches", &c->batches) < 0 ||
-        put(d, "connections", pp_loop_connections(core->loop)) < 0 ||
-        put(d, "in_flight", pp_loop_in_flight(core->loop)) < 0) {
+    if (put(d, "accepted", c->accepted) < 0 || put(d, "closed", c->closed) < 0 ||
+        put(d, "accept_errors", c->accept_errors) < 0 || put(d, "requests", c->requests) < 0 ||
+        put(d, "bytes_in", c->bytes_in) < 0 || put(d, "bytes_out", c->bytes_out) < 0 ||
+        put(d, "turns", c->turns) < 0 || put(d, "batches", c->batches) < 0 ||
+        put(d, "connections", connections) < 0 || put(d, "in_flight", in_flight) < 0) {
         goto fail;
     }
     for (int i = 0; i < 6; i++) {
-        if (put_counter(d, classes[i], &c->responses[i]) < 0) {
+        if (put(d, classes[i], c->responses[i]) < 0) {
             goto fail;
         }
     }
     for (int i = 0; i < PP_ERR_COUNT; i++) {
         char name[64];
         PyOS_snprintf(name, sizeof(name), "errors_%s", pp_err_name(pp_err_at(i)));
-        if (put_counter(d, name, &c->errors[i]) < 0) {
+        if (put(d, name, c->errors[i]) < 0) {
             goto fail;
         }
     }
@@ -511,20 +540,31 @@ static PyObject *get_epoll_fd(PyObject *self, void *Py_UNUSED(closure))
 static PyObject *get_connections(PyObject *self, void *Py_UNUSED(closure))
 {
     PpCore *core = (PpCore *)self;
-    return PyLong_FromUnsignedLong(core->loop == NULL ? 0 : pp_loop_connections(core->loop));
+    uint32_t count = 0;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    count = core->loop == NULL ? 0 : pp_loop_connections(core->loop);
+    Py_END_CRITICAL_SECTION();
+    return PyLong_FromUnsignedLong(count);
 }
 
 static PyObject *get_in_flight(PyObject *self, void *Py_UNUSED(closure))
 {
     PpCore *core = (PpCore *)self;
-    return PyLong_FromUnsignedLong(core->loop == NULL ? 0 : pp_loop_in_flight(core->loop));
+    uint32_t count = 0;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    count = core->loop == NULL ? 0 : pp_loop_in_flight(core->loop);
+    Py_END_CRITICAL_SECTION();
+    return PyLong_FromUnsignedLong(count);
 }
 
 static PyObject *get_draining(PyObject *self, void *Py_UNUSED(closure))
 {
     PpCore *core = (PpCore *)self;
-    return PyBool_FromLong(core->loop == NULL ||
-                           __atomic_load_n(&core->draining, __ATOMIC_ACQUIRE));
+    bool draining = true;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    draining = core->loop == NULL || __atomic_load_n(&core->draining, __ATOMIC_ACQUIRE);
+    Py_END_CRITICAL_SECTION();
+    return PyBool_FromLong(draining);
 }
 
 /* ---- the type ---- */
