@@ -27,6 +27,7 @@ void pp_wsgi_unref(struct pp_wsgi *w)
     PP_ASSERT(w->live_count == 0);
     for (uint32_t i = 0; i < w->worker_count; i++) {
         pp_park_fini(&w->workers[i]->park);
+        Py_CLEAR(w->workers[i]->thread);
         PyMem_Free(w->workers[i]);
     }
     PyMem_Free(w->workers);

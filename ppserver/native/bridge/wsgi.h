@@ -91,6 +91,8 @@ struct pp_wsgi_worker {
     PyThreadState *detached; /* its thread state while it is detached; its own thread only */
     bool appointed;          /* has been made leader and has to take over */
     bool manager;            /* leads without running the application */
+    bool gone;               /* its thread has nothing left to do but end */
+    PyObject *thread;        /* owned threading.Thread or NULL; manager only */
 };
 
 struct pp_wsgi {

@@ -334,6 +334,7 @@ static PyObject *thread_main(PyObject *Py_UNUSED(core), PyObject *capsule)
         (void)pthread_mutex_lock(&w->mutex);
     }
     w->live_count--;
+    self->gone = true;
     (void)pthread_mutex_unlock(&w->mutex);
     pp_park_wake(&w->manager.park);
     pp_wsgi_lead_attach(self);
@@ -386,6 +387,9 @@ static int thread_start(struct pp_wsgi *w, struct pp_wsgi_worker *worker)
         rc = 0;
     }
     Py_XDECREF(started);
+    if (rc == 0) {
+        worker->thread = Py_NewRef(thread);
+    }
     Py_XDECREF(thread);
     Py_XDECREF(kwargs);
     Py_XDECREF(args);
@@ -538,6 +542,28 @@ static void end_threads(struct pp_wsgi *w)
     }
 }
 
+/* Waits until the threads that have nothing left to do are gone. Attached. */
+static void join_threads(struct pp_wsgi *w)
+{
+    for (uint32_t i = 0; i < w->worker_count; i++) {
+        struct pp_wsgi_worker *worker = w->workers[i];
+        (void)pthread_mutex_lock(&w->mutex);
+        bool gone = worker->gone;
+        (void)pthread_mutex_unlock(&w->mutex);
+        PyObject *thread = worker->thread;
+        worker->thread = NULL;
+        if (gone && thread != NULL) {
+            PyObject *joined = PyObject_CallMethod(thread, "join", NULL);
+            if (joined == NULL && w->interruption == NULL) {
+                w->interruption = PyErr_GetRaisedException();
+            }
+            PyErr_Clear();
+            Py_XDECREF(joined);
+        }
+        Py_XDECREF(thread);
+    }
+}
+
 int pp_wsgi_lead_manage(struct pp_wsgi *w)
 {
     /* Before the first thread is there to read them. */
@@ -556,6 +582,7 @@ int pp_wsgi_lead_manage(struct pp_wsgi *w)
     end_threads(w);
     w->manager.word = 0;
     pp_wsgi_lead_attach(&w->manager);
+    join_threads(w);
     if (w->interruption != NULL) {
         PyObject *exc = w->interruption;
         w->interruption = NULL;
