@@ -265,7 +265,8 @@ def lua_string(data: bytes) -> str:
 
 def wrk_script(workload: Workload, port: int) -> Path:
     request = workload.request(f"{HOST}:{port}") * workload.pipeline
-    text = f"local r = {lua_string(request)}\nfunction request() return r end\n" + DONE_LUA
+    # Not function request(): wrk would call it for every request, and be the slower side sooner.
+    text = f"local r = {lua_string(request)}\nwrk.format = function() return r end\n" + DONE_LUA
     path = BUILD / "lua" / f"{workload.name}-{os.getpid()}.lua"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
