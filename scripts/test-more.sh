@@ -59,7 +59,7 @@ for version in 3.11 3.12 3.13 3.14; do
         seen+="$tag "
         if "$found" -c 'import os, sysconfig, sys
 sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'; then
-            phase 600 "$name" make PYTHON="$found" test-python
+            phase 900 "$name" make PYTHON="$found" test-python
         else
             skip "$name" "$found has no headers (python$version-dev)"
         fi
@@ -78,7 +78,7 @@ freethreaded() {
 }
 
 if freethreaded; then
-    phase 600 "suite on free-threaded Python" make PYTHON="$python" test-python
+    phase 900 "suite on free-threaded Python" make PYTHON="$python" test-python
 else
     skip "suite on free-threaded Python" "$reason"
 fi
@@ -89,7 +89,7 @@ else
     skip "suite under ThreadSanitizer" "$reason"
 fi
 
-phase 900 "suite under AddressSanitizer" make asan
+phase 1200 "suite under AddressSanitizer" make asan
 
 printf '\n=== test-more ===\n'
 printf '%s\n' "${table[@]}"
