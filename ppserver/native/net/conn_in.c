@@ -295,8 +295,10 @@ static bool output_blocks(struct pp_conn *conn)
     if (conn->out_bytes <= PP_OUT_HIGH_BYTES) {
         return false;
     }
-    conn->read_due_ms = 0; /* it is not the peer's head that is late; the flush resumes */
-    return true;
+    if (conn->state == PP_CONN_HEAD) {
+        conn->read_due_ms = 0; /* it is not the peer's head that is late; the flush resumes */
+    }
+    return true; /* an idle one keeps its deadline: nobody would set another */
 }
 
 void pp_conn_read_next(struct pp_conn *conn)
