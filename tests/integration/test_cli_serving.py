@@ -216,6 +216,32 @@ def test_unix_socket(start: Start, tmp_path: pathlib.Path, app: str) -> None:
     assert not path.exists()
 
 
+def test_scope_of_a_unix_socket(start: Start, tmp_path: pathlib.Path) -> None:
+    """The server is [path, None], also of a path as long as the kernel takes; nobody is the client."""
+    (tmp_path / "tells.py").write_text(
+        "async def app(scope, receive, send):\n"
+        "    if scope['type'] == 'http':\n"
+        "        text = repr((list(scope['server']), scope['client'])).encode()\n"
+        "        await send({'type': 'http.response.start', 'status': 200, 'headers': []})\n"
+        "        await send({'type': 'http.response.body', 'body': text})\n"
+    )
+    before = os.getcwd()
+    os.chdir(tmp_path)  # as the server: relative, since tmp_path itself takes too much of the room
+    try:
+        path = "s" * 107
+        args = ["--uds", path, "--app-dir", str(tmp_path)]
+        server = start("tells:app", args=args, wait=False)
+        server.wait_for_log("running on unix:")
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(path)
+            for _ in range(2):
+                client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert client.recv(4096).endswith(repr(([path, None], None)).encode())
+        server.stop()
+    finally:
+        os.chdir(before)
+
+
 @pytest.mark.parametrize("contexts", [1, 2])
 def test_inherited_descriptor(tmp_path: pathlib.Path, contexts: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:

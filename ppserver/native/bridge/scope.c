@@ -9,7 +9,6 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <string.h>
-#include <sys/un.h>
 
 /* ---- templates ---- */
 
@@ -48,82 +47,82 @@ fail:
 
 /* ---- addresses ---- */
 
-static PyObject *address_tuple(const struct sockaddr *address, bool local)
+/* (host, port) of an IP address. */
+static PyObject *address_tuple(const struct sockaddr *address)
 {
     char text[INET6_ADDRSTRLEN];
-    if (address == NULL) {
-        Py_RETURN_NONE;
-    }
-    switch (address->sa_family) {
-    case AF_INET: {
+    const void *host;
+    int port;
+    if (address->sa_family == AF_INET) {
         const struct sockaddr_in *in = (const struct sockaddr_in *)address;
-        if (inet_ntop(AF_INET, &in->sin_addr, text, sizeof(text)) == NULL) {
-            return PyErr_SetFromErrno(PyExc_OSError);
-        }
-        return Py_BuildValue("(si)", text, (int)ntohs(in->sin_port));
-    }
-    case AF_INET6: {
+        host = &in->sin_addr;
+        port = ntohs(in->sin_port);
+    } else if (address->sa_family == AF_INET6) {
         const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)address;
-        if (inet_ntop(AF_INET6, &in->sin6_addr, text, sizeof(text)) == NULL) {
-            return PyErr_SetFromErrno(PyExc_OSError);
-        }
-        return Py_BuildValue("(si)", text, (int)ntohs(in->sin6_port));
-    }
-    case AF_UNIX: {
-        /* The server is [path, None]; a client on a Unix socket has no address. */
-        const struct sockaddr_un *un = (const struct sockaddr_un *)address;
-        if (!local || un->sun_path[0] == '\0') {
-            Py_RETURN_NONE;
-        }
-        size_t len = strnlen(un->sun_path, sizeof(un->sun_path));
-        PyObject *path = PyUnicode_DecodeFSDefaultAndSize(un->sun_path, (Py_ssize_t)len);
-        if (path == NULL) {
-            return NULL;
-        }
-        return Py_BuildValue("(NO)", path, Py_None);
-    }
-    default:
+        host = &in->sin6_addr;
+        port = ntohs(in->sin6_port);
+    } else {
         Py_RETURN_NONE;
     }
+    if (inet_ntop(address->sa_family, host, text, sizeof(text)) == NULL) {
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return Py_BuildValue("(si)", text, port);
+}
+
+/* [path, None] of a Unix socket. */
+static PyObject *path_tuple(struct pp_conn *conn)
+{
+    char text[256];
+    size_t len = pp_conn_local_path(conn, text, sizeof(text));
+    if (len == 0) {
+        Py_RETURN_NONE;
+    }
+    PyObject *path = PyUnicode_DecodeFSDefaultAndSize(text, (Py_ssize_t)len);
+    return path != NULL ? Py_BuildValue("(NO)", path, Py_None) : NULL;
+}
+
+/* What is kept with a connection is its peer's address, or, as a peer on a Unix socket has none,
+ * that of the socket. */
+static PyObject *keep(struct pp_conn *conn, PyObject *made)
+{
+    if (made != NULL) {
+        pp_conn_set_user(conn, made); /* dropped by pp_core_release or close */
+    }
+    return Py_XNewRef(made);
 }
 
 PyObject *pp_scope_client(PpCore *core, struct pp_conn *conn)
 {
     (void)core;
-    PyObject *cached = pp_conn_user(conn);
-    if (cached == NULL) {
-        cached = address_tuple(pp_conn_peer(conn), false);
-        if (cached == NULL) {
-            return NULL;
-        }
-        pp_conn_set_user(conn, cached); /* dropped by pp_core_release or close */
+    const struct sockaddr *peer = pp_conn_peer(conn);
+    if (peer->sa_family == AF_UNIX) {
+        Py_RETURN_NONE;
     }
-    return Py_NewRef(cached);
-}
-
-static size_t address_bytes(const struct sockaddr *address)
-{
-    switch (address->sa_family) {
-    case AF_INET:
-        return sizeof(struct sockaddr_in);
-    case AF_INET6:
-        return sizeof(struct sockaddr_in6);
-    case AF_UNIX:
-        return sizeof(struct sockaddr_un);
-    default:
-        return sizeof(address->sa_family);
-    }
+    PyObject *kept = pp_conn_user(conn);
+    return kept != NULL ? Py_NewRef(kept) : keep(conn, address_tuple(peer));
 }
 
 PyObject *pp_scope_server(PpCore *core, struct pp_conn *conn)
 {
     const struct sockaddr *address = pp_conn_local(conn);
-    if (address == NULL) {
+    size_t bytes;
+    switch (address->sa_family) {
+    case AF_INET:
+        bytes = sizeof(struct sockaddr_in);
+        break;
+    case AF_INET6:
+        bytes = sizeof(struct sockaddr_in6);
+        break;
+    case AF_UNIX: {
+        PyObject *kept = pp_conn_user(conn);
+        return kept != NULL ? Py_NewRef(kept) : keep(conn, path_tuple(conn));
+    }
+    default:
         Py_RETURN_NONE;
     }
-    size_t bytes = address_bytes(address);
     if (core->server_cache == NULL || memcmp(&core->server_cache_addr, address, bytes) != 0) {
-        PyObject *made = address_tuple(address, true);
+        PyObject *made = address_tuple(address);
         if (made == NULL) {
             return NULL;
         }

@@ -621,6 +621,12 @@ const struct sockaddr *pp_conn_local(const struct pp_conn *conn)
     return &conn->local.sa;
 }
 
+size_t pp_conn_local_path(const struct pp_conn *conn, char *buf, size_t cap)
+{
+    PP_CONN_ENTER(conn);
+    return conn->fd >= 0 ? pp_sock_local_path(conn->fd, buf, cap) : 0;
+}
+
 uint64_t pp_conn_id(const struct pp_conn *conn)
 {
     return conn->id;

@@ -18,9 +18,11 @@
 /* Valid from PP_EV_REQUEST to pp_conn_finish. *base: what the spans count from (it may move when
  * more input is read: ask again after each turn). */
 const struct pp_h1_head *pp_conn_head(const struct pp_conn *conn, const uint8_t **base);
-/* Peer and local address; for AF_UNIX the family is AF_UNIX. */
+/* Peer and local address; for AF_UNIX nothing but the family may be read. */
 const struct sockaddr *pp_conn_peer(const struct pp_conn *conn);
 const struct sockaddr *pp_conn_local(const struct pp_conn *conn);
+/* The path of the Unix socket it came in by: its length in buf, not NUL-terminated; 0 for none. */
+size_t pp_conn_local_path(const struct pp_conn *conn, char *buf, size_t cap);
 uint64_t pp_conn_id(const struct pp_conn *conn); /* unique per loop, never reused */
 /* Requests seen on this connection so far, this one included. */
 uint64_t pp_conn_requests(const struct pp_conn *conn);

@@ -7,6 +7,7 @@
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 int pp_sock_recv(int fd, uint8_t *buf, size_t len, size_t *got)
@@ -148,6 +149,26 @@ void pp_sock_local(int fd, union pp_sock_addr *addr)
     } else {
         memset(addr, 0, sizeof *addr);
     }
+}
+
+size_t pp_sock_local_path(int fd, char *buf, size_t cap)
+{
+    struct sockaddr_un here;
+    socklen_t len = sizeof here;
+
+    if (getsockname(fd, (struct sockaddr *)&here, &len) != 0 || here.sun_family != AF_UNIX ||
+        len <= offsetof(struct sockaddr_un, sun_path) || here.sun_path[0] == '\0') {
+        return 0;
+    }
+    /* The kernel's length may count the terminator, and a path may fill the field without one. */
+    size_t room = len - offsetof(struct sockaddr_un, sun_path);
+    room = room < sizeof here.sun_path ? room : sizeof here.sun_path;
+    size_t path_len = strnlen(here.sun_path, room);
+    if (path_len > cap) {
+        return 0;
+    }
+    memcpy(buf, here.sun_path, path_len);
+    return path_len;
 }
 
 bool pp_sock_wildcard(const union pp_sock_addr *addr)

@@ -39,6 +39,8 @@ int pp_sock_accept(int listen_fd, int *fd, union pp_sock_addr *peer, bool *gone)
 int pp_sock_prepare_listen(int fd) PP_MUST_USE;
 /* family is AF_UNSPEC when it could not be found out. */
 void pp_sock_local(int fd, union pp_sock_addr *addr);
+/* The path a Unix socket is bound to, not NUL-terminated: its length, 0 for none or no room. */
+size_t pp_sock_local_path(int fd, char *buf, size_t cap);
 bool pp_sock_wildcard(const union pp_sock_addr *addr);
 
 #endif
