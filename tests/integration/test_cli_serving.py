@@ -217,7 +217,7 @@ def test_unix_socket(start: Start, tmp_path: pathlib.Path, app: str) -> None:
 
 
 def test_scope_of_a_unix_socket(start: Start, tmp_path: pathlib.Path) -> None:
-    """The server is [path, None], also of a path as long as the kernel takes; nobody is the client."""
+    """The server is [path, None], also for the longest path; nobody is the client."""
     (tmp_path / "tells.py").write_text(
         "async def app(scope, receive, send):\n"
         "    if scope['type'] == 'http':\n"
