@@ -7,6 +7,7 @@ as it is, and every error must become its status and the end of the connection.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import re
@@ -91,7 +92,9 @@ def check(raw: Raw, events: str) -> None:
             response = raw.read_response()
         assert response.status == error
         assert response.get("connection") == "close"
-    assert raw.read_to_end() == b""
+    # Bytes behind the last request may meet a closed socket: a reset then is the end, too.
+    with contextlib.suppress(ConnectionResetError):
+        assert raw.read_to_end() == b""
 
 
 def send(server: serving.Server, data: bytes, cut: int, events: str) -> None:
