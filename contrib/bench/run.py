@@ -54,6 +54,9 @@ def parse() -> argparse.Namespace:
         "--retries", type=int, default=1, help="new turns when something else used the core"
     )
     parser.add_argument(
+        "--pause", type=float, default=0, help="seconds of rest before a turn, for others' sake"
+    )
+    parser.add_argument(
         "--python", default=sys.executable, help="interpreter of all servers (default: this one)"
     )
     parser.add_argument(
@@ -146,6 +149,7 @@ def measure_workload(
         for peer in able:
             if peer.name in failures:
                 continue
+            time.sleep(args.pause)
             try:
                 sample = quiet_measure(peer, workload, place, args)
             except (MeasureError, OSError) as why:
