@@ -286,12 +286,14 @@ def test_term_under_load_cuts_no_response_short(start: Start, count: int, name: 
     threads = [threading.Thread(target=kind) for kind in (client, visitor) for _ in range(3)]
     for thread in threads:
         thread.start()
-    serving.wait_until(lambda: len(served) > 100)
-    server.process.send_signal(signal.SIGTERM)
-    assert server.wait() == 0
-    stop.set()
-    for thread in threads:
-        thread.join(20)
+    try:
+        serving.wait_until(lambda: len(served) > 100)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(20)
     assert not broken
     server.check_log()
 
@@ -422,13 +424,15 @@ def test_reload_replaces_everything_and_refuses_nobody(start: Start, name: str) 
             served.append(int(get(server)))
 
     load = in_background(client)
-    serving.wait_until(lambda: len(served) > 20)
-    server.process.send_signal(signal.SIGHUP)
-    server.wait_for_log("Reloaded: loader")
-    serving.wait_until(lambda: not any(is_running(pid) for pid in before))
-    mark = len(served)
-    serving.wait_until(lambda: len(served) > mark + 40)
-    stop.set()
+    try:
+        serving.wait_until(lambda: len(served) > 20)
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for_log("Reloaded: loader")
+        serving.wait_until(lambda: not any(is_running(pid) for pid in before))
+        mark = len(served)
+        serving.wait_until(lambda: len(served) > mark + 40)
+    finally:
+        stop.set()
     load.result(10)
     assert set(served[mark + 1 :]) <= set(contexts(server))
     assert server.records().count("import") == 2
