@@ -595,7 +595,7 @@ def test_a_gigabyte_in_flat_memory(server: serving.Server, how: str) -> None:
             assert client.answer("POST").text.split()[0] == str(size)
         assert done == size
     if not os.environ.get("TEST_SANITIZER"):  # they keep what was freed
-        assert most - before < 8 << 20
+        assert most - before < 24 << 20  # a few pieces and what the allocator keeps of them
 
 
 def test_a_call_that_ends_after_sigterm(tmp_path: Path) -> None:
