@@ -42,11 +42,11 @@ CLANG_KINDS := clang fuzz tsan
 kind_of = $(firstword $(subst -, ,$(notdir $(1))))
 compile = meson compile -C $(1) -j $(JOBS) >$(1)/compile.log || { cat $(1)/compile.log; exit 1; }
 # A copy of the package around another build of the extension, for use through PYTHONPATH.
-root_of = rm -rf $(1)/root && mkdir $(1)/root && cp -r ppserver $(1)/root && \
-	rm -rf $(1)/root/ppserver/native $(1)/root/ppserver/*.so && \
-	cp $(1)/ppserver/native/_native*.so $(1)/root/ppserver/
-use_root = PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(1)/root
-check_root = $(BIN)/python -c 'import ppserver._native as n; assert "$(1)" in n.__file__, n.__file__'
+tree_of = rm -rf $(1)/tree && mkdir $(1)/tree && cp -r ppserver $(1)/tree && \
+	rm -rf $(1)/tree/ppserver/native $(1)/tree/ppserver/*.so && \
+	cp $(1)/ppserver/native/_native*.so $(1)/tree/ppserver/
+use_tree = PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(1)/tree
+check_tree = $(BIN)/python -c 'import ppserver._native as n; assert "$(1)" in n.__file__, n.__file__'
 runtime = $(shell gcc -print-file-name=$(1))
 
 .PHONY: all release venv help test test-native test-python test-fuzz test-more check format \
@@ -103,8 +103,8 @@ format: venv ## rewrite Python and C as the formatters want them
 
 asan: build/asan-$(TAG)/build.ninja ## the Python suite on an ASan and UBSan build
 	@$(call compile,$(<D))
-	@$(call root_of,$(<D))
-	@export $(call use_root,$(<D)) $(ASAN_ENV); $(call check_root,$(<D)); $(PYTEST)
+	@$(call tree_of,$(<D))
+	@export $(call use_tree,$(<D)) $(ASAN_ENV); $(call check_tree,$(<D)); $(PYTEST)
 ASAN_ENV = LD_PRELOAD="$(call runtime,libasan.so) $(call runtime,libstdc++.so.6)" \
 	PYTHONMALLOC=malloc TEST_SANITIZER=address \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:handle_segv=0 \
@@ -118,9 +118,9 @@ tsan: ## Python tests on a TSan build, on a free-threaded CPython that is one as
 
 tsan-run: build/tsan-$(TAG)/build.ninja
 	@$(call compile,$(<D))
-	@$(call root_of,$(<D))
+	@$(call tree_of,$(<D))
 	@site=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
-	export PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(<D)/root:$$site:$(CURDIR) $(TSAN_ENV); \
+	export PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(<D)/tree:$$site:$(CURDIR) $(TSAN_ENV); \
 	$(TSAN_PYTHON) -c 'import ppserver._native as n; assert "$(<D)" in n.__file__, n.__file__'; \
 	$(TSAN_PYTHON) -m pytest $(or $(T),$(TSAN_TESTS))
 TSAN_ENV = TEST_SANITIZER=thread PYTHON_GIL=0 \
@@ -137,9 +137,9 @@ leaks: all ## allocation failures, reference counts, memory slopes
 
 cov: build/cov-$(TAG)/build.ninja ## coverage of C and Python, in build/cov-<tag>/
 	@$(call compile,$(<D))
-	@$(call root_of,$(<D))
+	@$(call tree_of,$(<D))
 	meson test -C $(<D) --no-rebuild
-	export $(call use_root,$(<D)); coverage run -m pytest $(T)
+	export $(call use_tree,$(<D)); coverage run -m pytest $(T)
 	coverage report
 	gcovr --root . --object-directory $(<D) --filter ppserver/native --print-summary \
 		--html-details $(<D)/coverage.html
