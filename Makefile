@@ -25,7 +25,11 @@ export PATH := $(BIN):$(PATH)
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
 T ?=
+B ?=
 PYTEST = $(BIN)/pytest $(T)
+# Tests wait as much as they compute, so two files run at a time; what measures runs alone.
+TEST_JOBS ?= 2
+PARALLEL = -n $(TEST_JOBS) --dist loadfile
 
 # Every build lives in build/<kind>-<tag>. What each kind is built with:
 WERROR ?= true
@@ -50,7 +54,7 @@ check_tree = $(BIN)/python -c 'import ppserver._native as n; assert "$(1)" in n.
 runtime = $(shell gcc -print-file-name=$(1))
 
 .PHONY: all release venv help test test-native test-python test-fuzz test-more check format \
-	stubtest asan tsan fuzz leaks cov bench docs dist ci clean distclean
+	stubtest asan tsan fuzz leaks cov bench gate docs dist ci clean distclean
 
 all: build/debug-$(TAG)/build.ninja ## build the extension in place, with assertions
 	@$(call compile,$(<D))
@@ -80,7 +84,12 @@ test-fuzz:
 	@$(MAKE) fuzz FUZZ_SECONDS=10
 
 test-python: all ## the Python suite
+ifeq ($(T),)
+	$(PYTEST) $(PARALLEL) --ignore tests/bench
+	$(PYTEST) tests/bench
+else
 	$(PYTEST)
+endif
 
 test-more: venv ## every other interpreter, sanitizers, a minute of each fuzz target
 	scripts/test-more.sh
@@ -122,11 +131,16 @@ tsan-run: build/tsan-$(TAG)/build.ninja
 	@site=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
 	export PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(<D)/tree:$$site:$(CURDIR) $(TSAN_ENV); \
 	$(TSAN_PYTHON) -c 'import ppserver._native as n; assert "$(<D)" in n.__file__, n.__file__'; \
-	$(TSAN_PYTHON) -m pytest $(or $(T),$(TSAN_TESTS))
+	rm -f build/tsan.log.*; \
+	$(TSAN_PYTHON) -m pytest $(or $(T),$(TSAN_TESTS) $(PARALLEL)) || status=$$?; \
+	if ls build/tsan.log.* >/dev/null 2>&1; then \
+		echo "ThreadSanitizer had something to say, of servers that the tests started, too:"; \
+		head -n 200 build/tsan.log.*; exit 66; \
+	fi; exit $${status:-0}
 TSAN_ENV = TEST_SANITIZER=thread PYTHON_GIL=0 \
-	TSAN_OPTIONS="suppressions=$(CURDIR)/tests/tsan.supp:halt_on_error=0:exitcode=66:log_path=$(CURDIR)/build/tsan.log"
-TSAN_TESTS = -m "not slow" --timeout 200 \
-	$(addprefix tests/integration/test_,wsgi_threads.py server_api.py)
+	TSAN_OPTIONS="suppressions=$(CURDIR)/tests/tsan.supp:halt_on_error=0:report_thread_leaks=0:exitcode=66:log_path=$(CURDIR)/build/tsan.log"
+TSAN_TESTS = -m "not slow or tsan" --timeout 200 \
+	$(addprefix tests/integration/test_,wsgi_threads.py server_api.py module_isolation.py threads.py balance.py)
 
 fuzz: build/fuzz-$(TAG)/build.ninja ## each fuzz target for FUZZ_SECONDS (60)
 	@$(call compile,$(<D))
@@ -144,8 +158,11 @@ cov: build/cov-$(TAG)/build.ninja ## coverage of C and Python, in build/cov-<tag
 	gcovr --root . --object-directory $(<D) --filter ppserver/native --print-summary \
 		--html-details $(<D)/coverage.html
 
-bench: release ## speed beside a baseline (needs wrk)
-	$(BIN)/python -m contrib.bench
+gate: venv ## instructions a request beside those of a base commit (needs valgrind)
+	$(BIN)/python -m contrib.bench gate
+
+bench: release ## speed beside a baseline (needs wrk); B=scaling and others: many contexts
+	$(BIN)/python -m contrib.bench $(B)
 
 docs: venv ## the documentation, in build/docs; warnings are errors
 	sphinx-build -q -W --keep-going -d build/doctrees docs build/docs

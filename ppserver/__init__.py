@@ -6,6 +6,7 @@ one context for use inside a program of your own.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from ppserver._version import __version__
@@ -13,9 +14,29 @@ from ppserver.config import Config
 from ppserver.errors import PPServerError
 
 if TYPE_CHECKING:
+    from ppserver.freezing import FreezeReport, freeze, is_frozen
+    from ppserver.hooks import on_start
     from ppserver.server import Server
 
-__all__ = ["Config", "PPServerError", "Server", "__version__", "run"]
+__all__ = [
+    "Config",
+    "FreezeReport",
+    "PPServerError",
+    "Server",
+    "__version__",
+    "freeze",
+    "is_frozen",
+    "on_start",
+    "run",
+]
+
+_LAZY = {
+    "FreezeReport": "ppserver.freezing",
+    "Server": "ppserver.server",
+    "freeze": "ppserver.freezing",
+    "is_frozen": "ppserver.freezing",
+    "on_start": "ppserver.hooks",
+}
 
 
 def run(app: Any, **settings: Any) -> None:
@@ -33,9 +54,7 @@ def run(app: Any, **settings: Any) -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """Load ``Server`` when it is asked for: a supervisor or a client of Config has no need."""
-    if name == "Server":
-        from ppserver.server import Server
-
-        return Server
+    """Load what is asked for: a supervisor or a client of Config has no need of a server."""
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

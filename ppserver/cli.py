@@ -80,7 +80,7 @@ def _run(argv: list[str]) -> int:
         return _check(config)
     from ppserver import contexts
 
-    return contexts.run(config)
+    return contexts.run(config, may_execute=True)
 
 
 def gather(
@@ -140,6 +140,7 @@ def version() -> str:
 
 def _check(config: Config) -> int:
     """Settings are right by now; see whether the application loads, too."""
+    from ppserver import hooks
     from ppserver.contexts import identity
     from ppserver.loader import load
     from ppserver.sockets import addresses
@@ -147,6 +148,7 @@ def _check(config: Config) -> int:
     addresses(config)
     identity(config)
     application = load(config)
+    hooks.resolve(config)
     print(f"configuration is right; {application.name} is an {application.interface.upper()} app")
     return 0
 

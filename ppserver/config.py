@@ -95,8 +95,9 @@ class Config:
         str,
         Setting(
             group=_APP,
-            help="what kind of application it is; auto looks at its signature",
-            choices=("auto", "asgi", "wsgi"),
+            help="what kind of application it is; auto looks at its signature, and for a .py file "
+            "at whether it imports parallel",
+            choices=("auto", "asgi", "wsgi", "parallel"),
         ),
     ] = "auto"
     lifespan: Annotated[
@@ -173,8 +174,8 @@ class Config:
         int | str,
         Setting(
             group=_CTX,
-            help="how many contexts to run, one a core; all: every core this process may use "
-            "(affinity and cgroup quota)",
+            help="how many contexts to run, one a core; all: as many as this process's affinity "
+            "and its cgroup's cpuset, CPU quota and memory limit allow",
             metavar="all|N",
             minimum=1,
             maximum=1024,
@@ -186,11 +187,47 @@ class Config:
         str,
         Setting(
             group=_CTX,
-            help="where contexts live; auto: in this process for one core, forked processes "
-            "for more",
+            help="where contexts live; auto: in this process for one core; for more, threads on a "
+            "free-threaded Python where the application allows it, else forked processes; "
+            "interpreters (experimental, 3.13+) is never chosen by itself",
             choices=("auto", "processes", "threads", "interpreters"),
         ),
     ] = "auto"
+    balance: Annotated[
+        str,
+        Setting(
+            group=_CTX,
+            help="who gets a new connection: load, the least loaded context; kernel, whomever the "
+            "kernel's hash of its address picks (SO_REUSEPORT)",
+            choices=("load", "kernel"),
+        ),
+    ] = "load"
+    gil: Annotated[
+        str,
+        Setting(
+            group=_CTX,
+            help="on a free-threaded Python: off starts it with PYTHON_GIL=0, whatever modules "
+            "are imported; on with PYTHON_GIL=1; auto leaves it as it is",
+            choices=("auto", "off", "on"),
+        ),
+    ] = "auto"
+    on_start: Annotated[
+        str | None,
+        Setting(
+            group=_CTX,
+            help="call this function once, after the application is imported and before "
+            "contexts start: the place to load data that all contexts read",
+            metavar="MODULE:FUNCTION",
+        ),
+    ] = None
+    freeze: Annotated[
+        bool,
+        Setting(
+            group=_CTX,
+            help="make what is loaded before contexts start immortal (Python 3.12+), so that "
+            "several contexts read it without writing reference counts",
+        ),
+    ] = True
     loop: Annotated[
         str,
         Setting(
@@ -218,6 +255,16 @@ class Config:
             maximum=1024,
         ),
     ] = 32
+
+    pin: Annotated[
+        str,
+        Setting(
+            group=_CTX,
+            help="bind each context to a CPU of its own, one on every physical core first, or to "
+            "the CPUs of one NUMA node",
+            choices=("off", "core", "node"),
+        ),
+    ] = "off"
 
     server_header: Annotated[bool, Setting(group=_HTTP, help="send the Server header")] = True
     date_header: Annotated[bool, Setting(group=_HTTP, help="send the Date header")] = True
@@ -531,15 +578,41 @@ def _check_together(config: Config) -> None:
         _split_header(line)
     if config.task == "eager" and sys.version_info < (3, 12):
         raise ConfigError("task: eager tasks need Python 3.12", hint="--task worker is faster")
-    if config.contexts in ("threads", "interpreters"):
-        raise ConfigError(
-            f"contexts: {config.contexts!r} is not in this version yet",
-            hint="--contexts processes runs one context per core",
-        )
+    if config.contexts == "interpreters":
+        _check_interpreters(config)
+    if config.on_start is not None:
+        from ppserver.loader import parse_function
+
+        parse_function(config.on_start, "on_start")
     if config.proxy_headers:
         from ppserver.proxy import TrustedProxies
 
         TrustedProxies(config.forwarded_allow_ips)
+
+
+def _check_interpreters(config: Config) -> None:
+    """What interpreters with a GIL of their own cannot do."""
+    version = sys.version_info[:2]
+    if version < (3, 13):
+        why = (
+            "in 3.12 asyncio corrupts memory when several interpreters run at once"
+            if version == (3, 12)
+            else "before 3.12 all interpreters of a process share one GIL"
+        )
+        raise ConfigError(
+            f"contexts: 'interpreters' needs Python 3.13: {why}",
+            hint="--contexts processes runs one context per core",
+        )
+    if config.loop == "uvloop":
+        raise ConfigError(
+            "loop: uvloop cannot be loaded in interpreters with a GIL of their own",
+            hint="--loop asyncio, or --contexts processes",
+        )
+    if not isinstance(config.app, str):
+        raise ConfigError(
+            f"app: {config.app!r} cannot be given to other interpreters",
+            hint="--contexts interpreters needs an import string: 'module:app'",
+        )
 
 
 def _split_header(line: str) -> tuple[bytes, bytes]:

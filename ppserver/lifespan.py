@@ -16,6 +16,37 @@ _SHUTDOWN = ("lifespan.shutdown.complete", "lifespan.shutdown.failed")
 logger = logging.getLogger("ppserver.error")
 
 
+def takes_part(app: ASGIApplication, timeout: float = 5.0) -> bool:
+    """Whether ``app`` knows lifespan, found out without starting it.
+
+    One that does asks for the first event; it is cancelled there. One that does not returns or
+    raises. Main thread, without a running loop.
+    """
+
+    async def probe() -> bool:
+        asked = asyncio.Event()
+
+        async def receive() -> Message:
+            asked.set()
+            await asyncio.get_running_loop().create_future()
+            raise AssertionError("nobody sets that future")
+
+        async def send(message: Message) -> None:
+            asked.set()
+
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
+        task = asyncio.ensure_future(app(scope, receive, send))
+        asking = asyncio.ensure_future(asked.wait())
+        await asyncio.wait((task, asking), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        for one in (task, asking):
+            one.cancel()
+            with contextlib.suppress(BaseException):
+                await one
+        return asked.is_set()
+
+    return asyncio.run(probe())
+
+
 class Lifespan:
     """Runs the application's lifespan: ``startup()`` once, then ``shutdown()`` once.
 

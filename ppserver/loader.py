@@ -7,6 +7,8 @@ what and what to do; an import that fails shows the traceback from the applicati
 
 from __future__ import annotations
 
+import ast
+import builtins
 import dataclasses
 import functools
 import importlib
@@ -15,13 +17,15 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType, ModuleType, TracebackType
 from typing import Any, cast
 
+from ppserver import hooks
 from ppserver.config import Config, read_env_file, suggest
 from ppserver.errors import ConfigError, LoadError
+from ppserver.sockets import Address, addresses, parse_address
 from ppserver.types import Interface
 
 DEFAULT_ATTRIBUTES = ("app", "application")
@@ -49,9 +53,20 @@ class Target:
 class Application:
     """A loaded application and how to talk to it."""
 
-    call: Callable[..., Any]
+    call: Any
     interface: Interface
     name: str
+    make: Callable[[], Callable[..., Any]] | None = None
+    addresses: Sequence[Sequence[Address]] = ()  # what protocols of the parallel API listen on
+
+    def another(self) -> Application:
+        """An application for one more context of this process: a new instance if a factory makes
+        it, else the same object. Raises LoadError if the factory fails."""
+        return self if self.make is None else dataclasses.replace(self, call=self.make())
+
+    def is_raw(self, tag: int) -> bool:
+        """Whether what comes by listeners of this tag is bytes for a protocol, not HTTP."""
+        return self.interface == "parallel" and bool(self.call.protocols[tag].raw)
 
 
 def parse_target(text: str) -> Target:
@@ -65,6 +80,26 @@ def parse_target(text: str) -> Target:
     return Target(match["module"], match["attr"] or "", bool(match["call"]))
 
 
+def parse_function(text: str, setting: str) -> Target:
+    """Take ``module:function`` apart. ConfigError, naming the setting, if it has another form."""
+    match = _TARGET.fullmatch(text)
+    if match is None or not match["attr"] or match["call"]:
+        raise ConfigError(
+            f"{setting}: {text!r} is not of the form module:function",
+            hint="for example myproject.data:load",
+        )
+    return Target(match["module"], match["attr"], False)
+
+
+def find(text: str, app_dir: str, setting: str) -> Any:
+    """What ``module:function`` names. LoadError if there is no such thing, or ConfigError."""
+    target = parse_function(text, setting)
+    try:
+        return _resolve(target, _import(target, app_dir))
+    except LoadError as error:
+        raise LoadError(f"{setting}: {error}", hint=error.hint, trace=error.trace) from error
+
+
 def load(config: Config) -> Application:
     """The application ``config`` names, imported, made by its factory if it has one, recognised.
 
@@ -73,6 +108,9 @@ def load(config: Config) -> Application:
     """
     if config.env_file is not None:
         os.environ.update(read_env_file(config.env_file, os.environ))
+    config = recognise(config)
+    if config.interface == "parallel":
+        return _load_parallel(config)
     if isinstance(config.app, str):
         if not config.app:
             raise ConfigError("no application given", hint="ppserver module:app")
@@ -83,6 +121,7 @@ def load(config: Config) -> Application:
     else:
         found, factory = config.app, config.factory
         name = getattr(found, "__qualname__", type(found).__qualname__)
+    maker = found if factory else None
     if factory:
         found = _make(found, name)
     if isinstance(found, ModuleType) or not callable(found):
@@ -91,9 +130,95 @@ def load(config: Config) -> Application:
             hint="an application is a callable: ASGI (scope, receive, send) "
             "or WSGI (environ, start_response)",
         )
-    if config.proxy_headers:
-        return _behind_proxy(found, _interface(found, name, config.interface), name, config)
-    return Application(found, _interface(found, name, config.interface), name)
+    interface = _interface(found, name, config.interface)
+    wrap = _behind_proxy(interface, config) if config.proxy_headers else _as_it_is
+    make = None if maker is None else lambda: wrap(_make(maker, name))
+    return Application(wrap(found), interface, name, make)
+
+
+def recognise(config: Config) -> Config:
+    """``config`` with the interface of a program of the parallel API, if it names one."""
+    if config.interface == "auto" and _is_parallel(config):
+        return dataclasses.replace(config, interface="parallel")
+    return config
+
+
+def _is_parallel(config: Config) -> bool:
+    """Whether the application is a program of the parallel API: its registry, or a ``.py`` file
+    without an attribute that imports ``parallel``. Nothing is run to find out."""
+    if not isinstance(config.app, str):
+        return bool(getattr(config.app, "is_parallel_registry", False))
+    match = _TARGET.fullmatch(config.app)
+    if match is None or match["attr"] or not match["module"].endswith(".py"):
+        return False
+    try:
+        tree = ast.parse(Path(config.app_dir, match["module"]).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return False  # Loading it says more.
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names = [node.module]
+        if any(name.partition(".")[0] == "parallel" for name in names):
+            return True
+    return False
+
+
+def _load_parallel(config: Config) -> Application:
+    """A program of the parallel API: run as the main program is, for what it registers."""
+    if isinstance(config.app, str):
+        from parallel import program
+        from parallel.registry import registry
+
+        name = config.app
+        target = parse_target(name)
+        program.is_loaded_by_ppserver()
+        if target.is_file and not target.attr:
+            _run_program(Path(config.app_dir, target.module))
+        else:
+            _import(target, config.app_dir)
+    else:
+        registry, name = config.app, "the program"
+    if not registry.transports:
+        raise LoadError(
+            f"{name} registers nothing",
+            hint="parallel.register(transport=parallel.server(HOST, PORT), protocol=...)",
+        )
+    found = [[parse_address(text) for text in one] for one in registry.addresses]
+    if config.bind or config.uds is not None or config.fd is not None:
+        servers = [tag for tag, one in enumerate(found) if one]
+        if len(servers) != 1:
+            raise ConfigError(
+                f"bind: {name} has {len(servers)} servers with addresses of their own",
+                hint="another address can only be given to a program with one server",
+            )
+        found[servers[0]] = addresses(config)
+    schemes = map(registry.scheme, range(len(found)))
+    where = [
+        [dataclasses.replace(address, scheme=scheme) for address in one]
+        for one, scheme in zip(found, schemes, strict=True)
+    ]
+    return Application(registry, "parallel", name, addresses=where)
+
+
+def _run_program(path: Path) -> None:
+    """Run a file as ``__main__``, which it stays, so that what it defines can be pickled."""
+    if not path.is_file():
+        raise LoadError(f"there is no file {path}")
+    directory = str(path.resolve().parent)
+    if sys.path[:1] != [directory]:
+        sys.path.insert(0, directory)
+    module = ModuleType("__main__")
+    module.__file__ = str(path)
+    vars(module)["__builtins__"] = builtins
+    sys.modules["__main__"] = module
+    try:
+        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+    except (Exception, SystemExit) as error:
+        raise LoadError(
+            f"running {path} failed: {type(error).__name__}: {error}",
+            trace=application_trace(error),
+        ) from error
 
 
 def detect(app: Callable[..., Any]) -> str:
@@ -267,15 +392,20 @@ def _interface(app: Callable[..., Any], name: str, wanted: str) -> Interface:
     )
 
 
+def _as_it_is(app: Callable[..., Any]) -> Callable[..., Any]:
+    return app
+
+
 def _behind_proxy(
-    app: Callable[..., Any], interface: Interface, name: str, config: Config
-) -> Application:
+    interface: Interface, config: Config
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """What puts an application behind the proxies of ``config``."""
     from ppserver.proxy import ProxyHeadersASGI, ProxyHeadersWSGI, TrustedProxies
 
     trusted = TrustedProxies(config.forwarded_allow_ips)
-    if interface == "asgi":
-        return Application(ProxyHeadersASGI(app, trusted), interface, name)
-    return Application(ProxyHeadersWSGI(app, trusted), interface, name)
+    return lambda app: (
+        ProxyHeadersASGI(app, trusted) if interface == "asgi" else ProxyHeadersWSGI(app, trusted)
+    )
 
 
 def _positional(app: Callable[..., Any]) -> tuple[int, int]:
@@ -332,8 +462,6 @@ def _first_foreign(trace: TracebackType | None) -> TracebackType | None:
 
 def _is_ours(frame: FrameType) -> bool:
     filename = frame.f_code.co_filename
-    return (
-        filename == __file__
-        or filename.startswith("<frozen importlib")
-        or filename == importlib.__file__
+    return filename in (__file__, hooks.__file__, importlib.__file__) or filename.startswith(
+        "<frozen importlib"
     )

@@ -161,6 +161,15 @@ def log_access(client: str, method: str, target: str, version: str, status: int)
     )
 
 
+def log_protocol_error(error: BaseException, protocol: object) -> None:
+    """The exception of a callback or method of a protocol of the parallel API."""
+    error_logger.error(
+        "Exception in protocol %s",
+        getattr(protocol, "__qualname__", type(protocol).__qualname__),
+        exc_info=(type(error), error, error.__traceback__),
+    )
+
+
 def log_application_error(error: BaseException, request: Mapping[str, Any] | None) -> None:
     """The application's exception with the request it failed on (an ASGI scope or an environ)."""
     request = request or {}

@@ -22,12 +22,14 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, TypeVar
 
-from ppserver import logs, terminal
-from ppserver._native import Core
+from ppserver import hooks, logs, terminal
+from ppserver._native import Board, Core
 from ppserver.config import Config
+from ppserver.contexts.errands import LoopErrands, MainThread
+from ppserver.contexts.seats import Seat
 from ppserver.errors import ConfigError, PPServerError
 from ppserver.lifespan import Lifespan
-from ppserver.loader import Application, load
+from ppserver.loader import Application, load, recognise
 from ppserver.sockets import Listeners, Listening
 
 logger = logging.getLogger("ppserver.error")
@@ -64,12 +66,33 @@ class Supervision:
     ready: Callable[[], None] = _nothing
     draining: Callable[[], None] = _nothing
     retire: Callable[[], None] = _nothing
+    stop: Callable[[], None] = _nothing  # the whole server
+    multiprocess: bool = False
+    slot: int = 0
+    main: MainThread | None = None  # None: that of the context's event loop
 
 
-def make_core(config: Config) -> Core:
-    """A Core with the options of ``config``. It belongs to the thread that makes it."""
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Running:
+    """A context that runs, as a program of the parallel API is told of it."""
+
+    core: Core
+    board: Board | None  # None: it is the only one
+    slot: int
+    main: MainThread
+    stop: Callable[[], None]  # the whole server
+
+
+def make_core(config: Config, seat: Seat | None = None) -> Core:
+    """A Core with the options of ``config``. It belongs to the thread that makes it.
+
+    On a ``seat`` it writes its load to the board.
+    """
     options: dict[str, Any] = {name: getattr(config, name) for name in _CORE_OPTIONS}
-    return Core(**options, headers=config.response_headers, **logs.access_options(config))
+    options.update(headers=config.response_headers, **logs.access_options(config))
+    if seat is None:
+        return Core(**options)
+    return Core(**options, board=seat.board, slot=seat.index)
 
 
 class Server:
@@ -88,9 +111,11 @@ class Server:
         listeners: Listeners | None = None,
         listening: Sequence[Listening] | None = None,
         supervision: Supervision | None = None,
+        seat: Seat | None = None,
+        make_application: Callable[[], Application] | None = None,
         exit_at_second_signal: bool = False,
     ) -> None:
-        self.config = config
+        self.config = config = recognise(config) if application is None else config
         self.started = False
         self.exit_code = 0
         self.core: Core | None = None
@@ -98,6 +123,8 @@ class Server:
         self._application = application
         self._listening = listening
         self._supervision = supervision
+        self._seat = seat
+        self._make_application = make_application
         self._exit_at_second_signal = exit_at_second_signal
         self._lifespan: Lifespan | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -109,6 +136,7 @@ class Server:
         self._woken = asyncio.Event()
         self._core_lock = threading.Lock()
         self._attached = False
+        self._listens = False
         self._owns_core_loop = False
         self._max_requests = 0
         if config.limit_max_requests:
@@ -141,7 +169,8 @@ class Server:
 
     def run(self) -> int:
         """Serve until told to stop; the exit code. Raises PPServerError if it cannot start."""
-        logs.configure(self.config)
+        if self._supervision is None:
+            logs.configure(self.config)
         try:
             self._prepare()
             with asyncio.Runner(loop_factory=self._loop_factory()) as runner:
@@ -172,11 +201,11 @@ class Server:
         logger.info("Started server process [%d]", os.getpid())
         self._prepare()
         assert self._application is not None
-        if self._application.interface == "wsgi":
+        if self._application.interface != "asgi":
             await self._start_wsgi()
         else:
             await self._start_asgi()
-        if self._should_exit:
+        if not self._listens:  # Told to stop before it came to that.
             return
         self.started = True
         if self._supervision is not None:
@@ -210,20 +239,26 @@ class Server:
 
     def _prepare(self) -> None:
         """Sockets first (that fails fastest), then the application."""
-        if self._listening is None:
-            if self.listeners is None:
-                self.listeners = Listeners(self.config)
-            self._listening = self.listeners.take(0, alone=True)
+        if self._listening is None and self.listeners is None:
+            self.listeners = Listeners(self.config)
         if self._application is None:
-            self._application = load(self.config)
+            make = self._make_application
+            self._application = load(self.config) if make is None else make()
+            if make is None:
+                hooks.run(self.config)
+            if self.listeners is not None and self._application.interface == "parallel":
+                self.listeners.open(self._application.addresses)
+        if self._listening is None:
+            assert self.listeners is not None
+            self._listening = self.listeners.take(0, alone=True)
 
     def _loop_factory(self) -> Callable[[], asyncio.AbstractEventLoop]:
         assert self._application is not None
-        if self._application.interface == "wsgi":
+        if self._application.interface != "asgi":
             return asyncio.SelectorEventLoop
         if self.config.loop == "uvloop":
             return uvloop_factory()
-        self.core = make_core(self.config)
+        self.core = make_core(self.config, self._seat)
         self._owns_core_loop = True
         selector = self.core.selector()
         return lambda: asyncio.SelectorEventLoop(selector)
@@ -246,7 +281,7 @@ class Server:
         starting.result()
         self._lifespan = lifespan
         if self.core is None:
-            self.core = make_core(self.config)
+            self.core = make_core(self.config, self._seat)
         self.core.serve_asgi(
             app,
             self._loop,
@@ -279,25 +314,35 @@ class Server:
         ready: asyncio.Future[None],
         done: asyncio.Future[None],
     ) -> None:
-        """The context's thread for WSGI: it makes the core, so it owns it, and runs it."""
-        core = None
+        """A context's thread without asyncio: it makes the core, so it owns it, and runs it."""
+        core = running = None
+        assert self._application is not None
         try:
-            assert self._application is not None
-            core = make_core(self.config)
-            core.serve_wsgi(
-                self._application.call,
-                root_path=self.config.root_path,
-                threads=self.config.threads,
-                multiprocess=self._supervision is not None,
-                on_error=logs.log_application_error,
-            )
+            core = make_core(self.config, self._seat)
+            if self._application.interface == "parallel":
+                core.serve_parallel(
+                    self._application.call.table(),
+                    threads=self.config.threads,
+                    on_error=logs.log_protocol_error,
+                )
+            else:
+                core.serve_wsgi(
+                    self._application.call,
+                    root_path=self.config.root_path,
+                    threads=self.config.threads,
+                    multiprocess=self._supervision is not None and self._supervision.multiprocess,
+                    on_error=logs.log_application_error,
+                )
             self._listen(core)
             self.core = core
+            running = self._tell_began(core, loop)
             loop.call_soon_threadsafe(_settle, ready, None)
             core.run_wsgi()
             failure = None
         except BaseException as error:
             failure = error
+        if running is not None:
+            self._application.call.context_ended(running)
         with self._core_lock:
             self.core = None
             if core is not None:
@@ -307,14 +352,54 @@ class Server:
             loop.call_soon_threadsafe(_settle, done, failure)
             loop.call_soon_threadsafe(self._woken.set)
 
+    def _tell_began(self, core: Core, loop: asyncio.AbstractEventLoop) -> Running | None:
+        """Tell a program of the parallel API that a context of it serves."""
+        assert self._application is not None
+        if self._application.interface != "parallel":
+            return None
+        supervision = self._supervision or Supervision()
+        running = Running(
+            core,
+            None if self._seat is None else self._seat.board,
+            supervision.slot,
+            supervision.main or LoopErrands(loop),
+            self._stop_server,
+        )
+        try:
+            self._application.call.context_began(running)
+        except BaseException:
+            self._application.call.context_ended(running)
+            raise
+        return running
+
     def _with_core(self, use: Callable[[Core], _Answer], otherwise: _Answer) -> _Answer:
         """``use(core)`` while nobody closes it; ``otherwise`` if there is none (any more)."""
         with self._core_lock:
             return otherwise if self.core is None else use(self.core)
 
     def _listen(self, core: Core) -> None:
+        """Begin to accept, and to take what other contexts hand over: not before it can serve."""
+        self._listens = True
+        seat = self._seat
+        if seat is not None and seat.doors:
+            core.join(seat.inbox, seat.doors, local=seat.local)
+        assert self._application is not None
         for listening in self._listening or ():
-            core.add_listener(listening.socket.fileno(), exclusive=listening.shared)
+            core.add_listener(
+                listening.socket.fileno(),
+                kind=listening.kind,
+                tag=listening.tag,
+                raw=self._application.is_raw(listening.tag),
+            )
+            if self._application.interface == "parallel":
+                self._application.call.listens(listening.tag, listening.socket.getsockname())
+
+    def _stop_server(self) -> None:
+        """The application wants the server to end, all contexts of it."""
+        if self._supervision is not None:
+            self._supervision.stop()
+        else:
+            self.should_exit = True
 
     async def _until_exit(self) -> None:
         """Wait for the end; meanwhile look at the counters now and then."""
@@ -399,6 +484,15 @@ class Server:
         No wake-up is lost: the event is only ever set by a callback of the loop.
         """
         self._woken.clear()
+        loop, core = self._loop, self.core
+        if self._owns_core_loop and core is not None and loop is not None:
+            # asyncio pays for a timer in every turn that there is one.
+            core._alarm(min(seconds, 86400.0), lambda: loop.call_soon(self._woken.set))
+            try:
+                await self._woken.wait()
+            finally:
+                core._alarm(0.0, None)
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
@@ -429,7 +523,7 @@ class Server:
             with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
                 loop.add_signal_handler(number, _nothing)
             signal.signal(number, self._on_signal)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)  # Blocked when a loader forks.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)  # Blocked when a host forks.
         try:
             yield
         finally:

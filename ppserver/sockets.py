@@ -1,11 +1,12 @@
 """Listening sockets: parse addresses, open them, hand each context its own.
 
-A TCP address gets one socket per context (``SO_REUSEPORT``: the kernel spreads connections), all
-kept open by whoever owns :class:`Listeners`, so that a context can die and be replaced without a
-connection being reset. The first socket listens *before* it gets the option: until then nobody
-can share the address, so "address in use" is found without a race; Linux lets later sockets of
-the same user join a listening one that has the option. Unix sockets and inherited descriptors
-are one socket that all contexts share.
+A TCP address gets one socket per context (``SO_REUSEPORT``: the kernel spreads connections); a few
+other contexts watch it, too, and accept while its own is busy. All are kept open by whoever owns
+:class:`Listeners`, so that a context can die and be replaced without a connection being reset.
+The first socket listens *before* it gets the option: until then nobody can share the address, so
+"address in use" is found without a race; Linux lets later sockets of the same user join a
+listening one that has the option. Unix sockets and inherited descriptors are one socket that all
+contexts share.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ import os
 import socket
 import stat
 import struct
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 from ppserver.config import Config
 from ppserver.errors import BindError, ConfigError
 
 _SO_ATTACH_FILTER = 26
+SOCKETS_MAX = 64  # that go to a context, in one message
+_NEIGHBOURS = 3  # Contexts that help one out which does not come to accept.
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -34,6 +38,7 @@ class Address:
     port: int = 0
     path: str | None = None
     fd: int | None = None
+    scheme: str = "http"  # what is spoken there, for the line that announces it
 
     def __str__(self) -> str:
         if self.path is not None:
@@ -45,10 +50,15 @@ class Address:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Listening:
-    """One listening socket as a context gets it; ``shared`` if other contexts accept from it."""
+    """One listening socket as a context gets it, and who else accepts from it.
+
+    ``alone``: nobody; ``shared``: all contexts alike; ``own``: others while this one is busy;
+    ``neighbour``: it is another context's, to be helped while that is busy.
+    """
 
     socket: socket.socket
-    shared: bool
+    kind: str
+    tag: int = 0  # which protocol of the parallel API it is for
 
 
 def parse_address(text: str) -> Address:
@@ -78,6 +88,14 @@ def addresses(config: Config) -> list[Address]:
     return [Address(host=config.host, port=config.port)]
 
 
+def neighbours(config: Config, slot: int, slots: int) -> list[int]:
+    """The slots whose sockets the context in ``slot`` watches, too, of ``slots``: nearest first."""
+    if config.balance != "load":
+        return []
+    count = min(_NEIGHBOURS, slots - 1)
+    return [(slot + distance) % slots for distance in range(1, count + 1)]
+
+
 class Listeners:
     """All listening sockets of a server; a context manager that closes them.
 
@@ -90,13 +108,11 @@ class Listeners:
         self._config = config
         self._own: list[list[socket.socket]] = [[]]
         self._shared: list[socket.socket] = []
+        self._own_tags: list[int] = []  # as the sockets of a slot
+        self._shared_tags: list[int] = []
         self._files: list[tuple[str, int]] = []
-        try:
-            for address in addresses(config):
-                self._open(address)
-        except BaseException:
-            self.close()
-            raise
+        if config.interface != "parallel":  # Its addresses are known once it is loaded.
+            self.open([addresses(config)])
 
     def __enter__(self) -> Listeners:
         return self
@@ -109,17 +125,54 @@ class Listeners:
     ) -> None:
         self.close()
 
-    def take(self, slot: int, *, alone: bool = False) -> list[Listening]:
+    def open(self, addresses: Sequence[Sequence[Address]]) -> None:
+        """Open the addresses of each protocol; a position is the tag.
+
+        Raises BindError if one cannot be had; then nothing stays open.
+        """
+        try:
+            for tag, one in enumerate(addresses):
+                for address in one:
+                    self._open(address)
+                    self._own_tags += [tag] * (len(self._own[0]) - len(self._own_tags))
+                    self._shared_tags += [tag] * (len(self._shared) - len(self._shared_tags))
+        except BaseException:
+            self.close()
+            raise
+
+    def take(
+        self, slot: int, *, alone: bool = False, neighbours: Sequence[int] = ()
+    ) -> list[Listening]:
         """The sockets of context ``slot``, opened if they are not yet; they stay ours.
 
-        ``alone`` says that there is no other context. Raises BindError if a socket cannot join.
+        ``alone`` says that there is no other context. The sockets of ``neighbours`` (slots, nearest
+        first) come along as far as one message can carry them. Raises BindError if a socket cannot
+        join.
         """
+        own = self._of(slot)
+        kind = "own" if neighbours else "alone"
+        found = [Listening(*entry) for entry in self._tagged(own, kind)]
+        found += [
+            Listening(sock, "alone" if alone else "shared", tag)
+            for sock, tag in zip(self._shared, self._shared_tags, strict=True)
+        ]
+        for other in neighbours:
+            if other != slot and len(found) + len(own) <= SOCKETS_MAX:
+                found += [Listening(*entry) for entry in self._tagged(self._of(other), "neighbour")]
+        return found
+
+    def _tagged(
+        self, sockets: Sequence[socket.socket], kind: str
+    ) -> Iterator[tuple[socket.socket, str, int]]:
+        return ((sock, kind, tag) for sock, tag in zip(sockets, self._own_tags, strict=True))
+
+    def _of(self, slot: int) -> list[socket.socket]:
+        """The sockets of a slot alone, opened if they are not yet."""
         while len(self._own) <= slot:
             self._own.append([])
         if not self._own[slot]:
             self._own[slot] = [self._join(first) for first in self._own[0]]
-        own = [Listening(sock, shared=False) for sock in self._own[slot]]
-        return own + [Listening(sock, shared=not alone) for sock in self._shared]
+        return self._own[slot]
 
     def quiesce(self, slot: int | None = None) -> None:
         """Let no new connection begin; those in the kernel's queues can still be accepted.
@@ -129,7 +182,9 @@ class Listeners:
         refused then, or served by another context. Without ``slot``, that is for all sockets.
         """
         for sock in (
-            [sock for own in self._own for sock in own] if slot is None else self._own[slot]
+            [sock for own in self._own for sock in own]
+            if slot is None
+            else [sock for own in self._own[slot : slot + 1] for sock in own]
         ):
             with contextlib.suppress(OSError):
                 _drop_syn(sock)
@@ -169,6 +224,7 @@ class Listeners:
         for sock in [*self._shared, *(sock for slot in self._own for sock in slot)]:
             sock.close()
         self._own, self._shared = [[]], []
+        self._own_tags, self._shared_tags = [], []
 
     def _open(self, address: Address) -> None:
         if address.path is not None:
@@ -177,7 +233,7 @@ class Listeners:
         elif address.fd is not None:
             sock = _adopt(address, self._config.backlog)
             self._shared.append(sock)
-            self.urls.append(_url(sock))
+            self.urls.append(_url(sock, address))
         else:
             self._open_tcp(address)
 
@@ -206,7 +262,7 @@ class Listeners:
             assert failed is not None
             raise _bind_error(address, failed)
         self.port = self.port or port
-        self.urls.append(_url(opened[0], address.host))
+        self.urls.append(_url(opened[0], address))
 
     def _join(self, first: socket.socket) -> socket.socket:
         """One more socket listening on the address of ``first``."""
@@ -353,9 +409,13 @@ def _bind_error(address: Address, error: OSError) -> BindError:
     return BindError(f"cannot listen on {address}: {reason[:1].lower()}{reason[1:]}", hint=hint)
 
 
-def _url(sock: socket.socket, host: str = "") -> str:
+def _url(sock: socket.socket, address: Address) -> str:
     if sock.family == socket.AF_UNIX:
         return f"unix:{sock.getsockname()}"
     name, port = sock.getsockname()[:2]
-    name = host or name
-    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+    name = address.host or name
+    return (
+        f"{address.scheme}://[{name}]:{port}"
+        if ":" in name
+        else f"{address.scheme}://{name}:{port}"
+    )

@@ -11,7 +11,7 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApplication: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
-Interface: TypeAlias = Literal["asgi", "wsgi"]
+Interface: TypeAlias = Literal["asgi", "wsgi", "parallel"]
 
 __all__ = [
     "ASGIApplication",

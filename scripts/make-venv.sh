@@ -37,6 +37,10 @@ requirements build >"$wanted"
 say "installing the build requirements"
 install -r "$wanted"
 requirements "$@" >"$wanted"
+# These have no wheels at all, or not for every interpreter, but build in seconds.
+built=$(grep -E -i '^(datrie|pyodbc)\>' "$wanted" || true)
+grep -v -E -i '^(datrie|pyodbc)\>' "$wanted" >"$wanted.less" || true
+mv "$wanted.less" "$wanted"
 say "installing the requirements of: $*"
 while ! install --only-binary :all: -r "$wanted" 2>"$venv/pip.log"; do
     # What has no wheel for this interpreter is left out; anything else is an error.
@@ -56,8 +60,17 @@ while ! install --only-binary :all: -r "$wanted" 2>"$venv/pip.log"; do
     mv "$wanted.less" "$wanted"
 done
 
+for requirement in $built; do
+    install "$requirement" 2>"$venv/pip.log" ||
+        say "left out, since it does not build here ($venv/pip.log says why): $requirement"
+done
+
 site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 echo "$root" >"$site/ppserver-checkout.pth"
+# Installed one by one, as the wheel does: contrib/ itself on the path would shadow others.
+for package in parallel ctk; do
+    ln -sfn "$root/contrib/$package" "$site/$package"
+done
 cat >"$venv/bin/ppserver" <<END
 #!$root/$venv/bin/python
 import sys

@@ -32,9 +32,14 @@ tag_of() {
 print("cp%d%d%s" % (*sys.version_info[:2], "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""))' 2>/dev/null
 }
 
+# What measures has been run by make test, as has what is about C code alone.
+parallel="-n 2 --dist loadfile"
+suite="$parallel tests --ignore tests/bench --ignore tests/compliance/test_arm.py"
+
 phase 600 "fuzz targets, 60 s each" make fuzz FUZZ_SECONDS=60
 
-TEST_MORE=1 phase 900 "faults and leaks, long form" make test-python T="tests/faults tests/leaks"
+TEST_MORE=1 phase 900 "faults and leaks, long form" make test-python \
+    T="$parallel tests/faults tests/leaks tests/examples/test_tefb.py"
 
 own=$(tag_of python3)
 seen=" $own "
@@ -59,7 +64,13 @@ for version in 3.11 3.12 3.13 3.14; do
         seen+="$tag "
         if "$found" -c 'import os, sysconfig, sys
 sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'; then
-            phase 900 "$name" make PYTHON="$found" test-python
+            # Several contexts live in processes by default; each other place has one suite of its
+            # own. What an interpreter may change shows on asyncio as well as on uvloop.
+            place=auto
+            [ "$version" != 3.13 ] || place=interpreters
+            phase 900 "$name (contexts: $place)" \
+                env TEST_PLACE=$place make PYTHON="$found" test-python \
+                T="$suite --ignore tests/compliance -k 'not uvloop'"
         else
             skip "$name" "$found has no headers (python$version-dev)"
         fi
@@ -78,7 +89,10 @@ freethreaded() {
 }
 
 if freethreaded; then
-    phase 900 "suite on free-threaded Python" make PYTHON="$python" test-python
+    phase 900 "suite on free-threaded Python (contexts: threads)" \
+        env TEST_PLACE=threads make PYTHON="$python" test-python T="$suite"
+    TEST_MORE=1 phase 600 "frozen data, long form" make PYTHON="$python" test-python \
+        T="$parallel tests/integration/test_freeze_hammer.py tests/integration/test_freeze_exit.py"
 else
     skip "suite on free-threaded Python" "$reason"
 fi
@@ -89,7 +103,13 @@ else
     skip "suite under ThreadSanitizer" "$reason"
 fi
 
-phase 1200 "suite under AddressSanitizer" make asan
+phase 1200 "suite under AddressSanitizer" make asan T="$suite"
+
+if command -v valgrind >/dev/null; then
+    phase 900 "instructions a request" make gate
+else
+    skip "instructions a request" "valgrind is not installed"
+fi
 
 printf '\n=== test-more ===\n'
 printf '%s\n' "${table[@]}"

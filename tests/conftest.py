@@ -13,6 +13,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
+import postgres as postgresql
 import serving
 
 
@@ -60,17 +61,37 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., se
         yield start
 
 
-# Every loop with one context and with two.
-SETUPS = [("asyncio", 1), ("asyncio", 2), ("uvloop", 1), ("uvloop", 2)]
+# Every loop with one context and with two, and two as threads and as interpreters.
+SETUPS = [
+    ("asyncio", 1, "auto"),
+    ("asyncio", 2, "processes"),
+    ("asyncio", 2, "threads"),
+    *([("asyncio", 2, "interpreters")] if sys.version_info >= (3, 13) else []),
+    ("uvloop", 1, "auto"),
+    ("uvloop", 2, "processes"),
+]
 
 
-@pytest.fixture(scope="module", params=SETUPS, ids=lambda pair: f"{pair[0]}-{pair[1]}")
+@pytest.fixture(scope="module", params=SETUPS, ids=lambda setup: "-".join(map(str, setup)))
 def variant(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Options for `serve`: a loop and a number of contexts."""
-    loop, contexts = request.param
-    return {"loop": loop, "contexts": contexts}
+    """Options for `serve`: a loop, a number of contexts and where they live."""
+    loop, contexts, place = request.param
+    return {"loop": loop, "contexts": contexts, "place": place}
 
 
 @pytest.fixture(scope="module", params=["asyncio", "uvloop"])
 def loop(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def postgres_folder() -> Iterator[str]:
+    """Where a fresh PostgreSQL has its socket."""
+    with postgresql.running() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_folder: str) -> str:
+    """The same as an address."""
+    return f"postgresql://test@/postgres?host={postgres_folder}"

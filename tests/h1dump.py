@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NATIVE = ROOT / "ppserver/native"
@@ -199,6 +200,39 @@ def fill_in(path: pathlib.Path) -> None:
         return f"{match[0]}```events\n{log}```\n"
 
     path.write_text(BLOCK.sub(with_events, path.read_text()))
+
+
+def _text(escaped: str) -> str:
+    return unescape(escaped).decode("latin-1")
+
+
+def wanted(events: str) -> tuple[list[dict[str, Any]], int | None]:
+    """The requests that are complete, and the status of the error behind them."""
+    requests: list[dict[str, Any]] = []
+    error, seen = None, {}
+    for line in events.splitlines():
+        word, _, rest = line.partition(" ")
+        if word == "request":
+            method, _, version = rest.split(" ")
+            seen = {"method": _text(method), "version": version[-3:], "fields": [], "body": ""}
+        elif word == "target":
+            path = re.search(r" path=(.*) query=(.*)$", rest)
+            assert path
+            # An empty path of absolute-form stands for "/"; of OPTIONS for "*".
+            seen["target"] = _text(path[1]) or "/"
+            seen["query"] = _text(path[2])
+            authority = re.search(r" authority=(\S+)", rest)
+            seen["authority"] = authority and authority[1]
+        elif word == "field":
+            name, _, value = rest.partition(": ")
+            seen["fields"].append([_text(name), _text(value)])
+        elif word == "body":
+            seen["body"] = _text(rest[1:-1])
+        elif word in {"next", "close"}:
+            requests.append(seen)
+        elif word == "error":
+            error = int(rest.split()[1])
+    return requests, error
 
 
 if __name__ == "__main__":

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -30,6 +32,10 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 APPS = pathlib.Path(__file__).resolve().parent / "apps"
 PEER = os.environ.get("PPSERVER_TEST_PEER", "ppserver")
+# Where several contexts live when a test does not say: `TEST_PLACE=threads make test-python`.
+PLACE = os.environ.get("TEST_PLACE", "auto")
+# For tests of what contexts share, which interpreters do not.
+SHARING = "processes" if PLACE == "interpreters" else None
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 # What an application under test puts into every exception that it raises on purpose.
@@ -39,9 +45,14 @@ START_SECONDS = 30.0
 STOP_SECONDS = 20.0
 
 # Modules without a wheel for free-threaded builds, or that switch the GIL back on there.
-_NO_FREE_THREADED_WHEEL = {"uvloop", "fastapi", "pydantic", "pydantic_core", "asyncpg", "psycopg"}
+_NO_FREE_THREADED_WHEEL = {
+    *("uvloop", "fastapi", "pydantic", "pydantic_core", "asyncpg", "psycopg", "pyodbc"),
+}
 
-_ADDRESS = re.compile(r"running on https?://(?P<host>\[[^\]]+\]|[^:\s]+):(?P<port>\d+)")
+# Applications with such modules: a server that is given one does not start.
+_REFUSED_BY_INTERPRETERS = {"fastapi_app"}
+
+_ADDRESS = re.compile(r"running on (?:https?|tcp)://(?P<host>\[[^\]]+\]|[^:\s]+):(?P<port>\d+)")
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\):")
 _TROUBLE = (
     "AddressSanitizer",
@@ -63,13 +74,28 @@ def require(*modules: str) -> None:
     """A missing module fails the test; it skips only where the module has no wheel."""
     for name in modules:
         try:
-            importlib.import_module(name)
+            if not FREE_THREADED:
+                importlib.import_module(name)
+            elif not is_installed(name):
+                raise ImportError("it is not installed")
         except ImportError as exc:
             if FREE_THREADED and name in _NO_FREE_THREADED_WHEEL:
                 pytest.skip(
                     f"{name} has no wheel for free-threaded builds", allow_module_level=True
                 )
             pytest.fail(f"{name} is needed by this test and cannot be imported: {exc}")
+
+
+def is_installed(name: str) -> bool:
+    """Does not import it: on free-threaded builds some packages switch the GIL back on."""
+    return importlib.util.find_spec(name) is not None
+
+
+def optional(*names: str) -> None:
+    """Skip where a package is not installed that has no wheel everywhere."""
+    for name in names:
+        if not is_installed(name):
+            pytest.skip(f"{name} is not installed")
 
 
 def load_app(name: str) -> ModuleType:
@@ -90,6 +116,23 @@ def descendants(pid: int) -> list[int]:
                 text = pathlib.Path(f"/proc/{one}/task/{thread}/children").read_text()
                 found.extend(int(child) for child in text.split())
     return found
+
+
+def stacks(pid: int) -> str:
+    """Where a process tree that hangs is, in C, where there is a gdb to say so."""
+    found = []
+    for one in descendants(pid) if shutil.which("gdb") else []:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            done = subprocess.run(
+                ["gdb", "-p", str(one), "-batch", "-ex", "thread apply all backtrace 30"],
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
+            )
+            frames = [line for line in done.stdout.splitlines() if line.startswith(("#", "Thr"))]
+            found.append("\n".join([f"process {one}", *frames]))
+    return "\n".join(found)
 
 
 def memory_bytes(pid: int) -> int:
@@ -256,8 +299,9 @@ class Server:
         try:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
+            where = stacks(self.pid)
             self.kill()
-            pytest.fail(f"the server did not end within {seconds:g} s:\n{self.log}")
+            pytest.fail(f"the server did not end within {seconds:g} s:\n{self.log}\n{where}")
         self._reader.join(5.0)
         if self._reader.is_alive():
             pytest.fail(f"a child outlived the server and holds its output:\n{self.log}")
@@ -306,10 +350,18 @@ def _environment(directory: pathlib.Path, extra: dict[str, str]) -> dict[str, st
     return env
 
 
+def script_environment(directory: pathlib.Path, extra: dict[str, str]) -> dict[str, str]:
+    """For a program that imports what is beside it, as users start it."""
+    env = _environment(directory, extra)
+    env.pop("PYTHONSAFEPATH", None)
+    return env
+
+
 def _command(
     app: str,
     loop: str,
     contexts: int,
+    place: str | None,
     interface: str,
     task: str,
     lifespan: str,
@@ -317,6 +369,8 @@ def _command(
 ) -> list[str]:
     common = [app, "--port", "0", "--app-dir", str(APPS), "--loop", loop, "--lifespan", lifespan]
     if PEER == "uvicorn":
+        if place not in (None, "auto", "processes"):
+            pytest.skip("the reference server has only processes")
         if task not in ("worker", "plain"):
             pytest.skip("the reference server has only plain tasks")
         kind = {"auto": "auto", "asgi": "asgi3", "wsgi": "wsgi"}[interface]
@@ -328,6 +382,14 @@ def _command(
     common += ["--interface", interface, "--cores", str(contexts)]
     if task != "worker":
         common += ["--task", task]
+    if place is None:
+        place = PLACE if contexts > 1 else "auto"
+    if place == "interpreters" and loop == "uvloop":
+        pytest.skip("uvloop refuses subinterpreters")
+    if place == "interpreters" and app.partition(":")[0] in _REFUSED_BY_INTERPRETERS:
+        pytest.skip(f"{app} needs a module that refuses subinterpreters")
+    if place != "auto":
+        common += ["--contexts", place]
     return [sys.executable, "-m", "ppserver", *common, *args]
 
 
@@ -337,6 +399,7 @@ def launch(
     *,
     loop: str = "asyncio",
     contexts: int = 1,
+    place: str | None = None,
     interface: str = "auto",
     task: str = "worker",
     lifespan: str = "auto",
@@ -346,7 +409,7 @@ def launch(
     """Start a server and return at once; for tests of start-up itself."""
     if loop == "uvloop":
         require("uvloop")
-    command = _command(app, loop, contexts, interface, task, lifespan, args)
+    command = _command(app, loop, contexts, place, interface, task, lifespan, args)
     return Server(command, _environment(directory, env or {}), directory)
 
 

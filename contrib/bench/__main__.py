@@ -1,3 +1,13 @@
-from .run import main
+"""`python -m contrib.bench`: beside the peers; with a tool's name first: of many contexts."""
 
-main()
+import importlib
+import sys
+
+TOOLS = ("scaling", "once", "contexts", "balance", "model", "wiki", "gate")
+
+if len(sys.argv) > 1 and sys.argv[1] in TOOLS:
+    importlib.import_module(f"{__package__}.{sys.argv[1]}").main(sys.argv[2:])
+else:
+    from .run import main
+
+    main()

@@ -1,12 +1,12 @@
 /* bare.c: the least a server can do, as the floor that the other figures are compared with.
  *
- * One thread, one epoll descriptor, HTTP/1.1 keep-alive and pipelining, three fixed answers
- * (/plain, /json, /big) with the Date, Server, Content-Type and Content-Length fields that a real
- * server sends. Requests are recognised by their empty line and their first line alone; a request
- * that announces a body is refused with 501 and the connection closed. No timeouts, no logging, no
- * limits but the buffer: this is a measuring instrument and must never face a network.
+ * One thread a worker, one epoll descriptor, HTTP/1.1 keep-alive and pipelining, three fixed
+ * answers (/plain, /json, /big) with the Date, Server, Content-Type and Content-Length fields that
+ * a real server sends. Requests are recognised by their empty line and their first line alone; a
+ * request that announces a body is refused with 501 and the connection closed. No timeouts, no
+ * logging, no limits but the buffer: this is a measuring instrument and must never face a network.
  *
- * Usage: bare PORT
+ * Usage: bare PORT [WORKERS], the workers forked, each with a socket of its own (SO_REUSEPORT).
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -21,6 +21,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -295,9 +296,18 @@ static void on_accept(int listen_fd)
 
 int main(int argc, char **argv)
 {
-    if (argc != 2) {
-        fprintf(stderr, "usage: bare PORT\n");
+    if (argc != 2 && argc != 3) {
+        fprintf(stderr, "usage: bare PORT [WORKERS]\n");
         return 2;
+    }
+    unsigned long workers = argc == 3 ? strtoul(argv[2], NULL, 10) : 1;
+    for (pid_t parent = getpid(); workers > 1; workers--) {
+        if (fork() == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            if (getppid() != parent)
+                return 1;
+            break;
+        }
     }
     signal(SIGPIPE, SIG_IGN);
     memset(big, 'x', sizeof(big));
@@ -307,6 +317,7 @@ int main(int argc, char **argv)
                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int on = 1;
     setsockopt(listen_fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    setsockopt(listen_fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
     if (bind(listen_fd, (struct sockaddr *)&address, sizeof(address)) < 0)
         fail("bind");
     if (listen(listen_fd, 4096) < 0)

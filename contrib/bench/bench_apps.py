@@ -6,8 +6,10 @@ top, and Starlette only where it is asked for.
 """
 
 import json
+import os
+import wsgiref.util
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -17,6 +19,7 @@ HELLO = b"Hello, world!"
 BIG = b"x" * (100 * 1024)
 CHUNK = b"y" * 1024
 CHUNKS = 100
+FILE = os.environ.get("BENCH_FILE", "")
 
 PLAIN_HEADERS = [(b"content-type", b"text/plain"), (b"content-length", b"13")]
 BIG_HEADERS = [(b"content-type", b"application/octet-stream"), (b"content-length", b"102400")]
@@ -69,6 +72,33 @@ async def stream(scope: Scope, receive: Receive, send: Send) -> None:
 def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     start_response("200 OK", [("content-type", "text/plain"), ("content-length", "13")])
     return [HELLO]
+
+
+def wsgi_json(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    body = json.dumps({"message": "Hello, world!"}).encode()
+    headers = [("content-type", "application/json"), ("content-length", str(len(body)))]
+    start_response("200 OK", headers)
+    return [body]
+
+
+def wsgi_echo(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+    headers = [("content-type", "application/octet-stream"), ("content-length", str(len(body)))]
+    start_response("200 OK", headers)
+    return [body]
+
+
+def wsgi_stream(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    start_response("200 OK", [("content-type", "application/octet-stream")])
+    return (CHUNK for _ in range(CHUNKS))
+
+
+def wsgi_file(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    file = open(FILE, "rb")  # noqa: SIM115 (the server closes it)
+    headers = [("content-type", "application/octet-stream"), ("content-length", str(len(BIG)))]
+    start_response("200 OK", headers)
+    wrapper: Any = environ.get("wsgi.file_wrapper", wsgiref.util.FileWrapper)
+    return cast("Iterable[bytes]", wrapper(file, 65536))
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,8 @@ from collections import Counter
 from pathlib import Path
 
 from . import peers, workloads
-from .measure import HOST, MeasureError, Placement, free_port, read_response, tree
+from .generators import HOST, MeasureError
+from .measure import Placement, free_port, read_response, tree
 from .peers import BUILD
 from .workloads import Workload
 
@@ -30,7 +31,7 @@ def drive(workload: Workload, port: int, requests: int) -> None:
             sock.sendall(request)
             for _ in range(workload.pipeline):
                 status, _, body = read_response(stream)
-                if status != 200 or body != workload.expect:
+                if status != 200 or workload.expect not in (None, body):
                     raise MeasureError(f"wrong answer: {status}, {len(body)} bytes")
 
 
@@ -44,8 +45,15 @@ def instructions(folder: Path) -> int:
     return total
 
 
-def count(peer: peers.Peer, workload: Workload, place: Placement, requests: int) -> int:
-    folder = BUILD / "callgrind" / f"{peer.name}-{workload.name}-{requests}"
+def folder_of(peer: peers.Peer, workload: Workload, requests: int, mark: str = "") -> Path:
+    return BUILD / "callgrind" / f"{peer.name}-{workload.name}-{requests}{mark}"
+
+
+def count(
+    peer: peers.Peer, workload: Workload, place: Placement, requests: int, mark: str = ""
+) -> int:
+    """Of a whole run with so many requests. `mark` keeps two that run at once apart."""
+    folder = folder_of(peer, workload, requests, mark)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     port = free_port()
@@ -93,6 +101,15 @@ def count(peer: peers.Peer, workload: Workload, place: Placement, requests: int)
     return instructions(folder)
 
 
+def each(
+    peer: peers.Peer, workload: Workload, place: Placement, requests: int, mark: str = ""
+) -> float:
+    """Per request: the difference of two runs."""
+    few = count(peer, workload, place, requests, mark)
+    many = count(peer, workload, place, 3 * requests, mark)
+    return (many - few) / (2 * requests)
+
+
 def functions(folder: Path) -> Counter[str]:
     """Instructions by function, over all processes of a run."""
     total: Counter[str] = Counter()
@@ -124,14 +141,11 @@ def main() -> None:
         peer = by_peer[name]
         peers.prepare(by_peer[peer.env_name], args.python, args.ppserver)
         for load in args.workloads.split(","):
-            few = count(peer, by_load[load], place, args.requests)
-            many = count(peer, by_load[load], place, 3 * args.requests)
-            each = (many - few) / (2 * args.requests)
-            print(f"{name} {load}: {each:,.0f} instructions a request", flush=True)
+            figure = each(peer, by_load[load], place, args.requests)
+            print(f"{name} {load}: {figure:,.0f} instructions a request", flush=True)
             if args.annotate:
-                folder = BUILD / "callgrind" / f"{name}-{load}-"
-                more = functions(Path(f"{folder}{3 * args.requests}"))
-                more.subtract(functions(Path(f"{folder}{args.requests}")))
+                more = functions(folder_of(peer, by_load[load], 3 * args.requests))
+                more.subtract(functions(folder_of(peer, by_load[load], args.requests)))
                 for function, extra in more.most_common(args.annotate):
                     print(f"{extra / (2 * args.requests):10,.0f}  {function}")
 

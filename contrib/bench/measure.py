@@ -6,7 +6,6 @@ and latency come from wrk. What else used the server's core meanwhile is measure
 figure taken on a busy machine is worth nothing.
 """
 
-import json
 import os
 import random
 import resource
@@ -14,21 +13,19 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from . import generators
+from .generators import HOST, MeasureError
 from .peers import BUILD, HERE, Peer, SetupError, command_line
+from .prepare import environ_of
 from .workloads import Workload
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-HOST = "127.0.0.1"
-
-
-class MeasureError(Exception):
-    """A server did not start, or does not answer as it must."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +36,13 @@ class Sample:
     rate: float  # requests a second
     p50_us: float
     p99_us: float
+    p999_us: float
     pss_kb: int
+    worker_kb: float  # PSS of a worker's own process
     response_bytes: float  # head and body, as wrk counted them
     requests: int
     errors: int
+    user_us: float  # of cpu_us, what was not the kernel's
     foreign: float  # share of the server's core that something else used
 
     def as_dict(self) -> dict[str, float]:
@@ -88,28 +88,61 @@ def tree_cpu_ns(root: int) -> int:
     return total
 
 
+def tree_user_s(root: int) -> float:
+    """Time outside the kernel, of living processes, in steps of a clock tick each."""
+    ticks = 0
+    for pid in tree(root):
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+        except OSError:
+            continue
+        ticks += int(stat.rpartition(")")[2].split()[11])
+    return ticks / TICKS_PER_SECOND
+
+
 def tree_memory_kb(root: int) -> dict[str, int]:
     """Sums of smaps_rollup over the tree."""
     total: dict[str, int] = {}
     for pid in tree(root):
-        try:
-            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        except OSError:
-            continue
-        for line in text.splitlines()[1:]:
-            name, _, rest = line.partition(":")
-            total[name] = total.get(name, 0) + int(rest.split()[0])
+        for name, size in memory_kb(pid).items():
+            total[name] = total.get(name, 0) + size
     return total
 
 
-def core_busy_s(core: int) -> float:
-    """Seconds in which a core was not idle, stolen time included."""
+def memory_kb(pid: int) -> dict[str, int]:
+    """smaps_rollup of a process; nothing if it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    except OSError:
+        return {}
+    parts = (line.partition(":") for line in lines)
+    return {name: int(rest.split()[0]) for name, _, rest in parts}
+
+
+def worker_pss_kb(root: int, workers: int) -> float:
+    """What a worker's process takes: the mean of those that have used the processor most."""
+    processes = sorted(tree(root), key=cpu_ns, reverse=True)[:workers]
+    return sum(memory_kb(pid).get("Pss", 0) for pid in processes) / len(processes)
+
+
+def core_busy_s(cores: int | str) -> float:
+    """Seconds in which cores ("0" or "0,1") were not idle, stolen time included."""
+    wanted = [f"cpu{core}" for core in str(cores).split(",")]
+    found = []
     for line in Path("/proc/stat").read_text().splitlines():
         fields = line.split()
-        if fields[0] == f"cpu{core}":
+        if fields[0] in wanted:
             user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[1:9])
-            return (user + nice + system + irq + softirq + steal) / TICKS_PER_SECOND
-    raise MeasureError(f"there is no core {core}")
+            found.append((user + nice + system + irq + softirq + steal) / TICKS_PER_SECOND)
+    if len(found) != len(wanted):
+        raise MeasureError(f"there is no core {cores}")
+    return sum(found)
+
+
+def children_s() -> float:
+    """Processor time of children that have ended: the load generators' before all."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 # -- a server --------------------------------------------------------------------------------------
@@ -121,6 +154,13 @@ class Placement:
     load_core: int
     python: str
     ppserver: Path
+
+    def server_cores(self, workers: int) -> str:
+        """One worker has a core of its own; more of them share all with the load."""
+        return str(self.server_core) if workers == 1 else f"{self.server_core},{self.load_core}"
+
+    def load_cores(self, workers: int) -> str:
+        return str(self.load_core) if workers == 1 else self.server_cores(workers)
 
 
 def free_port() -> int:
@@ -154,17 +194,23 @@ def running(
     place: Placement,
     extra: tuple[str, ...] = (),
     pinned: bool = True,
+    cores: str = "",
+    more: Mapping[str, str] | None = None,
+    workers: int = 1,
+    lifespan: bool = False,
 ) -> Iterator[tuple[int, int]]:
     """A server answering on a port of its own: yields (pid, port), and ends it whatever happens."""
     port = free_port()
-    line, environ = command_line(peer, app, interface, port, place.python, place.ppserver)
-    pin = ["taskset", "-c", str(place.server_core)] if pinned else []
-    log = BUILD / "logs" / f"{peer.name}-{app}.log"
+    line, environ = command_line(
+        peer, app, interface, port, place.python, place.ppserver, workers, lifespan
+    )
+    cores = cores or (str(place.server_core) if pinned else "")
+    log = BUILD / "logs" / f"{peer.name}-{app.replace(':', '-')}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*pin, *line, *extra],
-            env=environ,
+            [*generators.pinned(cores), *line, *extra],
+            env={**environ, **(more or {})},
             cwd=HERE,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -237,7 +283,7 @@ def verify(workload: Workload, port: int) -> None:
             sock.sendall(request)
             for _ in range(workload.pipeline):
                 status, _, body = read_response(stream)
-                if status != 200 or body != workload.expect:
+                if status != 200 or workload.expect not in (None, body):
                     raise MeasureError(
                         f"wrong answer: status {status}, {len(body)} bytes {body[:60]!r}"
                     )
@@ -245,92 +291,74 @@ def verify(workload: Workload, port: int) -> None:
             raise MeasureError("the connection stays open although the client asked to close it")
 
 
-# -- the load --------------------------------------------------------------------------------------
-
-DONE_LUA = """
-function done(summary, latency, requests)
-  io.write(string.format(
-    '@@{"requests":%d,"us":%d,"bytes":%d,"connect":%d,"read":%d,"write":%d,"status":%d,' ..
-    '"timeout":%d,"p50":%d,"p99":%d}\\n',
-    summary.requests, summary.duration, summary.bytes, summary.errors.connect,
-    summary.errors.read, summary.errors.write, summary.errors.status, summary.errors.timeout,
-    latency:percentile(50), latency:percentile(99)))
-end
-"""
+def ask_once(workload: Workload, port: int) -> socket.socket:
+    """A connection that has been served, and stays."""
+    sock = socket.create_connection((HOST, port), timeout=10)
+    verify_on(sock, workload, port)
+    return sock
 
 
-def lua_string(data: bytes) -> str:
-    return '"' + "".join(f"\\{byte:03d}" for byte in data) + '"'
-
-
-def wrk_script(workload: Workload, port: int) -> Path:
-    request = workload.request(f"{HOST}:{port}") * workload.pipeline
-    # Not function request(): wrk would call it for every request, and be the slower side sooner.
-    text = f"local r = {lua_string(request)}\nwrk.format = function() return r end\n" + DONE_LUA
-    path = BUILD / "lua" / f"{workload.name}-{os.getpid()}.lua"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return path
-
-
-def wrk(workload: Workload, port: int, seconds: float, core: int, script: Path) -> dict[str, int]:
-    whole = max(1, round(seconds))
-    done = subprocess.run(
-        [
-            "taskset",
-            "-c",
-            str(core),
-            "wrk",
-            "-t1",
-            f"-c{workload.connections}",
-            f"-d{whole}s",
-            "--timeout",
-            "10s",
-            "-s",
-            str(script),
-            f"http://{HOST}:{port}{workload.path}",
-        ],
-        capture_output=True,
-        text=True,
-    )
-    for line in done.stdout.splitlines():
-        if line.startswith("@@"):
-            result: dict[str, int] = json.loads(line[2:])
-            return result
-    raise MeasureError(f"wrk said: {(done.stdout + done.stderr).strip()[-400:]}")
+def verify_on(sock: socket.socket, workload: Workload, port: int) -> None:
+    sock.sendall(workload.request(f"{HOST}:{port}"))
+    with sock.makefile("rb") as stream:
+        status, _, body = read_response(stream)
+    if status != 200 or workload.expect not in (None, body):
+        raise MeasureError(f"an idle connection got status {status}, {len(body)} bytes")
 
 
 def measure(peer: Peer, workload: Workload, place: Placement, seconds: float) -> Sample:
     """Starts the server anew, verifies, warms up, measures, ends it."""
     if peer.interfaces != ("asgi", "wsgi") and workload.interface not in peer.interfaces:
         raise SetupError(f"{peer.name} does not speak {workload.interface}")
-    with running(peer, workload.app, workload.interface, place) as (pid, port):
+    cores = place.server_cores(workload.workers)
+    load_cores = place.load_cores(workload.workers)
+    with running(
+        peer,
+        workload.app,
+        workload.interface,
+        place,
+        cores=cores,
+        more=environ_of(workload.needs),
+        workers=workload.workers,
+        lifespan=workload.lifespan,
+    ) as (pid, port):
         verify(workload, port)
-        script = wrk_script(workload, port)
+        idle: list[socket.socket] = []
         try:
-            wrk(workload, port, 1, place.load_core, script)
-            busy, cpu = core_busy_s(place.server_core), tree_cpu_ns(pid)
+            idle += [ask_once(workload, port) for _ in range(workload.idle)]
+            before = generators.wrk(workload, port, 1, load_cores)
+            busy, cpu, own = core_busy_s(cores), tree_cpu_ns(pid), children_s()
+            user = tree_user_s(pid)
             began = time.monotonic()
-            result = wrk(workload, port, seconds, place.load_core, script)
+            if workload.share:
+                rate = workload.share * before.requests / before.seconds
+                result = generators.paced(workload, port, seconds, load_cores, rate)
+            else:
+                result = generators.wrk(workload, port, seconds, load_cores)
             took = time.monotonic() - began
-            cpu = tree_cpu_ns(pid) - cpu
-            busy = core_busy_s(place.server_core) - busy
+            cpu, user = tree_cpu_ns(pid) - cpu, tree_user_s(pid) - user
+            others = core_busy_s(cores) - busy - cpu / 1e9
+            if cores == load_cores:
+                others -= children_s() - own
+            if idle:
+                verify_on(idle[0], workload, port)
         finally:
-            script.unlink()
+            for sock in idle:
+                sock.close()
         memory = tree_memory_kb(pid)
+        worker_kb = worker_pss_kb(pid, workload.workers)
         verify(workload, port)
-    requests = result["requests"]
-    if requests == 0:
-        raise MeasureError("no request was answered")
-    errors = sum(result[kind] for kind in ("connect", "read", "write", "status", "timeout"))
     return Sample(
-        cpu_us=cpu / 1000 / requests,
-        rate=requests / (result["us"] / 1e6),
-        p50_us=result["p50"],
-        p99_us=result["p99"],
+        cpu_us=cpu / 1000 / result.requests,
+        rate=result.requests / result.seconds,
+        p50_us=result.p50_us,
+        p99_us=result.p99_us,
+        p999_us=result.p999_us,
         pss_kb=memory.get("Pss", 0),
-        response_bytes=result["bytes"] / requests,
-        requests=requests,
-        errors=errors,
-        foreign=max(0.0, (busy - cpu / 1e9) / took),
+        worker_kb=worker_kb,
+        response_bytes=result.response_bytes,
+        requests=result.requests,
+        errors=result.errors,
+        user_us=user * 1e6 / result.requests,
+        foreign=max(0.0, others / took / len(cores.split(","))),
     )

@@ -1,4 +1,4 @@
-"""What an idle connection and another context cost in memory.
+"""What an idle connection costs in memory.
 
 Connections are opened from several loopback addresses (one address has too few ports), each makes
 one request, reads its answer and stays. The slope between the steps is what a connection costs the
@@ -10,7 +10,8 @@ import socket
 import time
 from typing import Any
 
-from .measure import HOST, MeasureError, Placement, running, tree, tree_memory_kb
+from .generators import HOST, MeasureError
+from .measure import Placement, running, tree_memory_kb
 from .peers import Peer
 from .workloads import Workload
 
@@ -92,34 +93,3 @@ def still_answers(sock: socket.socket, workload: Workload, port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def extra_contexts(
-    peer: Peer, app: str, place: Placement, counts: tuple[int, ...] = (1, 2, 4)
-) -> dict[str, Any]:
-    """Memory of the tree with 1, 2 and 4 contexts.
-
-    One context lives in the one process there is; more come with a supervisor and a loader. So what
-    one more costs is the slope from the second count on.
-    """
-    points = []
-    for count in counts:
-        extra = ("--cores", str(count))
-        with running(peer, app, "asgi", place, extra, pinned=False) as (pid, port):
-            # A few requests so that lazily made things are there in every context.
-            for _ in range(50 * count):
-                with socket.create_connection((HOST, port), timeout=5) as sock:
-                    sock.sendall(b"GET /json HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
-                    while sock.recv(65536):
-                        pass
-            memory = settle(pid)
-            points.append(
-                {
-                    "contexts": count,
-                    "processes": len(tree(pid)),
-                    "pss_kb": memory["Pss"],
-                    "anon_kb": memory["Pss_Anon"],
-                }
-            )
-    slope = (points[-1]["pss_kb"] - points[1]["pss_kb"]) / (counts[-1] - counts[1])
-    return {"points": points, "kb_per_context": slope}

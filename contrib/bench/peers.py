@@ -4,12 +4,13 @@ Peers come from the package registry, at the versions pinned here, into an envir
 under build/bench/env/. ppserver comes from a build in this tree. The floor is bare.c.
 """
 
+import functools
 import importlib.metadata
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,10 +29,13 @@ class Target:
     """What a command line is made from."""
 
     app: str  # module:attribute
-    interface: str  # asgi | wsgi
+    interface: str  # asgi | wsgi | parallel
     port: int
     python: str
     bin: Path
+    workers: int = 1
+    lifespan: bool = False
+    loop: str = "uvloop"  # which has no wheel for builds without a GIL
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,10 @@ class Peer:
         return self.env or self.name
 
 
+def lifespan(target: Target) -> str:
+    return "on" if target.lifespan else "off"
+
+
 def uvicorn(target: Target) -> list[str]:
     return [
         str(target.bin / "uvicorn"),
@@ -58,25 +66,28 @@ def uvicorn(target: Target) -> list[str]:
         "--port",
         str(target.port),
         "--loop",
-        "uvloop",
+        target.loop,
         "--http",
         "httptools",
         "--ws",
         "none",
         "--lifespan",
-        "off",
+        lifespan(target),
         "--no-access-log",
         "--log-level",
         "warning",
         "--timeout-keep-alive",
         "120",
+        "--workers",
+        str(target.workers),
     ]
 
 
 def granian(*extra: str) -> Callable[[Target], list[str]]:
     def command(target: Target) -> list[str]:
         # asginl is granian's name for ASGI without lifespan.
-        interface = {"asgi": "asginl", "wsgi": "wsgi"}[target.interface]
+        without = "wsgi" if target.interface == "wsgi" else "asginl"
+        interface = "asgi" if target.lifespan else without
         line = [
             str(target.bin / "granian"),
             target.app,
@@ -89,14 +100,14 @@ def granian(*extra: str) -> Callable[[Target], list[str]]:
             "--interface",
             interface,
             "--workers",
-            "1",
+            str(target.workers),
             "--runtime-threads",
             "1",
             "--http",
             "1",
             "--no-ws",
             "--loop",
-            "uvloop",
+            target.loop,
             "--backlog",
             "32768",
             "--log-level",
@@ -117,25 +128,54 @@ def h2corn(target: Target) -> list[str]:
         "--bind",
         f"127.0.0.1:{target.port}",
         "--workers",
-        "1",
+        str(target.workers),
         "--runtime-threads",
         "1",
         "--loop",
-        "uvloop",
+        target.loop,
         "--lifespan",
-        "off",
+        lifespan(target),
         "--no-access-log",
+    ]
+
+
+def hypercorn(target: Target) -> list[str]:
+    # It has no switch for the lifespan; an application that refuses it is served all the same.
+    return [
+        str(target.bin / "hypercorn"),
+        target.app,
+        "--bind",
+        f"127.0.0.1:{target.port}",
+        "--worker-class",
+        target.loop,
+        "--workers",
+        str(target.workers),
+        "--log-level",
+        "warning",
+        "--keep-alive",
+        "120",
+        "--backlog",
+        "4096",
     ]
 
 
 def launched(server: str) -> Callable[[Target], list[str]]:
     def command(target: Target) -> list[str]:
-        return [target.python, str(HERE / "launch.py"), server, target.app, str(target.port)]
+        line = [target.python, str(HERE / "launch.py"), server, target.app, str(target.port)]
+        return [*line, str(target.workers), lifespan(target)]
 
     return command
 
 
 def gunicorn(target: Target) -> list[str]:
+    asgi = [
+        "--worker-class",
+        "asgi",
+        "--asgi-loop",
+        target.loop,
+        "--asgi-lifespan",
+        lifespan(target),
+    ]
     return [
         str(target.bin / "gunicorn"),
         target.app,
@@ -144,9 +184,15 @@ def gunicorn(target: Target) -> list[str]:
         "--bind",
         f"127.0.0.1:{target.port}",
         "--workers",
-        "1",
+        str(target.workers),
         "--log-level",
         "warning",
+        "--no-control-socket",
+        "--keep-alive",
+        "120",
+        "--backlog",
+        "4096",
+        *(asgi if target.interface == "asgi" else []),
     ]
 
 
@@ -159,14 +205,14 @@ def ppserver(*extra: str) -> Callable[[Target], list[str]]:
             target.app,
             "--app-dir",
             str(HERE),
-            "--port",
-            str(target.port),
+            "--bind",
+            f"127.0.0.1:{target.port}",
             "--interface",
             target.interface,
             "--lifespan",
-            "off",
+            lifespan(target),
             "--cores",
-            "1",
+            str(target.workers),
         ]
         if "--access-log" not in extra:
             line.append("--no-access-log")
@@ -176,35 +222,85 @@ def ppserver(*extra: str) -> Callable[[Target], list[str]]:
 
 
 def bare(target: Target) -> list[str]:
-    return [str(BUILD / "bare"), str(target.port)]
+    return [str(BUILD / "bare"), str(target.port), str(target.workers)]
 
 
 def catalogue() -> list[Peer]:
     both = ("asgi", "wsgi")
-    starlette = "starlette==1.10.0"
+    own = (*both, "parallel")
+    frameworks = (
+        *("starlette==1.10.0", "fastapi==0.165.0", "django==5.2.19", "flask==3.1.3"),
+        *("numpy", "psycopg[binary,pool]"),  # the TEFB suite's
+    )
     uvloop = "uvloop==0.23.0"
     return [
         Peer(BASELINE, bare, interfaces=both),
-        Peer("ppserver", ppserver(), interfaces=both),
+        Peer("ppserver", ppserver(), interfaces=own),
         Peer("ppserver-uvloop", ppserver("--loop", "uvloop")),
         Peer("ppserver-plain", ppserver("--task", "plain"), default=False),
         Peer("ppserver-log", ppserver("--access-log"), interfaces=both, default=False),
+        *(
+            Peer(f"ppserver-{place}", ppserver("--contexts", place), interfaces=own, default=False)
+            for place in ("processes", "threads", "interpreters")
+        ),
         Peer(
             "uvicorn",
             uvicorn,
-            ("uvicorn==0.54.0", "httptools==0.9.0", uvloop, starlette),
+            ("uvicorn==0.54.0", "httptools==0.9.0", uvloop, *frameworks),
         ),
-        Peer("granian", granian(), ("granian==2.8.7", uvloop, starlette), interfaces=both),
+        Peer("granian", granian(), ("granian==2.8.7", uvloop, *frameworks), interfaces=both),
         Peer("granian-rust", granian("--task-impl", "rust"), ("granian",), env="granian"),
-        Peer("h2corn", h2corn, ("h2corn==2.0.0", uvloop, starlette)),
-        Peer("fastpysgi", launched("fastpysgi"), ("fastpysgi==0.6", starlette), interfaces=both),
-        Peer("bjoern", launched("bjoern"), ("bjoern==3.2.2",), interfaces=("wsgi",)),
-        Peer("gunicorn", gunicorn, ("gunicorn",), interfaces=("wsgi",), default=False),
+        Peer("h2corn", h2corn, ("h2corn==2.0.0", uvloop, *frameworks)),
+        Peer("fastpysgi", launched("fastpysgi"), ("fastpysgi==0.6", *frameworks), interfaces=both),
+        Peer("bjoern", launched("bjoern"), ("bjoern==3.2.2", *frameworks), interfaces=("wsgi",)),
+        Peer("hypercorn", hypercorn, ("hypercorn==0.18.0", uvloop, *frameworks)),
+        Peer("gunicorn", gunicorn, ("gunicorn[fast]==26.2.0", uvloop, *frameworks)),
+        Peer(
+            "gunicorn-wsgi",
+            gunicorn,
+            ("gunicorn",),
+            env="gunicorn",
+            interfaces=("wsgi",),
+            default=False,
+        ),
     ]
 
 
-def environment(peer: Peer) -> Path:
-    return BUILD / "env" / peer.env_name
+@dataclass(frozen=True)
+class Interpreter:
+    version: tuple[int, int]
+    has_gil: bool
+
+    @property
+    def tag(self) -> str:
+        """3.11, 3.13t"""
+        return "{}.{}".format(*self.version) + ("" if self.has_gil else "t")
+
+
+FACTS = (
+    "import sys, sysconfig; print(*sys.version_info[:2],"
+    " int(bool(sysconfig.get_config_var('Py_GIL_DISABLED'))))"
+)
+
+
+@functools.cache
+def interpreter(python: str) -> Interpreter:
+    done = subprocess.run([python, "-c", FACTS], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SetupError(f"{python} does not run: {done.stderr.strip()[-400:]}")
+    major, minor, free = map(int, done.stdout.split())
+    return Interpreter((major, minor), not free)
+
+
+def environment(peer: Peer, python: str) -> Path:
+    return BUILD / "env" / interpreter(python).tag / peer.env_name
+
+
+def requirements(peer: Peer, python: str) -> list[str]:
+    """Without a GIL, only what is known to keep it away."""
+    if interpreter(python).has_gil:
+        return list(peer.requires)
+    return [peer.requires[0], *(one for one in peer.requires if one.startswith("starlette"))]
 
 
 def prepare(peer: Peer, python: str, ppserver_path: Path, loud: bool = True) -> None:
@@ -218,23 +314,33 @@ def prepare(peer: Peer, python: str, ppserver_path: Path, loud: bool = True) -> 
 
 
 def build_bare() -> None:
-    source, binary = HERE / "bare.c", BUILD / "bare"
+    build_c(BASELINE)
+
+
+def build_c(name: str, more: Sequence[str] = ()) -> Path:
+    """Compiles NAME.c of this folder into the build folder, unless it is newer already."""
+    source, binary = HERE / f"{name}.c", BUILD / name
     if binary.exists() and binary.stat().st_mtime > source.stat().st_mtime:
-        return
+        return binary
     BUILD.mkdir(parents=True, exist_ok=True)
     compiler = os.environ.get("CC", "cc")
-    flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror"]
+    flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", *more]
+    # Under another name first: a test that runs at the same time must not find half of it.
+    part = BUILD / f"{name}.{os.getpid()}"
     done = subprocess.run(
-        [compiler, *flags, "-o", str(binary), str(source)], capture_output=True, text=True
+        [compiler, *flags, "-o", str(part), str(source)], capture_output=True, text=True
     )
     if done.returncode != 0:
-        raise SetupError(f"{compiler} could not build bare.c: {done.stderr.strip()}")
+        raise SetupError(f"{compiler} could not build {name}.c: {done.stderr.strip()}")
+    part.replace(binary)
+    return binary
 
 
 def install(peer: Peer, python: str, loud: bool) -> None:
-    folder = environment(peer)
+    folder = environment(peer, python)
     stamp = folder / "requires.txt"
-    wanted = python + "\n" + "\n".join(peer.requires) + "\n"
+    requires = requirements(peer, python)
+    wanted = python + "\n" + "\n".join(requires) + "\n"
     if stamp.exists() and stamp.read_text() == wanted:
         return
     if loud:
@@ -247,7 +353,7 @@ def install(peer: Peer, python: str, loud: bool) -> None:
             "install",
             "-q",
             "--disable-pip-version-check",
-            *peer.requires,
+            *requires,
         ],
         capture_output=True,
         text=True,
@@ -283,12 +389,21 @@ def ppserver_environ(path: Path) -> dict[str, str]:
 
 
 def command_line(
-    peer: Peer, app: str, interface: str, port: int, python: str, ppserver_path: Path
+    peer: Peer,
+    app: str,
+    interface: str,
+    port: int,
+    python: str,
+    ppserver_path: Path,
+    workers: int = 1,
+    lifespan: bool = False,
 ) -> tuple[list[str], dict[str, str]]:
     """The command of one server process tree and its environment."""
-    folder = environment(peer)
+    folder = environment(peer, python)
     own = str(folder / "bin" / "python") if peer.requires else python
-    target = Target(f"bench_apps:{app}", interface, port, own, folder / "bin")
+    where = app if ":" in app or app.endswith(".py") else f"bench_apps:{app}"
+    loop = "uvloop" if interpreter(python).has_gil else "asyncio"
+    target = Target(where, interface, port, own, folder / "bin", workers, lifespan, loop)
     environ = ppserver_environ(ppserver_path) if not peer.requires else dict(os.environ)
     if peer.requires:
         environ["PYTHONPATH"] = str(HERE)
@@ -297,11 +412,11 @@ def command_line(
     return peer.command(target), environ
 
 
-def versions(peer: Peer) -> dict[str, str]:
+def versions(peer: Peer, python: str) -> dict[str, str]:
     """The distributions of a peer's environment."""
     if not peer.requires:
         return {}
-    folders = [str(p) for p in environment(peer).glob("lib/python*/site-packages")]
+    folders = [str(p) for p in environment(peer, python).glob("lib/python*/site-packages")]
     return {
         str(dist.metadata["Name"]): dist.version
         for dist in importlib.metadata.distributions(path=folders)

@@ -10,6 +10,13 @@ def spread(values: list[float]) -> tuple[float, float, float]:
     return statistics.median(values), min(values), max(values)
 
 
+def middle(workload: dict[str, Any], server: str, key: str) -> float | None:
+    """The median of a figure of one server; None if it is not in it."""
+    samples = workload["samples"].get(server, [])
+    values = [sample[key] for sample in samples if key in sample]
+    return statistics.median(values) if values else None
+
+
 def figure(value: float) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
@@ -138,25 +145,6 @@ def idle(figures: dict[str, Any]) -> str:
     return "### Memory of idle connections\n\n" + table(head, rows)
 
 
-def contexts(result: dict[str, Any]) -> str:
-    if "failure" in result:
-        return f"### Memory of more contexts\n\n{result['failure']}"
-    rows = [
-        [
-            str(p["contexts"]),
-            str(p["processes"]),
-            f"{p['pss_kb'] / 1024:.1f}",
-            f"{p['anon_kb'] / 1024:.1f}",
-        ]
-        for p in result["points"]
-    ]
-    return (
-        "### Memory of more contexts (ppserver, Starlette)\n\n"
-        + table(["contexts", "processes", "PSS MB", "anonymous MB"], rows)
-        + f"\n\nOne more context: {result['kb_per_context'] / 1024:.1f} MB."
-    )
-
-
 def render(run: dict[str, Any], baseline: dict[str, Any] | None = None) -> str:
     parts = [header(run)]
     if run["workloads"]:
@@ -169,6 +157,4 @@ def render(run: dict[str, Any], baseline: dict[str, Any] | None = None) -> str:
         parts.append(details(workload, before))
     if run.get("idle"):
         parts.append(idle(run["idle"]))
-    if run.get("contexts"):
-        parts.append(contexts(run["contexts"]))
     return "\n\n".join(parts) + "\n"

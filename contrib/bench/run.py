@@ -1,7 +1,8 @@
 """Measures ppserver beside its peers, on one machine, in one run.
 
-Every server gets one worker pinned to one core; wrk runs on another. For each workload the servers
-take turns (A B C A B C ...), each turn with a fresh process; answers are verified before and after.
+Every server gets one worker pinned to one core, and wrk another (--workers: more of them). For each
+workload the servers take turns (A B C A B C ...), each turn with a fresh process; answers are
+verified before and after.
 Raw figures go to build/bench/results/, tables to standard output.
 """
 
@@ -10,6 +11,7 @@ import datetime
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -18,8 +20,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from . import memory, peers, report, workloads
-from .measure import MeasureError, Placement, Sample, measure, raise_fd_limit
+from . import generators, memory, page, peers, report, targets, workloads
+from .generators import MeasureError
+from .measure import Placement, Sample, measure, raise_fd_limit
 from .peers import BUILD, ROOT, Peer, SetupError
 from .workloads import Workload
 
@@ -32,21 +35,29 @@ def parse() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=f"peers: {' '.join(known_peers)}\nworkloads: {' '.join(known_loads)}\n"
-        "memory figures: idle contexts",
+        "With the name of a tool first it is about many contexts: see docs/internals/scaling.md.",
     )
     parser.add_argument("--peers", help="comma-separated; 'all' adds the ones off by default")
     parser.add_argument("--workloads", help="comma-separated; 'all' likewise; '' for none")
     parser.add_argument(
         "--memory",
         default=None,
-        help="comma-separated of idle,contexts; '' for none (default:"
-        " both, and none with --quick or --workloads)",
+        help="idle, for the memory of idle connections, or '' for none (default:"
+        " idle, and none with --quick or --workloads)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=counts,
+        default=[1],
+        help="how many each server has, comma-separated: one has a core of its own, more of them"
+        " share all cores with the load (default: 1)",
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5, help="of load in each turn, whole")
     parser.add_argument("--quick", action="store_true", help="1 round of 1 s; a smoke test")
     parser.add_argument("--json", type=Path, help="where the raw figures go as well")
     parser.add_argument("--baseline", type=Path, help="raw figures of a former run to compare with")
+    parser.add_argument("--report", type=Path, help="an HTML page with pictures, to be written")
     parser.add_argument("--render", type=Path, help="only print the tables of a former run")
     parser.add_argument("--server-core", type=int, default=0)
     parser.add_argument("--load-core", type=int, default=1)
@@ -70,8 +81,16 @@ def parse() -> argparse.Namespace:
     if args.quick:
         args.rounds, args.seconds, args.retries = 1, 1, 0
     if args.memory is None:
-        args.memory = "" if args.quick or args.workloads is not None else "idle,contexts"
+        args.memory = "" if args.quick or args.workloads is not None else "idle"
     return args
+
+
+def counts(text: str) -> list[int]:
+    """ "1,2" as numbers of workers."""
+    found = [int(part) for part in text.split(",")]
+    if not all(1 <= count <= 64 for count in found):
+        raise ValueError(text)
+    return found
 
 
 def choose(text: str | None, known: Iterable[Any], what: str) -> list[Any]:
@@ -152,7 +171,7 @@ def measure_workload(
             time.sleep(args.pause)
             try:
                 sample = quiet_measure(peer, workload, place, args)
-            except (MeasureError, OSError) as why:
+            except (MeasureError, SetupError, OSError) as why:
                 failures[peer.name] = str(why)
                 print(f"{workload.name} {peer.name}: {why}", file=sys.stderr)
                 continue
@@ -180,6 +199,23 @@ def quiet_measure(
     return best
 
 
+def measure_alone(workload: Workload, args: argparse.Namespace) -> float | None:
+    """Microseconds of user time the application takes without a server; None if not wanted."""
+    if not workload.app.startswith("framework_apps:") or workload.workers > 1:
+        return None
+    where = (workload.app, workload.interface, workload.path, str(args.seconds))
+    done = subprocess.run(
+        [*generators.pinned(str(args.server_core)), args.python, "alone.py", *where],
+        capture_output=True,
+        text=True,
+        cwd=peers.HERE,
+    )
+    if done.returncode != 0:
+        print(f"{workload.name} without a server: {done.stderr.strip()[-400:]}", file=sys.stderr)
+        return None
+    return float(done.stdout)
+
+
 def measure_memory(ready: list[Peer], place: Placement, wanted: list[str]) -> dict[str, Any]:
     loads = {workload.name: workload for workload in workloads.catalogue()}
     result: dict[str, Any] = {}
@@ -197,14 +233,6 @@ def measure_memory(ready: list[Peer], place: Placement, wanted: list[str]) -> di
                 text = figures["failure"]
             result["idle"][peer.name] = figures
             print(f"idle       {peer.name:24} {text}", file=sys.stderr)
-    if "contexts" in wanted:
-        for peer in ready:
-            if peer.name != "ppserver":
-                continue
-            try:
-                result["contexts"] = memory.extra_contexts(peer, "starlette", place)
-            except (MeasureError, OSError) as why:
-                result["contexts"] = {"failure": str(why)}
     return result
 
 
@@ -213,18 +241,35 @@ def load_run(path: Path) -> dict[str, Any]:
     return run
 
 
+def print_tables(run: dict[str, Any], baseline: dict[str, Any] | None) -> None:
+    print(report.render(run, baseline), end="")
+    if kept := targets.render(run):
+        print("\n" + kept)
+
+
+def write_page(run: dict[str, Any], args: argparse.Namespace) -> None:
+    if args.report:
+        args.report.write_text(page.render(run), encoding="utf-8")
+        print(f"wrote {args.report}", file=sys.stderr)
+
+
 def main() -> None:
     args = parse()
     baseline = load_run(args.baseline) if args.baseline else None
     if args.render:
-        print(report.render(load_run(args.render), baseline), end="")
+        run = load_run(args.render)
+        print_tables(run, baseline)
+        write_page(run, args)
         return
     raise_fd_limit()
     if not {args.server_core, args.load_core} <= os.sched_getaffinity(0):
         sys.exit("this needs two cores; see --server-core and --load-core")
     BUILD.mkdir(parents=True, exist_ok=True)
     chosen = choose(args.peers, peers.catalogue(), "peer")
-    loads = choose(args.workloads, workloads.catalogue(), "workload")
+    chosen_loads = choose(args.workloads, workloads.catalogue(), "workload")
+    loads = [load.with_workers(count) for load in chosen_loads for count in args.workers]
+    if loads and not args.setup_only and shutil.which("wrk") is None:
+        sys.exit("wrk is not installed (apt-get install wrk)")
     ready = set_up(chosen, args)
     if args.setup_only:
         return
@@ -241,8 +286,9 @@ def main() -> None:
         "load_core": args.load_core,
         "peers": [peer.name for peer in ready],
         "ppserver": peers.check_ppserver(args.python, args.ppserver) if own else "",
-        "versions": {peer.name: peers.versions(peer) for peer in ready},
+        "versions": {peer.name: peers.versions(peer, args.python) for peer in ready},
         "workloads": {},
+        "alone": {},
     }
     results = BUILD / "results"
     results.mkdir(exist_ok=True)
@@ -256,9 +302,12 @@ def main() -> None:
     try:
         for workload in loads:
             run["workloads"][workload.name] = measure_workload(workload, ready, place, args)
+            if own and (alone := measure_alone(workload, args)) is not None:
+                run["alone"][workload.name] = alone
             save()
         run |= measure_memory(ready, place, args.memory.split(","))
         save()
     except KeyboardInterrupt:
         print("interrupted; what there is so far:", file=sys.stderr)
-    print(report.render(run, baseline), end="")
+    print_tables(run, baseline)
+    write_page(run, args)

@@ -1,8 +1,8 @@
 """Where contexts live: choose a back end, and what every back end needs.
 
-A back end is a function ``run(config) -> exit code``. ``inline`` is one context in this process;
-``processes`` is a supervisor over a loader over forked contexts. Threads and interpreters join
-the same table when they come.
+One context runs in this process (:mod:`~ppserver.contexts.inline`). Several run under a supervisor,
+whose host process loads the application once and keeps the contexts: as forked processes, threads
+or interpreters.
 """
 
 from __future__ import annotations
@@ -12,105 +12,102 @@ import grp
 import importlib
 import importlib.util
 import logging
-import math
 import os
 import pwd
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ppserver import gil, lifespan, topology
 from ppserver.config import Config
 from ppserver.errors import ConfigError, StartupError
+from ppserver.loader import Application, recognise
 
 logger = logging.getLogger("ppserver.error")
 
-_BACKENDS = {
-    "inline": "ppserver.contexts.inline",
-    "processes": "ppserver.supervisor",
-}
 
-
-def run(config: Config) -> int:
+def run(config: Config, *, may_execute: bool = False) -> int:
     """Serve until told to stop, with as many contexts as ``config`` says; the exit code.
 
+    ``may_execute`` allows to start the program anew if the GIL is not as ``config`` wants it.
     Must be called in the main thread. Raises PPServerError if the server cannot start.
     """
+    gil.enforce(config, may_execute=may_execute)
+    config = recognise(config)
     if config.loop == "uvloop" and importlib.util.find_spec("uvloop") is None:
         raise ConfigError(
             "loop: uvloop is not installed", hint="pip install uvloop, or --loop asyncio"
         )
-    backend = importlib.import_module(_BACKENDS[choose(config)])
-    serve: Callable[[Config], int] = backend.run
+    topology.check(config)
+    alone = config.contexts == "auto" and context_count(config) == 1
+    module = importlib.import_module("ppserver.contexts.inline" if alone else "ppserver.supervisor")
+    serve: Callable[[Config], int] = module.run
     return serve(config)
 
 
-def choose(config: Config) -> str:
-    """The name of the back end for ``config``."""
+def place_for(config: Config, application: Application, culprit: str) -> tuple[str, str]:
+    """Where the contexts of a loaded application go, and why.
+
+    ``culprit`` is the module whose import switched the GIL of a free-threaded Python on, or "".
+    """
     if config.contexts != "auto":
-        return config.contexts
-    return "inline" if context_count(config) == 1 else "processes"
+        return config.contexts, "by --contexts"
+    if not gil.FREE_THREADED:
+        return "processes", "this Python has a GIL"
+    if gil.enabled():
+        if culprit:
+            return (
+                "processes",
+                f"importing {culprit} switched the GIL on; --gil off would keep it off",
+            )
+        return "processes", "the GIL is switched on"
+    if application.interface == "wsgi":
+        return "threads", "free-threaded Python, a WSGI application"
+    if application.interface == "parallel":
+        return "threads", "free-threaded Python, protocols of the parallel API"
+    if application.make is not None:
+        return "threads", "free-threaded Python, an application per context"
+    if config.lifespan == "off" or not lifespan.takes_part(application.call):
+        return "threads", "free-threaded Python, an application without lifespan"
+    return (
+        "processes",
+        "one application object with lifespan can not run on several event loops; "
+        "give a factory to get threads",
+    )
 
 
 def context_count(config: Config) -> int:
     """How many contexts ``config`` asks for."""
-    return config.cores if isinstance(config.cores, int) else available_cores()
+    return config.cores if isinstance(config.cores, int) else available(config).count
 
 
-def available_cores(root: str = "/") -> int:
-    """Cores this process may use: its affinity, and its cgroups' quota rounded up."""
-    cores = len(os.sched_getaffinity(0))
-    quota = cpu_quota(root)
-    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+def available(config: Config) -> topology.Cores:
+    """The contexts that ``cores = "all"`` stands for."""
+    # Threads share one heap: a memory limit is no reason for fewer of them.
+    shared = config.contexts == "threads"
+    return topology.available(bytes_each=0 if shared else topology.CONTEXT_BYTES)
 
 
-def cpu_quota(root: str = "/") -> float | None:
-    """The least CPU quota of this process's cgroups and those above, in cores; None if none."""
-    try:
-        lines = Path(root, "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return None
-    quotas = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        base = Path(root, "sys/fs/cgroup", "cpu" if controllers else "")
-        group = base / path.lstrip("/")
-        for directory in (group, *group.parents):
-            quotas.append(_quota_of(directory))
-            if directory == base:
-                break
-    return min((quota for quota in quotas if quota is not None), default=None)
-
-
-def _quota_of(directory: Path) -> float | None:
-    try:
-        if (file := directory / "cpu.max").exists():
-            quota, period = file.read_text().split()
-        else:
-            quota = (directory / "cpu.cfs_quota_us").read_text()
-            period = (directory / "cpu.cfs_period_us").read_text()
-        return int(quota) / int(period) if int(quota) > 0 else None
-    except (OSError, ValueError, ZeroDivisionError):
-        return None  # "max", or no such file: no limit here.
-
-
-def banner(config: Config, place: str, interface: str) -> None:
-    """One line on what is about to run."""
+def banner(config: Config, place: str, interface: str, why: str = "") -> None:
+    """What is about to run, and why so."""
     from ppserver import __version__
 
-    count, cores = context_count(config), available_cores()
+    found = available(config)
+    count, cores = context_count(config), found.count
     loop = "asyncio" if config.loop == "auto" else config.loop
     logger.info(
-        "ppserver %s: %s, %d context%s (%s), %s, %d core%s available",
+        "ppserver %s: %s, %s, %d core%s available",
         __version__,
-        interface.upper(),
-        count,
-        "" if count == 1 else "s",
-        place,
+        interface.upper() if interface != "parallel" else "parallel API",
         f"loop {loop}" if interface == "asgi" else f"{config.threads} threads each",
         cores,
         "" if cores == 1 else "s",
     )
+    where = f"{count} \N{MULTIPLICATION SIGN} {place}" if place else "1, in this process"
+    logger.info("contexts: %s%s", where, f" ({why})" if why else "")
+    if config.cores == "all":
+        logger.info("cores: %s", found.why)
+    for level, line in topology.explain(config, count):
+        logger.log(level, "%s", line)
 
 
 def set_umask(config: Config) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from ppserver import contexts, logs
+from ppserver import contexts, freezing, hooks, logs, topology
 from ppserver.config import Config
 from ppserver.loader import load
 from ppserver.server import Server
+from ppserver.shared import sealed
 from ppserver.sockets import Listeners
 
 
@@ -17,9 +18,15 @@ def run(config: Config) -> int:
     with Listeners(config) as listeners, contexts.pid_file(config):
         listeners.give_files(*identity)
         contexts.drop_privileges(config)
+        topology.pin(config, 0)
         application = load(config)
-        contexts.banner(config, "in this process", application.interface)
+        hooks.run(config)
+        if config.interface == "parallel":
+            listeners.open(application.addresses)
+            application.call.before_contexts(None, forked=False)
+        contexts.banner(config, "", application.interface)
         server = Server(
             config, application=application, listeners=listeners, exit_at_second_signal=True
         )
-        return server.run()
+        with sealed(), freezing.alone():
+            return server.run()

@@ -62,6 +62,10 @@ async def lifespan(receive: Any, send: Any) -> None:
     if (DIRECTORY / "hold-start").exists():
         record("starting")
         await asyncio.Event().wait()
+    if (DIRECTORY / "slow-start").exists():
+        record("starting slowly")
+        while not released():  # noqa: ASYNC110 (a file cannot be awaited)
+            await asyncio.sleep(0.01)
     await send({"type": "lifespan.startup.complete"})
     await receive()
     record(f"shutdown {os.getpid()}")

@@ -1,17 +1,22 @@
 """The benchmark itself: its floor answers as it must, its figures add up, its tables render."""
 
+import argparse
 import io
 import os
+import re
 import shutil
 import sys
 import threading
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
+import serving
 
-from contrib.bench import measure, peers, report, workloads
-from contrib.bench.measure import MeasureError, Placement
+from contrib.bench import gate, generators, measure, page, peers, report, run, targets, workloads
+from contrib.bench.generators import MeasureError
+from contrib.bench.measure import Placement
 
 PLACE = Placement(0, 1, sys.executable, peers.ROOT)
 
@@ -26,7 +31,18 @@ def test_the_floor_answers_right(name: str) -> None:
     with measure.running(bare, workload.app, "asgi", PLACE, pinned=False) as (pid, port):
         measure.verify(workload, port)
         assert measure.tree(pid) == [pid]
-        assert measure.tree_memory_kb(pid)["Pss"] > 0
+        assert measure.tree_memory_kb(pid)["Pss"] == measure.worker_pss_kb(pid, 1) > 0
+
+
+@pytest.mark.slow
+def test_every_workload_is_answered() -> None:
+    own = next(peer for peer in peers.catalogue() if peer.name == "ppserver")
+    for workload in workloads.catalogue():
+        if workload.needs:
+            continue  # They take a while to prepare, and have tests of their own.
+        where = (own, workload.app, workload.interface, PLACE)
+        with measure.running(*where, pinned=False) as (_, port):
+            measure.verify(workload, port)
 
 
 @pytest.mark.slow
@@ -82,7 +98,7 @@ def test_every_peer_has_a_command_line() -> None:
     for peer in peers.catalogue():
         for interface in peer.interfaces:
             line, environ = peers.command_line(
-                peer, "plain", interface, 1234, "python3", Path("tree")
+                peer, "plain", interface, 1234, sys.executable, Path("tree")
             )
             assert any("1234" in part for part in line)
             assert environ["PYTHONHASHSEED"] == "0"
@@ -132,3 +148,170 @@ def test_tables_show_median_spread_and_trouble() -> None:
     assert "4.00..6.00" in own
     assert "third is not in it: it crashed" in text
     assert "1.00 of the baseline" in report.render(run, run)
+
+
+def test_the_page_shows_every_server_and_workload() -> None:
+    def sample(cpu: float) -> dict[str, float]:
+        base = {"cpu_us": cpu, "rate": 1e6 / cpu, "p50_us": 10, "p99_us": 20, "p999_us": 30}
+        base |= {"pss_kb": 2048, "response_bytes": 133, "requests": 5, "errors": 0, "foreign": 0}
+        return base
+
+    def workload(title: str, **cpu: float) -> dict[str, object]:
+        samples = {name: [sample(value)] for name, value in cpu.items()}
+        return {"title": title, "samples": samples, "failures": {}}
+
+    run = {
+        "date": "today",
+        "commit": "abc",
+        "rounds": 1,
+        "seconds": 1,
+        "server_core": 0,
+        "load_core": 1,
+        "machine": {
+            "cpu": "a <processor>",
+            "cores": 2,
+            "system": "Linux",
+            "python": "CPython",
+            "compiler": "cc",
+            "tcp": "cubic",
+            "load": 0.1,
+        },
+        "versions": {},
+        "peers": ["ppserver", "other"],
+        "workloads": {
+            "plain": workload("Plaintext", ppserver=5.0, other=10.0),
+            "plain@2": workload("Plaintext, 2 workers", ppserver=5.0, other=10.0),
+            "plain-8": workload("Plaintext, 8", ppserver=6.0, other=12.5),
+            "slow-8": workload("HttpServer, 8", ppserver=60.0),
+        },
+    }
+    shown = page.render(run)
+    document = ElementTree.fromstring(re.sub("^<!DOCTYPE html>", "", shown))
+    pictures = list(document.iter("{http://www.w3.org/2000/svg}svg"))
+    # At 8 connections; four of throughput and latency; over workers; one for each workload.
+    assert len(pictures) == 1 + 4 + 1 + 4
+    texts = [text.text for text in pictures[0].iter("{http://www.w3.org/2000/svg}text")]
+    assert texts[1::2] == ["ppserver", "other", "ppserver, 'Slow'"]
+    assert texts[2::2] == ["6.00 µs", "12.5 µs", "60.0 µs"]
+    assert "a &lt;processor&gt;" in shown
+    assert "nan" not in shown.lower().replace("nanoseconds", "")
+
+
+# ---- what is promised ----
+
+
+def run_of(**servers: tuple[float, ...]) -> targets.Run:
+    samples = {name: [{"cpu_us": cpu} for cpu in values] for name, values in servers.items()}
+    return {"workloads": {"plain": {"samples": samples}}}
+
+
+def test_a_target_compares_the_medians_of_a_run() -> None:
+    kept = targets.beside("plain", 0.5).look(run_of(ppserver=(5, 4, 9), a=(30, 12, 10), b=(14,)))
+    assert kept is not None
+    assert (kept.figure, kept.met) == (5 / 12, True)
+    missed = targets.beside("plain", 0.4).look(run_of(ppserver=(5,), a=(12,), b=(14,)))
+    assert missed is not None
+    assert not missed.met
+    assert "12.0 of a" in missed.text
+
+
+def test_ours_and_the_floor_are_no_peers() -> None:
+    run = run_of(ppserver=(5,), bare=(1,), **{"ppserver-uvloop": (1,)})
+    assert targets.beside("plain", 0.5).look(run) is None
+    floor = targets.floor("plain", 1.5).look(run)
+    assert floor is not None
+    assert not floor.met
+
+
+def test_two_contexts_must_be_worth_nearly_two() -> None:
+    run = run_of(ppserver=(5,))
+    run["workloads"]["plain@2"] = {"samples": {"ppserver": [{"cpu_us": 5.2}]}}
+    kept = targets.scaling(1.9).look(run)
+    assert kept is not None
+    assert (round(kept.figure, 2), kept.met) == (1.92, True)
+    run["workloads"]["plain@2"]["samples"]["ppserver"][0]["cpu_us"] = 6
+    missed = targets.scaling(1.9).look(run)
+    assert missed is not None
+    assert not missed.met
+
+
+def test_targets_of_which_a_run_says_nothing_are_left_out() -> None:
+    assert targets.render({"workloads": {}}) == ""
+    text = targets.render(run_of(ppserver=(5,), uvicorn=(20,)))
+    assert text.count("ASGI plaintext, 64 connections") == 1
+    assert "met" in text
+    assert targets.render(run_of(ppserver=(15,), uvicorn=(20,))).count("**missed**") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fastapi", "django", "django-wsgi", "flask"])
+def test_an_application_without_a_server(name: str) -> None:
+    serving.require(name.partition("-")[0])
+    load = next(load for load in workloads.catalogue() if load.name == name)
+    args = argparse.Namespace(seconds=0.05, server_core=0, python=sys.executable)
+    alone = run.measure_alone(load, args)
+    assert alone is not None
+    assert alone > 0
+
+
+def test_a_workload_for_more_workers_has_a_name_of_its_own() -> None:
+    plain = workloads.catalogue()[0]
+    two = plain.with_workers(2)
+    assert (two.name, two.workers) == ("plain@2", 2)
+    assert plain.with_workers(1) is plain
+    assert PLACE.server_cores(1) == "0"
+    assert PLACE.server_cores(2) == PLACE.load_cores(2) == "0,1"
+
+
+@pytest.mark.slow
+def test_a_fixed_rate() -> None:
+    peers.build_bare()
+    bare = next(peer for peer in peers.catalogue() if peer.name == peers.BASELINE)
+    plain = workloads.catalogue()[0]
+    with measure.running(bare, "plain", "asgi", PLACE, pinned=False, workers=2) as (pid, port):
+        load = generators.paced(plain, port, 0.5, "", 1000)
+        assert len(measure.tree(pid)) == 2
+    assert load.errors == 0
+    assert 0 < load.p50_us <= load.p99_us <= load.p999_us
+
+
+# ---- the gate ----
+
+
+def test_the_gate_names_what_grew() -> None:
+    base = {"plain": 1000.0, "echo": 2000.0}
+    table, grown = gate.compare(base, {"plain": 1031.0, "echo": 2059.0}, 3)
+    assert grown == ["plain"]
+    assert "+3.1 %" in table
+    assert table.count("**grew**") == 1
+    assert gate.compare(base, {"plain": 900.0, "echo": 2000.0}, 3)[1] == []
+
+
+def test_the_base_is_given_or_the_last_change_of_its_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("BENCH_BASE", raising=False)
+    monkeypatch.setattr(gate, "ROOT", tmp_path)
+    monkeypatch.setattr(gate, "HERE", tmp_path)
+    assert gate.base_commit(None) is None  # no repository
+    person = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    assert gate.git("init", "-q") is not None
+    commits = []
+    for name in ("base-commit", "other", "base-commit", "other"):
+        assert gate.base_commit(None) == (commits[2] if len(commits) == 3 else None)
+        with (tmp_path / name).open("a") as file:
+            file.write("a line\n")
+        assert gate.git("add", name) is not None
+        assert gate.git(*person, "commit", "-q", "-m", "one") is not None
+        commits.append(gate.git("rev-parse", "HEAD"))
+    assert gate.base_commit(None) == commits[2]
+    monkeypatch.setenv("BENCH_BASE", "abc")
+    assert gate.base_commit(None) == "abc"
+    assert gate.base_commit("given") == "given"
+
+
+def test_a_base_that_is_not_in_the_clone(capsys: pytest.CaptureFixture[str]) -> None:
+    if shutil.which("valgrind") is None:
+        pytest.skip("valgrind is not installed")
+    gate.main(["--base", "0" * 40])
+    assert capsys.readouterr().out.startswith("skipped: the commit")

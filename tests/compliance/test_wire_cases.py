@@ -10,10 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 import random
-import re
 import socket
 from collections.abc import Callable
-from typing import Any
 
 import h1dump
 import pytest
@@ -31,45 +29,12 @@ def server(serve: Callable[..., serving.Server], loop: str) -> serving.Server:
     return serve("wire_cases:app", loop=loop, args=["--no-access-log"])
 
 
-def unescape(text: str) -> str:
-    return h1dump.unescape(text).decode("latin-1")
-
-
-def wanted(events: str) -> tuple[list[dict[str, Any]], int | None]:
-    """The requests that are complete, and the status of the error behind them."""
-    requests: list[dict[str, Any]] = []
-    error, seen = None, {}
-    for line in events.splitlines():
-        word, _, rest = line.partition(" ")
-        if word == "request":
-            method, _, version = rest.split(" ")
-            seen = {"method": unescape(method), "version": version[-3:], "fields": [], "body": ""}
-        elif word == "target":
-            path = re.search(r" path=(.*) query=(.*)$", rest)
-            assert path
-            # An empty path of absolute-form stands for "/"; of OPTIONS for "*".
-            seen["target"] = unescape(path[1]) or "/"
-            seen["query"] = unescape(path[2])
-            authority = re.search(r" authority=(\S+)", rest)
-            seen["authority"] = authority and authority[1]
-        elif word == "field":
-            name, _, value = rest.partition(": ")
-            seen["fields"].append([unescape(name), unescape(value)])
-        elif word == "body":
-            seen["body"] = unescape(rest[1:-1])
-        elif word in {"next", "close"}:
-            requests.append(seen)
-        elif word == "error":
-            error = int(rest.split()[1])
-    return requests, error
-
-
 def without_host(fields: list[list[str]]) -> list[list[str]]:
     return [field for field in fields if field[0] != "host"]
 
 
 def check(raw: Raw, events: str) -> None:
-    requests, error = wanted(events)
+    requests, error = h1dump.wanted(events)
     for request in requests:
         if request["method"] == "CONNECT":
             assert raw.read_response().status == 501

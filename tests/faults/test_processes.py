@@ -19,9 +19,15 @@ from rawhttp import ClosedError, Raw
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
+@pytest.fixture(params=["asyncio", "uvloop", "threads"])
 def loop(request: pytest.FixtureRequest) -> str:
+    """An event loop in processes, or asyncio in contexts that are threads."""
     return str(request.param)
+
+
+def needs_processes(loop: str) -> None:
+    if loop == "threads":
+        pytest.skip("a thread can not be killed, nor told apart from its neighbour by number")
 
 
 @contextlib.contextmanager
@@ -29,7 +35,12 @@ def running(
     directory: pathlib.Path, loop: str, contexts: int, *args: str
 ) -> Iterator[serving.Server]:
     args = ("--no-access-log", *args)
-    server = serving.launch("wire:app", directory, loop=loop, contexts=contexts, args=args)
+    place = "auto" if contexts == 1 else "processes"
+    if loop == "threads":
+        loop, place = "asyncio", "threads"
+    server = serving.launch(
+        "wire:app", directory, loop=loop, contexts=contexts, place=place, args=args
+    )
     try:
         server.wait_started()
         yield server
@@ -47,7 +58,7 @@ def state_of(pid: int) -> str:
 
 
 def contexts_of(server: serving.Server) -> list[int]:
-    """Supervisor, loader, contexts: those that have no child of their own."""
+    """Supervisor, host, contexts: those that have no child of their own."""
     pids = serving.descendants(server.pid)[1:]
     return [pid for pid in pids if len(serving.descendants(pid)) == 1]
 
@@ -89,8 +100,8 @@ class Client:
                         break
 
     def ask(self, raw: Raw, number: int) -> str:
-        raw.request(f"{self.path}?id={number}")
         try:
+            raw.request(f"{self.path}?id={number}")
             answer = raw.read_response()
         except (ClosedError, ConnectionResetError, BrokenPipeError) as error:
             cut = isinstance(error, ClosedError) and "closed after b''" not in str(error)
@@ -196,6 +207,7 @@ def test_graceful_time_is_over(tmp_path: pathlib.Path, loop: str) -> None:
 
 def test_context_killed_under_load(tmp_path: pathlib.Path, loop: str) -> None:
     """Only its own connections break; it is replaced, and both contexts serve again."""
+    needs_processes(loop)
     with running(tmp_path, loop, 2) as server:
         clients = [Client(server, "/later") for _ in range(8)]
         until_good(clients, 300)
@@ -239,7 +251,7 @@ def test_children_are_gone_after_the_parents_death(tmp_path: pathlib.Path, loop:
         clients = [Client(server, "/hello") for _ in range(3)]
         until_good(clients, 50)
         family = serving.descendants(server.pid)
-        assert len(family) >= 4
+        assert len(family) >= (2 if loop == "threads" else 4)
         os.kill(server.pid, signal.SIGKILL)
         server.process.wait()
         serving.wait_until(
@@ -248,13 +260,14 @@ def test_children_are_gone_after_the_parents_death(tmp_path: pathlib.Path, loop:
         finish(clients)
 
 
-def test_children_are_gone_after_the_loaders_death(tmp_path: pathlib.Path, loop: str) -> None:
-    """The loader is started anew with its contexts; the supervisor and its sockets stay."""
+def test_children_are_gone_after_the_hosts_death(tmp_path: pathlib.Path, loop: str) -> None:
+    """The host is started anew with its contexts; the supervisor and its sockets stay."""
+    needs_processes(loop)
     with running(tmp_path, loop, 2) as server:
-        loaders = [p for p in serving.descendants(server.pid)[1:] if p not in contexts_of(server)]
-        assert len(loaders) == 1
+        hosts = [p for p in serving.descendants(server.pid)[1:] if p not in contexts_of(server)]
+        assert len(hosts) == 1
         old = serving.descendants(server.pid)[1:]
-        os.kill(loaders[0], signal.SIGKILL)
+        os.kill(hosts[0], signal.SIGKILL)
         serving.wait_until(lambda: all(state_of(pid) in ("", "Z") for pid in old), 10)
         serving.wait_until(lambda: len(contexts_of(server)) == 2, 20)
 
@@ -286,6 +299,7 @@ def test_reload_under_load(tmp_path: pathlib.Path, loop: str) -> None:
 
 def test_a_context_that_is_stopped_in_its_sleep(tmp_path: pathlib.Path, loop: str) -> None:
     """SIGSTOP, as a debugger or a laptop does: afterwards it goes on where it was."""
+    needs_processes(loop)
     with running(tmp_path, loop, 1) as server, contextlib.ExitStack() as stack:
         raw = stack.enter_context(Raw(server))
         assert raw.ask("/hello").status == 200
@@ -310,4 +324,47 @@ def test_port_is_free_at_once(tmp_path: pathlib.Path, loop: str) -> None:
     with running(tmp_path, loop, 1, "--port", str(port)) as server:
         with socket.create_connection(("127.0.0.1", port), 5):
             pass
+        server.stop()
+
+
+def one_answer(server: serving.Server) -> str:
+    """How a request on a connection of its own ends."""
+    try:
+        with socket.create_connection((server.host, server.port), 20) as client:
+            client.sendall(b"GET /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            answer = b"".join(iter(lambda: client.recv(65536), b""))
+    except OSError as error:
+        return type(error).__name__
+    return "good" if answer.startswith(b"HTTP/1.1 200 ") else f"wrong {answer!r}"
+
+
+@pytest.mark.parametrize("how", ["more and fewer", "reload"])
+def test_nobody_is_lost_while_contexts_come_and_go(
+    tmp_path: pathlib.Path, loop: str, how: str
+) -> None:
+    """Contexts retire all the time, and meanwhile their number changes, or all are replaced."""
+    ends: collections.Counter[str] = collections.Counter()
+    stop = threading.Event()
+    with running(tmp_path, loop, 3, "--limit-max-requests", "200") as server:
+
+        def run() -> None:
+            while not stop.is_set():
+                ends[one_answer(server)] += 1
+
+        clients = [threading.Thread(target=run) for _ in range(4)]
+        for client in clients:
+            client.start()
+        try:
+            for round_ in range(6):
+                seen = ends["good"]
+                serving.wait_until(lambda seen=seen: ends["good"] > seen + 300, 30)
+                number = signal.SIGHUP
+                if how == "more and fewer":
+                    number = signal.SIGTTIN if round_ % 2 else signal.SIGTTOU
+                server.process.send_signal(number)
+        finally:
+            stop.set()
+            for client in clients:
+                client.join(30)
+        assert set(ends) == {"good"}, ends
         server.stop()

@@ -25,7 +25,7 @@ static size_t random_cut(void *arg, size_t done, size_t total)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct feed_log whole, cut;
-    const struct pp_h1_scan *const *variants = pp_h1_scan_variants();
+    struct pp_h1_scan_variants variants = pp_h1_scan_variants();
     struct pp_h1_limits limits = feed_limits;
     uint32_t state;
     if (size < 4) {
@@ -35,10 +35,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (data[0] & 1) {
         limits = (struct pp_h1_limits){60, 200, 6, 30};
     }
-    pp_h1_scan = variants[0];
+    pp_h1_scan = variants.at[0];
     feed_run(data + 4, size - 4, &limits, feed_whole, NULL, &whole);
-    for (size_t i = 0; variants[i] != NULL; i++) {
-        pp_h1_scan = variants[i];
+    for (size_t i = 0; variants.at[i] != NULL; i++) {
+        pp_h1_scan = variants.at[i];
         feed_run(data + 4, size - 4, &limits, random_cut, &state, &cut);
         FUZZ_CHECK(whole.len == cut.len && memcmp(whole.text, cut.text, whole.len) == 0);
     }

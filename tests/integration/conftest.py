@@ -1,75 +1,50 @@
-"""A PostgreSQL server for the tests that need one."""
+"""What several of these modules need: programs that are started."""
 
 from __future__ import annotations
 
-import os
 import pathlib
-import pwd
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+import serving
+
+Start = Callable[..., serving.Server]
 
 
-def find_postgres() -> pathlib.Path | None:
-    """The folder of initdb and pg_ctl; Debian keeps one per version."""
-    found = sorted(
-        pathlib.Path("/usr/lib/postgresql").glob("*/bin/initdb"),
-        key=lambda path: int(path.parts[-3]),
-    )
-    if found:
-        return found[-1].parent
-    on_path = shutil.which("initdb")
-    return pathlib.Path(on_path).resolve().parent if on_path else None
+@pytest.fixture
+def started() -> Iterator[list[serving.Server]]:
+    """Servers of one test; those that it has not stopped are killed at its end."""
+    servers: list[serving.Server] = []
+    yield servers
+    for server in servers:
+        if server.process.poll() is None:
+            server.kill()
+        server.wait()
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """Address of a fresh cluster that listens on a socket in a directory of its own."""
-    programs = find_postgres()
-    if programs is None:
-        pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
-    # Its path has to be short enough for a socket, and open to another user.
-    directory = pathlib.Path(tempfile.mkdtemp(prefix="pg"))
-    user: dict[str, object] = {}
-    if os.geteuid() == 0:  # the server refuses to run as root
-        entry = pwd.getpwnam("nobody")
-        for name in ("postgres", "nobody"):
-            try:
-                entry = pwd.getpwnam(name)
-                break
-            except KeyError:
-                continue
-        os.chown(directory, entry.pw_uid, entry.pw_gid)
-        user = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+@pytest.fixture
+def command(tmp_path: pathlib.Path, started: list[serving.Server]) -> Start:
+    """``command(app, *args, contexts=1)``: by ppserver, in the folder of the test."""
 
-    def run(program: str, *arguments: str) -> None:
-        done = subprocess.run(
-            [programs / program, *arguments],
-            cwd=directory,
-            stdin=subprocess.DEVNULL,
-            stdout=(log := (directory / "output").open("a+")),
-            stderr=subprocess.STDOUT,
-            env={"PATH": os.environ["PATH"], "LC_ALL": "C", "TZ": "UTC"},
-            **user,
-        )
-        log.seek(0)
-        text = log.read()
-        log.close()
-        assert done.returncode == 0, text
+    def start(app: str, *args: str, **options: Any) -> serving.Server:
+        folder = [] if "--app-dir" in args else ["--app-dir", str(tmp_path)]
+        started.append(serving.launch(app, tmp_path, args=[*folder, *args], **options))
+        return started[-1]
 
-    data = str(directory / "data")
-    options = f"-c listen_addresses= -c unix_socket_directories={directory} -c fsync=off"
-    try:
-        run("initdb", "-D", data, "-U", "test", "-A", "trust", "-E", "UTF8", "--no-sync")
-        run(
-            "pg_ctl", "-D", data, "-w", "-t", "30", "-l", f"{directory}/log", "-o", options, "start"
-        )
-        try:
-            yield f"postgresql://test@/postgres?host={directory}"
-        finally:
-            run("pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+    return start
+
+
+@pytest.fixture
+def run(tmp_path: pathlib.Path, started: list[serving.Server]) -> Start:
+    """``run(program)``: the text as a file, by python."""
+
+    def start(program: str, env: dict[str, str] | None = None) -> serving.Server:
+        path = tmp_path / "program.py"
+        path.write_text(program)
+        environ = serving._environment(tmp_path, env or {})
+        started.append(serving.Server([sys.executable, str(path)], environ, tmp_path))
+        return started[-1]
+
+    return start

@@ -62,10 +62,14 @@ def test_there_are_many_checks() -> None:
     assert len(CHECKS) > 50
 
 
+@pytest.mark.parametrize("warm", [0, 3], ids=["cold", "warm"])
 @pytest.mark.parametrize("name", CHECKS)
-def test_check(client: httpx.Client, name: str) -> None:
+def test_check(client: httpx.Client, name: str, warm: int) -> None:
     failures = []
     for step in range(CHECKS[name]):
+        # A task that serves its first request, and one that has served some without a trace.
+        for _ in range(warm):
+            assert client.get("/plain").text == "ok"
         answer = client.get(f"/check/{name}/{step}")
         if answer.status_code == 204:
             pytest.skip(answer.headers["x-note"])

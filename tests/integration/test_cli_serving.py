@@ -56,7 +56,8 @@ def test_the_lines_people_wait_for_in_order(start: Start) -> None:
     server = start()
     server.stop()
     expected = [
-        r"INFO:     ppserver \S+: ASGI, 1 context \(in this process\), loop asyncio, \d+ cores? ",
+        r"INFO:     ppserver \S+: ASGI, loop asyncio, \d+ cores? available",
+        r"INFO:     contexts: 1, in this process",
         rf"INFO:     Started server process \[{server.pid}\]",
         r"INFO:     Waiting for application startup\.",
         r"INFO:     Application startup complete\.",
@@ -323,7 +324,8 @@ def test_threads_started_while_importing_are_warned_about(
         "threading.Thread(target=threading.Event().wait, daemon=True, name='mine').start()\n"
         "async def app(scope, receive, send): ...\n"
     )
-    server = start("threaded:app", contexts=2, args=["--app-dir", str(tmp_path)])
+    args = ["--app-dir", str(tmp_path)]
+    server = start("threaded:app", place="processes", contexts=2, args=args)
     assert "Importing the application started threads (mine)" in server.log
     server.stop()
 

@@ -1,4 +1,4 @@
-"""Supervisor, loader and contexts as real processes: deaths, signals, reloads."""
+"""Supervisor, host and contexts as real processes: deaths, signals, reloads."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ def start(tmp_path: pathlib.Path) -> Iterator[Start]:
 
     def run(app: str = "lives:app", *, wait: bool = True, **options: Any) -> serving.Server:
         options.setdefault("contexts", 2)
+        if options["contexts"] > 1:
+            options.setdefault("place", "processes")
         server = serving.launch(app, tmp_path, **options)
         servers.append(server)
         if wait:
@@ -62,8 +64,8 @@ def get(server: serving.Server, path: str = "/", timeout: float = 15.0) -> str:
 
 def contexts(server: serving.Server) -> list[int]:
     """The context processes: children of children."""
-    loaders = children(server.pid)
-    return [pid for loader in loaders for pid in children(loader)]
+    hosts = children(server.pid)
+    return [pid for host in hosts for pid in children(host)]
 
 
 def children(pid: int) -> list[int]:
@@ -84,6 +86,11 @@ def is_running(pid: int) -> bool:
 
 def seen_pids(server: serving.Server, count: int = 40) -> set[int]:
     return {int(get(server)) for _ in range(count)}
+
+
+def wait_until_all_serve(server: serving.Server) -> None:
+    """A context is a process before it accepts; until then its neighbour answers for it."""
+    serving.wait_until(lambda: seen_pids(server) == set(contexts(server)))
 
 
 def go(server: serving.Server) -> None:
@@ -132,7 +139,7 @@ def test_a_dead_context_is_replaced(start: Start, name: str, number: int) -> Non
     server.wait_for_log(rf"Context \d \[{first}\] ended by signal {int(number)}: replacing it")
     serving.wait_until(lambda: len(contexts(server)) == 2 and first not in contexts(server))
     assert second in contexts(server)
-    assert seen_pids(server) == set(contexts(server))
+    wait_until_all_serve(server)
     server.stop()
 
 
@@ -155,7 +162,7 @@ def test_a_context_sent_term_by_hand_finishes_and_is_replaced(start: Start) -> N
     go(server)
     assert int(waiting.result(10)) in before
     serving.wait_until(lambda: len(set(contexts(server)) - set(before)) == 2)
-    assert seen_pids(server) == set(contexts(server))
+    wait_until_all_serve(server)
     server.stop()
 
 
@@ -402,13 +409,13 @@ def test_nobody_outlives_a_killed_supervisor(start: Start) -> None:
     serving.wait_until(lambda: not any(is_running(pid) for pid in family))
 
 
-def test_a_killed_loader_is_replaced(start: Start) -> None:
+def test_a_killed_host_is_replaced(start: Start) -> None:
     server = start()
     before = contexts(server)
     os.kill(children(server.pid)[0], signal.SIGKILL)
     serving.wait_until(lambda: not any(is_running(pid) for pid in before))
     serving.wait_until(lambda: len(contexts(server)) == 2)
-    assert seen_pids(server) == set(contexts(server))
+    wait_until_all_serve(server)
     server.stop()
 
 
@@ -427,7 +434,7 @@ def test_reload_replaces_everything_and_refuses_nobody(start: Start, name: str) 
     try:
         serving.wait_until(lambda: len(served) > 20)
         server.process.send_signal(signal.SIGHUP)
-        server.wait_for_log("Reloaded: loader")
+        server.wait_for_log("Reloaded: host")
         serving.wait_until(lambda: not any(is_running(pid) for pid in before))
         mark = len(served)
         serving.wait_until(lambda: len(served) > mark + 40)
@@ -452,9 +459,9 @@ def test_a_failed_reload_leaves_the_old_contexts(start: Start, how: str) -> None
     assert seen_pids(server) == before
     (server.directory / how).unlink()
     server.process.send_signal(signal.SIGHUP)
-    server.wait_for_log("Reloaded: loader")
+    server.wait_for_log("Reloaded: host")
     serving.wait_until(lambda: not any(is_running(pid) for pid in before))
-    assert seen_pids(server) == set(contexts(server))
+    wait_until_all_serve(server)
     server.stop()
 
 
@@ -469,7 +476,33 @@ def test_more_and_fewer_contexts(start: Start) -> None:
     assert seen_pids(server) == set(before)
     server.process.send_signal(signal.SIGTTOU)
     serving.wait_until(lambda: len(contexts(server)) == 1)
-    assert seen_pids(server) == set(contexts(server))
+    wait_until_all_serve(server)
+    server.stop()
+
+
+@pytest.mark.parametrize("place", ["processes", "threads"])
+def test_who_waits_for_a_context_given_up_at_its_start_is_served(start: Start, place: str) -> None:
+    """The kernel queues connections for a context as soon as its socket listens."""
+    args = ["--factory"] if place == "threads" else []
+    server = start("lives:make" if args else "lives:app", place=place, args=args)
+    (server.directory / "slow-start").touch()
+    server.process.send_signal(signal.SIGTTIN)
+    serving.wait_until(lambda: "starting slowly" in server.records())
+    with contextlib.ExitStack() as stack:
+        address = (server.host, server.port)
+        clients = [
+            stack.enter_context(contextlib.closing(socket.create_connection(address, 15)))
+            for _ in range(24)
+        ]
+        for client in clients:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        server.process.send_signal(signal.SIGTTOU)
+        server.process.send_signal(signal.SIGUSR1)  # When this is done, so is the other.
+        server.wait_for_log("Log files reopened")
+        (server.directory / "go").touch()
+        for client in clients:
+            assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+    server.wait_for_log("Contexts: 2")
     server.stop()
 
 

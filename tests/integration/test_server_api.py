@@ -328,7 +328,7 @@ def test_a_thread_that_fails_ends_the_server_with_1(monkeypatch: pytest.MonkeyPa
             raise OSError("epoll is gone")
 
     make_core = ppserver.server.make_core
-    monkeypatch.setattr(ppserver.server, "make_core", lambda _config: Failing())
+    monkeypatch.setattr(ppserver.server, "make_core", lambda _config, _seat: Failing())
     server = Server(config(wsgi))
     assert server.run() == 1
     assert server.stats() == {}

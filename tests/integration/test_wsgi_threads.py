@@ -558,6 +558,42 @@ def test_signals(number: signal.Signals, lines: list[str], busy: bool, threads: 
         assert process.returncode == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["__init__", "start"])
+def test_a_signal_while_a_thread_is_made_is_not_lost(method: str) -> None:
+    """An exception of a handler must not be taken for a failure to make a thread, nor a thread
+    that was never begun for one that is there."""
+    lines = MAIN.splitlines()
+    patch = f"""
+made = 0
+method = threading.Thread.{method}
+def interrupted(*args, **kwargs):
+    global made
+    made += 1
+    if made == 2:  # The first thread is inside the application; this is the next one.
+        signal.raise_signal(signal.SIGINT)
+    return method(*args, **kwargs)
+threading.Thread.{method} = interrupted
+"""
+    before = lines.index("try:")
+    source = "\n".join([*lines[:before], patch, *lines[before:]])
+    with subprocess.Popen(
+        [sys.executable, "-c", source, "4"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        address = ("127.0.0.1", int(process.stdout.readline()))
+        with live.Client(live.socket.create_connection(address)) as client:
+            client.send(request("/held"))
+            try:
+                out, err = process.communicate(timeout=live.SECONDS)
+            finally:
+                process.kill()
+    assert (out.splitlines(), err, process.returncode) == (["interrupted"], "", 0)
+
+
 # ---- large bodies ----
 
 
@@ -596,6 +632,40 @@ def test_a_gigabyte_in_flat_memory(server: serving.Server, how: str) -> None:
         assert done == size
     if not os.environ.get("TEST_SANITIZER"):  # they keep what was freed
         assert most - before < 24 << 20  # a few pieces and what the allocator keeps of them
+
+
+def test_pieces_are_let_go_of_once_sent() -> None:
+    """The socket takes them all at once: the thread does not come out of its call meanwhile."""
+    alive: list[int] = []
+
+    class Piece(bytes):
+        pass
+
+    def app(environ: Environ, start_response: Start) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        references = []
+        for number in range(8):
+            piece = Piece(bytes([number]) * 100_000)
+            references.append(live_reference(piece))
+            yield piece
+            del piece
+            gc.collect()
+            alive.append(sum(there() for there in references))
+
+    with Context(app, threads=2) as context:
+        client = context.connect()
+        client.send(request())
+        assert len(client.answer().body) == 800_000
+    assert len(alive) == 8
+    assert max(alive) <= 2, alive
+
+
+def live_reference(piece: bytes) -> Callable[[], bool]:
+    """Tells whether the piece is still there. Bytes have no weak references; attributes do."""
+    token = threading.Event()
+    piece.token = token  # type: ignore[attr-defined]
+    reference = weakref.ref(token)
+    return lambda: reference() is not None
 
 
 def test_a_call_that_ends_after_sigterm(tmp_path: Path) -> None:

@@ -92,9 +92,9 @@ static double best_ns(void (*run)(void *), void *arg)
 
 int main(void)
 {
-    const struct pp_h1_scan *const *variants = pp_h1_scan_variants();
-    for (size_t v = 0; variants[v] != NULL; v++) {
-        pp_h1_scan = variants[v];
+    struct pp_h1_scan_variants variants = pp_h1_scan_variants();
+    for (size_t v = 0; variants.at[v] != NULL; v++) {
+        pp_h1_scan = variants.at[v];
         for (size_t i = 0; i < sizeof HEADS / sizeof HEADS[0]; i++) {
             printf("%-7s request head, %3zu bytes: %6.1f ns\n", pp_h1_scan->name, strlen(HEADS[i]),
                    best_ns(parse, (void *)(uintptr_t)HEADS[i]));

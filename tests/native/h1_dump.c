@@ -99,10 +99,10 @@ static int usage(void)
 
 static int choose_scan(const char *name)
 {
-    const struct pp_h1_scan *const *variants = pp_h1_scan_variants();
-    for (size_t i = 0; variants[i] != NULL; i++) {
-        if (strcmp(variants[i]->name, name) == 0) {
-            pp_h1_scan = variants[i];
+    struct pp_h1_scan_variants variants = pp_h1_scan_variants();
+    for (size_t i = 0; variants.at[i] != NULL; i++) {
+        if (strcmp(variants.at[i]->name, name) == 0) {
+            pp_h1_scan = variants.at[i];
             return 0;
         }
     }

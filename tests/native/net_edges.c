@@ -194,7 +194,7 @@ TEST(net_access_log_to_a_socket_from_ipv6)
                                   .sin6_port = htons((uint16_t)port)},
                             me;
         socklen_t len = sizeof me;
-        CHECK_EQ(pp_loop_listen(rig.loop, listener, false), PP_OK);
+        CHECK_EQ(pp_loop_listen(rig.loop, listener, PP_LISTEN_ALONE, 0), PP_OK);
         fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
         CHECK(connect(fd, (struct sockaddr *)&to, sizeof to) == 0);
         CHECK(fcntl(fd, F_SETFL, O_NONBLOCK) == 0);

@@ -82,7 +82,7 @@ int main(int argc, char **argv)
         return 1;
     }
     int fd = listen_on(argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : 0);
-    if (pp_loop_listen(main_loop, fd, false) != PP_OK) {
+    if (pp_loop_listen(main_loop, fd, PP_LISTEN_ALONE, 0) != PP_OK) {
         perror("net_hello: epoll");
         return 1;
     }

@@ -368,7 +368,7 @@ TEST(net_unix_socket)
     (void)snprintf(addr.sun_path + 1, sizeof addr.sun_path - 1, "pp-test-%d", (int)getpid());
     CHECK(listener >= 0 && bind(listener, (struct sockaddr *)&addr, sizeof addr) == 0);
     CHECK(listen(listener, 10) == 0);
-    CHECK_EQ(pp_loop_listen(rig.loop, listener, true), PP_OK);
+    CHECK_EQ(pp_loop_listen(rig.loop, listener, PP_LISTEN_SHARED, 0), PP_OK);
     for (int i = 0; i < 2; i++) {
         int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         CHECK(connect(fd, (struct sockaddr *)&addr, sizeof addr) == 0);
@@ -386,7 +386,7 @@ TEST(net_unix_socket)
         CHECK_EQ(pp_loop_connections(rig.loop), 0);
     }
     CHECK_EQ(rig.closed_seen, 1);
-    CHECK_EQ(pp_loop_listen(rig.loop, -1, false), PP_ERR_SYSTEM);
+    CHECK_EQ(pp_loop_listen(rig.loop, -1, PP_LISTEN_ALONE, 0), PP_ERR_SYSTEM);
     pp_loop_unlisten(rig.loop);
     (void)close(listener);
     rig_stop(&rig);
@@ -462,7 +462,7 @@ TEST(net_refused_response)
 /* Every state with every step: what the table must say whatever else it says. */
 TEST(net_state_table)
 {
-    bool reached[PP_CONN_NO] = {[PP_CONN_IDLE] = true};
+    bool reached[PP_CONN_NO] = {[PP_CONN_IDLE] = true, [PP_CONN_RAW] = true}; /* where they begin */
     for (int round = 0; round < PP_CONN_NO; round++) {
         for (int state = 0; state < PP_CONN_NO; state++) {
             for (int step = 0; step < PP_CONN_STEPS; step++) {

@@ -15,9 +15,7 @@
 #include "proto/h1_scan.h"
 
 uint64_t rig_now_ms;
-static uint64_t blocks_before;
-static unsigned fds_before;
-static uint8_t big[200000]; /* what /big and /stream send pieces of */
+static uint8_t big[RIG_BIG_BYTES]; /* what /big and /stream send pieces of */
 
 #ifdef PP_TEST_CLOCK
 static uint64_t test_now(void)
@@ -82,8 +80,8 @@ bool rig_try_start(struct rig *rig, const struct pp_settings *settings)
     for (size_t i = 0; i < sizeof big; i++) {
         big[i] = (uint8_t)('a' + i % 23);
     }
-    blocks_before = pp_mem_blocks();
-    fds_before = fds_open();
+    rig->blocks_before = pp_mem_blocks();
+    rig->fds_before = fds_open();
 #ifdef PP_TEST_CLOCK
     rig_now_ms = 1000000;
     pp_loop_test_clock = test_now;
@@ -95,7 +93,7 @@ bool rig_try_start(struct rig *rig, const struct pp_settings *settings)
         return false;
     }
     listen_open(rig);
-    return pp_loop_listen(rig->loop, rig->listen_fd, false) == PP_OK;
+    return pp_loop_listen(rig->loop, rig->listen_fd, PP_LISTEN_ALONE, 0) == PP_OK;
 }
 
 void rig_start(struct rig *rig, const struct pp_settings *settings)
@@ -125,14 +123,17 @@ void rig_stop(struct rig *rig)
         CHECK_EQ(rig->owners_lent, rig->owners_back);
         CHECK_EQ(pp_loop_connections(rig->loop), 0);
         CHECK_EQ(pp_loop_in_flight(rig->loop), 0);
-        CHECK_EQ(pp_loop_counters(rig->loop)->accepted, pp_loop_counters(rig->loop)->closed);
+        const struct pp_counters *c = pp_loop_counters(rig->loop);
+        CHECK_EQ(c->accepted + c->handed_in, c->closed + c->handed_out);
         pp_loop_free(rig->loop);
     }
     if (rig->listen_fd >= 0) {
         (void)close(rig->listen_fd);
     }
-    CHECK_EQ(pp_mem_blocks(), blocks_before);
-    CHECK_EQ(fds_open(), fds_before);
+    if (!rig->beside_another) {
+        CHECK_EQ(pp_mem_blocks(), rig->blocks_before);
+        CHECK_EQ(fds_open(), rig->fds_before);
+    }
 }
 
 /* ---- the application ---- */
@@ -288,17 +289,54 @@ static void run(struct rig *rig, struct rig_request *req)
     } /* "/hold...": waits for the test */
 }
 
+/* Answers what it gets: "big" with a borrowed buffer, all else with itself. */
+static void run_raw(struct rig *rig, struct rig_request *req)
+{
+    const uint8_t *data;
+    bool borrowed = false;
+
+    if (req->closed) {
+        rig_finish(rig, req);
+        return;
+    }
+    if (rig->hold_body) {
+        return;
+    }
+    size_t len = pp_conn_raw_peek(req->conn, &data);
+    if (len == 3 && memcmp(data, "big", 3) == 0) {
+        (void)!pp_conn_raw_send(req->conn, big, sizeof big, big, &borrowed);
+        rig->owners_lent += borrowed;
+    } else if (len == 4 && memcmp(data, "file", 4) == 0) {
+        uint64_t size;
+        struct pp_file *file = pp_file_open(rig->file, &size);
+        CHECK(file != NULL);
+        (void)!pp_conn_raw_send(req->conn, (const uint8_t *)"<", 1, NULL, NULL);
+        (void)!pp_conn_raw_send_file(req->conn, file, rig->file_at, rig->file_len);
+        (void)!pp_conn_raw_send(req->conn, (const uint8_t *)">", 1, NULL, NULL);
+    } else {
+        (void)!pp_conn_raw_send(req->conn, data, len, NULL, NULL);
+    }
+    pp_conn_raw_consume(req->conn, len);
+    req->body_bytes += len;
+    if (req->eof || (rig->close_raw && len > 0)) {
+        pp_conn_raw_close(req->conn);
+    }
+}
+
 static void event(struct rig *rig, struct pp_conn *conn, unsigned events)
 {
     struct rig_request *req = pp_conn_app(conn);
+    bool raw = pp_conn_is_raw(conn);
     rig->closed_seen += (events & PP_EV_CLOSED) != 0;
     rig->eof_seen += (events & PP_EV_EOF) != 0;
     rig->drained_seen += (events & PP_EV_DRAINED) != 0;
     rig->body_seen += (events & PP_EV_BODY) != 0;
     rig->finished_seen += (events & PP_EV_FINISHED) != 0;
+    rig->idle_seen += (events & PP_EV_IDLE) != 0;
     if (events & PP_EV_REQUEST) {
-        const uint8_t *base;
-        const struct pp_h1_head *head = pp_conn_head(conn, &base);
+        const uint8_t *base = (const uint8_t *)"raw";
+        static const struct pp_h1_head none = {.path = {.len = 3}};
+        const struct pp_h1_head *head = raw ? &none : pp_conn_head(conn, &base);
         CHECK(req == NULL);
         req = calloc(1, sizeof *req);
         CHECK(req != NULL);
@@ -314,7 +352,11 @@ static void event(struct rig *rig, struct pp_conn *conn, unsigned events)
     CHECK((events & PP_EV_CLOSED) == 0 || pp_conn_closed(conn));
     req->closed = req->closed || (events & PP_EV_CLOSED) != 0;
     req->eof = req->eof || (events & PP_EV_EOF) != 0;
-    run(rig, req);
+    if (raw) {
+        run_raw(rig, req);
+    } else {
+        run(rig, req);
+    }
 }
 
 int rig_turn(struct rig *rig, int timeout_ms)

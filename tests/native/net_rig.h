@@ -7,6 +7,8 @@
 #include "net/conn.h"
 #include "net/loop_impl.h"
 
+#define RIG_BIG_BYTES 200000 /* of /big, and of the answer to "big" on a raw connection */
+
 struct rig_request {
     struct pp_conn *conn; /* NULL: the loop has been told that we let go */
     char path[64];
@@ -22,10 +24,17 @@ struct rig {
     int listen_fd;
     unsigned port;
     struct rig_request *requests; /* being served */
-    unsigned requests_seen, closed_seen, eof_seen, drained_seen, body_seen, finished_seen;
+    unsigned requests_seen, closed_seen, eof_seen, drained_seen, body_seen, finished_seen,
+        idle_seen;
     unsigned owners_lent, owners_back;
-    bool hold_body; /* /count does not take its body until this is false */
+    bool hold_body;   /* /count and raw connections do not take what came until this is false */
+    const char *file; /* what "file" on a raw connection asks for, and... */
+    uint64_t file_at, file_len; /* ...which part of it; sent between "<" and ">" */
+    bool close_raw;             /* a raw connection is closed after its first answer */
     uint64_t sink_bytes;
+    bool beside_another; /* which will look for what is lost: this one's is among it */
+    uint64_t blocks_before;
+    unsigned fds_before;
 };
 
 /* Defaults of the command line; a test changes what it is about before rig_start. */

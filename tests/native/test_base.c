@@ -1,4 +1,6 @@
 /* Units of base/: error table, counted memory and pools, timer wheel, histogram. */
+#include <pthread.h>
+
 #include "base/err.h"
 #include "base/hist.h"
 #include "base/limits.h"
@@ -70,6 +72,41 @@ TEST(mem_counts)
     pp_mem_free(b, 50);
     pp_mem_free(c, 5);
     pp_mem_free(NULL, 7);
+    CHECK_EQ(pp_mem_bytes(), bytes);
+    CHECK_EQ(pp_mem_blocks(), blocks);
+}
+
+/* Takes the block the thread before allocated, and leaves one of its own. */
+static void *swap_block(void *arg)
+{
+    void **left = arg;
+    pp_mem_free(*left, 30);
+    void *passing = pp_mem_alloc(1000);
+    *left = pp_mem_alloc(30);
+    CHECK(passing != NULL && *left != NULL);
+    pp_mem_free(passing, 1000);
+    return NULL;
+}
+
+TEST(mem_counts_what_threads_allocate_and_others_free)
+{
+    enum { THREADS = 200, AT_ONCE = 4 }; /* more than there are stripes */
+    uint64_t bytes = pp_mem_bytes(), blocks = pp_mem_blocks();
+    void *left[AT_ONCE] = {NULL};
+    for (int i = 0; i < THREADS / AT_ONCE; i++) {
+        pthread_t threads[AT_ONCE];
+        for (int t = 0; t < AT_ONCE; t++) {
+            CHECK(pthread_create(&threads[t], NULL, swap_block, &left[t]) == 0);
+        }
+        for (int t = 0; t < AT_ONCE; t++) {
+            CHECK(pthread_join(threads[t], NULL) == 0);
+        }
+        CHECK_EQ(pp_mem_bytes() - bytes, AT_ONCE * 30);
+        CHECK_EQ(pp_mem_blocks() - blocks, AT_ONCE);
+    }
+    for (int t = 0; t < AT_ONCE; t++) {
+        pp_mem_free(left[t], 30);
+    }
     CHECK_EQ(pp_mem_bytes(), bytes);
     CHECK_EQ(pp_mem_blocks(), blocks);
 }

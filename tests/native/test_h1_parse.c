@@ -202,9 +202,9 @@ TEST(parse_prefixes_want_more)
     static const char TEXT[] = "\r\n\r\nOPTIONS http://h.example:80/a?b HTTP/1.1\r\nHost: h\r\n"
                                "User-Agent: a rather long value, longer than any vector is wide\r\n"
                                "Connection: close, upgrade\r\nUpgrade: x\r\n\r\n";
-    const struct pp_h1_scan *const *variants = pp_h1_scan_variants();
-    for (size_t v = 0; variants[v] != NULL; v++) {
-        pp_h1_scan = variants[v];
+    struct pp_h1_scan_variants variants = pp_h1_scan_variants();
+    for (size_t v = 0; variants.at[v] != NULL; v++) {
+        pp_h1_scan = variants.at[v];
         for (size_t len = 0; len < sizeof TEXT - 1; len++) {
             struct pp_h1_parser parser;
             pp_h1_parser_init(&parser);

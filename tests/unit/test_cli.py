@@ -34,7 +34,6 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -
         (["m:app", "--port", "70000"], "port: 70000 is too large (at most 65535)", ""),
         (["m:app", "--loop", "uvlop"], "loop: 'uvlop' is not one of", "did you mean uvloop?"),
         (["m:app", "--cores", "some"], "cores: 'some' is neither 'all' nor a number", ""),
-        (["m:app", "--contexts", "threads"], "not in this version yet", "--contexts processes"),
         (["m:app", "-b", "nonsense", "--check-config"], "'nonsense' is not an address", ""),
         (["m:app", "-c", "/nowhere.toml"], "cannot read configuration file", ""),
         (["m:app", "--env-file", "/nowhere"], "env_file: cannot read", ""),

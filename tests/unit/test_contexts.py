@@ -9,65 +9,35 @@ import threading
 
 import pytest
 
-from ppserver import contexts
+from ppserver import contexts, topology
 from ppserver.config import Config
 from ppserver.errors import ConfigError, StartupError
 from ppserver.supervisor import reap_orphans
 
 
-@pytest.mark.parametrize(
-    ("settings", "backend"),
-    [
-        ({}, "inline"),
-        ({"cores": 2}, "processes"),
-        ({"contexts": "processes"}, "processes"),
-    ],
-)
-def test_choose(settings: dict[str, object], backend: str) -> None:
-    assert contexts.choose(Config(**settings)) == backend  # type: ignore[arg-type]
+def test_all_cores() -> None:
+    config = Config(cores="all")
+    assert contexts.context_count(config) == contexts.available(config).count
+    assert contexts.available(config) == topology.available()
+    assert contexts.context_count(Config(cores=3)) == 3
 
 
-def machine(root: pathlib.Path, group: str, files: dict[str, str]) -> str:
-    (root / "proc/self").mkdir(parents=True)
-    (root / "proc/self/cgroup").write_text(group)
-    for name, text in files.items():
-        path = root / "sys/fs/cgroup" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return str(root)
-
-
-@pytest.mark.parametrize(
-    ("group", "files", "quota"),
-    [
-        ("0::/\n", {}, None),
-        ("0::/\n", {"cpu.max": "max 100000\n"}, None),
-        ("0::/\n", {"cpu.max": "150000 100000\n"}, 1.5),
-        ("0::/a/b\n", {"a/cpu.max": "50000 100000\n", "a/b/cpu.max": "max 100000\n"}, 0.5),
-        (
-            "3:cpuset:/x\n2:cpu,cpuacct:/c\n",
-            {"cpu/c/cpu.cfs_quota_us": "300000", "cpu/c/cpu.cfs_period_us": "100000"},
-            3.0,
-        ),
-        (
-            "2:cpu,cpuacct:/c\n",
-            {"cpu/c/cpu.cfs_quota_us": "-1", "cpu/c/cpu.cfs_period_us": "100000"},
-            None,
-        ),
-    ],
-)
-def test_quota(
-    tmp_path: pathlib.Path, group: str, files: dict[str, str], quota: float | None
+def test_banner_names_the_limit_and_the_binding(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert contexts.cpu_quota(machine(tmp_path, group, files)) == quota
-
-
-def test_available_cores(tmp_path: pathlib.Path) -> None:
-    cores = len(os.sched_getaffinity(0))
-    assert contexts.available_cores(str(tmp_path)) == cores
-    small = machine(tmp_path, "0::/\n", {"cpu.max": "10000 100000\n"})
-    assert contexts.available_cores(small) == 1
-    assert contexts.context_count(Config(cores="all")) == contexts.available_cores()
+    why = "16 by affinity, 2 by the cgroup's CPU quota (1.5)"
+    monkeypatch.setattr(topology, "available", lambda **_: topology.Cores(2, why))
+    with caplog.at_level("INFO", "ppserver.error"):
+        contexts.banner(Config(cores="all", pin="core"), "processes", "asgi")
+    first, second, third, fourth = caplog.messages[:4]
+    assert first.endswith("ASGI, loop asyncio, 2 cores available")
+    assert second == "contexts: 2 \N{MULTIPLICATION SIGN} processes"
+    assert third == f"cores: {why}"
+    assert fourth.startswith("pin: each context to a core")
+    caplog.clear()
+    with caplog.at_level("INFO", "ppserver.error"):
+        contexts.banner(Config(cores=2), "processes", "wsgi")
+    assert len(caplog.messages) == 2
 
 
 def test_pid_file(tmp_path: pathlib.Path) -> None:

@@ -56,7 +56,9 @@ def environment() -> dict[str, str]:
 def server(arguments: list[str], folder: pathlib.Path) -> Iterator[str]:
     """The command of the page, but on a free port; gives its address."""
     command = [sys.executable, "-m", "ppserver", *arguments]
-    if "--port" in command:
+    if "--bind" in command:
+        command[command.index("--bind") + 1] = "127.0.0.1:0"
+    elif "--port" in command:
         command[command.index("--port") + 1] = "0"
     else:
         command += ["--port", "0"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -96,7 +97,7 @@ def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
         (WSGIObject, "class"),
         (print, ""),
     ],
-    ids=repr,
+    ids=lambda given: re.sub(" at 0x[0-9a-f]+", "", repr(given)),
 )
 def test_detect(app: Any, kind: str) -> None:
     assert detect(app) == kind

@@ -13,7 +13,7 @@ import pytest
 
 from ppserver.config import Config
 from ppserver.errors import BindError, ConfigError
-from ppserver.sockets import Address, Listeners, parse_address
+from ppserver.sockets import SOCKETS_MAX, Address, Listeners, parse_address
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_each_slot_has_its_socket_and_all_get_connections() -> None:
 def test_taking_again_gives_the_same_socket() -> None:
     with Listeners(Config(port=0)) as listeners:
         assert listeners.take(1)[0].socket is listeners.take(1)[0].socket
-        assert not listeners.take(1)[0].shared
+        assert listeners.take(1)[0].kind == "alone"
 
 
 def test_released_slot_gets_no_connections() -> None:
@@ -166,7 +166,7 @@ def test_several_addresses(tmp_path: pathlib.Path) -> None:
         assert len(listeners.urls) == 3
         assert listeners.urls[2] == f"unix:{path}"
         listening = listeners.take(1)
-        assert [entry.shared for entry in listening] == [False, False, True]
+        assert [entry.kind for entry in listening] == ["alone", "alone", "shared"]
     assert not path.exists()
 
 
@@ -194,8 +194,8 @@ def path(tmp_path: pathlib.Path) -> pathlib.Path:
 def test_unix_socket(path: pathlib.Path) -> None:
     with Listeners(Config(uds=str(path))) as listeners:
         assert stat.S_ISSOCK(path.stat().st_mode)
-        assert listeners.take(0, alone=True)[0].shared is False
-        assert listeners.take(0)[0].shared is True
+        assert listeners.take(0, alone=True)[0].kind == "alone"
+        assert listeners.take(0)[0].kind == "shared"
         assert listeners.take(0)[0].socket is listeners.take(1)[0].socket
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
@@ -248,7 +248,7 @@ def test_descriptor(inherited: socket.socket) -> None:
     with Listeners(Config(fd=inherited.fileno())) as listeners:
         port = inherited.getsockname()[1]
         assert listeners.urls == [f"http://127.0.0.1:{port}"]
-        assert listeners.take(1)[0].shared
+        assert listeners.take(1)[0].kind == "shared"
         socket.create_connection(("127.0.0.1", port)).close()
     assert inherited.fileno() >= 0
 
@@ -265,3 +265,13 @@ def test_an_error_closes_what_was_open(path: pathlib.Path) -> None:
     with pytest.raises(BindError):
         Listeners(Config(bind=(f"unix:{path}", "192.0.2.1:0")))
     assert not path.exists()
+
+
+def test_neighbours_come_along() -> None:
+    with Listeners(Config(port=0)) as listeners:
+        listening = listeners.take(1, neighbours=[2, 0])
+        assert [entry.kind for entry in listening] == ["own", "neighbour", "neighbour"]
+        assert listening[1].socket is listeners.take(2)[0].socket
+        assert listening[2].socket is listeners.take(0)[0].socket
+        many = listeners.take(0, neighbours=range(1, 200))
+        assert len(many) == SOCKETS_MAX

@@ -37,19 +37,25 @@ void pp_hist_init(struct pp_hist *hist)
     memset(hist, 0, sizeof *hist);
 }
 
+/* One writer; a reader in another thread or process never sees half a number. */
+static void add(uint64_t *counter, uint64_t n)
+{
+    __atomic_store_n(counter, __atomic_load_n(counter, __ATOMIC_RELAXED) + n, __ATOMIC_RELAXED);
+}
+
 void pp_hist_add(struct pp_hist *hist, uint64_t value)
 {
-    hist->count++;
-    hist->sum += value;
-    hist->buckets[pp_hist_bucket(value)]++;
+    add(&hist->count, 1);
+    add(&hist->sum, value);
+    add(&hist->buckets[pp_hist_bucket(value)], 1);
 }
 
 void pp_hist_merge(struct pp_hist *into, const struct pp_hist *from)
 {
-    into->count += from->count;
-    into->sum += from->sum;
+    into->count += __atomic_load_n(&from->count, __ATOMIC_RELAXED);
+    into->sum += __atomic_load_n(&from->sum, __ATOMIC_RELAXED);
     for (unsigned i = 0; i < PP_HIST_BUCKETS; i++) {
-        into->buckets[i] += from->buckets[i];
+        into->buckets[i] += __atomic_load_n(&from->buckets[i], __ATOMIC_RELAXED);
     }
 }
 

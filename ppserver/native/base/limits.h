@@ -23,7 +23,25 @@
 #define PP_DRAIN_IDLE_MS 200 /* a request may be under way to an idle connection that drains */
 #define PP_EPOLL_EVENTS 256
 #define PP_ACCEPT_BATCH 64
-#define PP_BATCH_REQUESTS 256 /* application events handed over per loop turn */
+#define PP_BATCH_REQUESTS 256   /* application events handed over per loop turn */
+#define PP_DOORS_MAX 4096       /* contexts that can hand connections to each other */
+#define PP_DRAIN_DOOR_MS 50     /* a connection may be under way to a context that drains */
+#define PP_LOAD_WINDOW_US 50000 /* over which the busy share of a context is taken */
+#define PP_LOAD_STALL_US 10000  /* not back from the application for so long: stuck */
+#define PP_LOAD_STALL_WEIGHT 1  /* each further millisecond, in idle connections */
+#define PP_LOAD_SUSPENDED 8     /* a request that waits, in idle connections */
+#define PP_BALANCE_STORM \
+    128                   /* so many accepts in two windows make a difference of one negligible */
+#define PP_BALANCE_MS 100 /* between two looks at the others' load */
+#define PP_BALANCE_PATIENCE 3 /* looks in a row that find another one under far less pressure */
+#define PP_BALANCE_BUSY 700   /* thousandths; less busy contexts keep what they have */
+#define PP_BALANCE_GAP 250    /* thousandths below that: idle enough to take a last one */
+#define PP_BALANCE_STUCK_US 100000 /* nobody is relieved by one that is stuck so long */
+#define PP_BALANCE_LOOKS 4096      /* connections looked at */
+#define PP_BALANCE_MOVES_MAX 64    /* connections given away at once */
+#define PP_BALANCE_COUNT_GAP 32    /* and that many more are no reason to give any away */
+#define PP_TRY_MAX 16              /* receives right after accept: memory of how they went */
+#define PP_SHARED_BYTES_MAX (UINT64_C(1) << 36) /* of one array of ppserver.shared */
 
 static_assert(PP_OUT_LOW_BYTES < PP_OUT_HIGH_BYTES, "low water below high water");
 static_assert(PP_FIELDS_MAX <= UINT16_MAX, "field counts are 16 bit");

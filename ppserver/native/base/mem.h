@@ -14,7 +14,8 @@ void *pp_mem_zalloc(size_t bytes) PP_MUST_USE;
 void *pp_mem_realloc(void *old, size_t old_bytes, size_t bytes) PP_MUST_USE;
 void pp_mem_free(void *ptr, size_t bytes); /* NULL is allowed */
 
-/* Bytes and blocks allocated now in this process (relaxed atomics). */
+/* Bytes and blocks allocated now in this process, by all threads. Exact while none of them is
+ * allocating; a sum over moving parts otherwise. */
 uint64_t pp_mem_bytes(void);
 uint64_t pp_mem_blocks(void);
 

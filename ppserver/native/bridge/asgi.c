@@ -11,7 +11,7 @@
  * response leaves with its Content-Length in one piece. When the response is COMPLETE the
  * connection goes on to its next request, although the application may still run (background work).
  * `conn` is NULL from then on, and after a disconnect. */
-#include "bridge/bridge.h"
+#include "bridge/message.h"
 
 #include <string.h>
 
@@ -213,10 +213,10 @@ static int meanwhile(void)
     return -1;
 }
 
-static int get_bool(PyObject *message, PyObject *key)
+static int get_bool(PpRequest *req, struct pp_message *message, enum pp_message_field field)
 {
     PyObject *value;
-    int found = PyDict_GetItemRef(message, key, &value);
+    int found = pp_message_take(message, &req->core->k, field, &value);
     if (found <= 0) {
         return found;
     }
@@ -225,11 +225,11 @@ static int get_bool(PyObject *message, PyObject *key)
     return truth;
 }
 
-static int send_start(PpRequest *req, PyObject *message)
+static int send_start(PpRequest *req, struct pp_message *message)
 {
-    struct pp_constants *k = &req->core->k;
+    const struct pp_constants *k = &req->core->k;
     PyObject *status, *headers;
-    int found = PyDict_GetItemRef(message, k->status, &status);
+    int found = pp_message_take(message, k, PP_MESSAGE_STATUS, &status);
     if (found <= 0) {
         if (found == 0) {
             PyErr_SetString(PyExc_KeyError, "http.response.start: 'status' is missing");
@@ -249,7 +249,7 @@ static int send_start(PpRequest *req, PyObject *message)
         return -1;
     }
     Py_DECREF(status);
-    int trailers = get_bool(message, k->trailers);
+    int trailers = get_bool(req, message, PP_MESSAGE_TRAILERS);
     if (trailers != 0) {
         if (trailers > 0) {
             PyErr_SetString(PyExc_RuntimeError,
@@ -257,7 +257,7 @@ static int send_start(PpRequest *req, PyObject *message)
         }
         return -1;
     }
-    if ((found = PyDict_GetItemRef(message, k->headers, &headers)) < 0) {
+    if ((found = pp_message_take(message, k, PP_MESSAGE_HEADERS, &headers)) < 0) {
         return -1;
     }
     PyObject *fast = NULL;
@@ -391,13 +391,12 @@ int pp_request_try_drain(PpRequest *req, PyObject **none)
     return 1;
 }
 
-static PyObject *send_body(PpRequest *req, PyObject *message)
+static PyObject *send_body(PpRequest *req, struct pp_message *message)
 {
-    struct pp_constants *k = &req->core->k;
     PyObject *body, *result = NULL;
     uint8_t state = req->state;
-    int more = get_bool(message, k->more_body);
-    if (more < 0 || PyDict_GetItemRef(message, k->body, &body) < 0) {
+    int more = get_bool(req, message, PP_MESSAGE_MORE_BODY);
+    if (more < 0 || pp_message_take(message, &req->core->k, PP_MESSAGE_BODY, &body) < 0) {
         return NULL;
     }
     Py_buffer view = {.obj = NULL};
@@ -457,41 +456,49 @@ static enum message_kind kind_of(PpCore *core, PyObject *type)
     return MESSAGE_OTHER;
 }
 
-static PyObject *send_message(PpRequest *req, PyObject *message)
+/* By the message's type. */
+static PyObject *send_typed(PpRequest *req, struct pp_message *message, PyObject *type)
 {
-    struct pp_constants *k = &req->core->k;
-    PyObject *type;
-    if (pp_request_check_thread(req) < 0) {
-        return NULL;
-    }
-    if (!PyDict_Check(message)) {
-        PyErr_Format(PyExc_TypeError, "send(): expected a dict, got %.100s",
-                     Py_TYPE(message)->tp_name);
-        return NULL;
-    }
-    int found = PyDict_GetItemRef(message, k->type, &type);
-    if (found <= 0) {
-        if (found == 0) {
-            PyErr_SetString(PyExc_KeyError, "send(): the message has no 'type'");
-        }
-        return NULL;
-    }
-    PyObject *result = NULL;
     enum message_kind kind = kind_of(req->core, type);
     bool start = kind == MESSAGE_START, body = kind == MESSAGE_BODY;
     bool gone = req->conn == NULL || pp_conn_closed(req->conn) || req->disconnect_told;
     if ((start || body) && gone && req->state != REQ_COMPLETE) {
         /* Before the order: a start that was refused is followed by a body. */
-        result = disconnected(req);
-    } else if ((!start && !body) || (start && req->state != REQ_START) ||
-               (body && req->state != REQ_HEAD && req->state != REQ_BODY)) {
-        wrong_order(req, type);
-    } else if (body) {
-        result = send_body(req, message);
-    } else if (send_start(req, message) == 0) {
-        result = Py_NewRef(req->core->done);
+        return disconnected(req);
     }
-    Py_DECREF(type);
+    if ((!start && !body) || (start && req->state != REQ_START) ||
+        (body && req->state != REQ_HEAD && req->state != REQ_BODY)) {
+        wrong_order(req, type);
+        return NULL;
+    }
+    if (body) {
+        return send_body(req, message);
+    }
+    return send_start(req, message) == 0 ? Py_NewRef(req->core->done) : NULL;
+}
+
+static PyObject *send_message(PpRequest *req, PyObject *dict)
+{
+    const struct pp_constants *k = &req->core->k;
+    PyObject *type, *result = NULL;
+    if (pp_request_check_thread(req) < 0) {
+        return NULL;
+    }
+    if (!PyDict_Check(dict)) {
+        PyErr_Format(PyExc_TypeError, "send(): expected a dict, got %.100s",
+                     Py_TYPE(dict)->tp_name);
+        return NULL;
+    }
+    struct pp_message message;
+    pp_message_init(&message, k, dict);
+    int found = pp_message_take(&message, k, PP_MESSAGE_TYPE, &type);
+    if (found > 0) {
+        result = send_typed(req, &message, type);
+        Py_DECREF(type);
+    } else if (found == 0) {
+        PyErr_SetString(PyExc_KeyError, "send(): the message has no 'type'");
+    }
+    pp_message_fini(&message);
     return result;
 }
 
@@ -585,7 +592,7 @@ int pp_request_app_ended(PpRequest *req, PyObject *scope, bool failed)
 static PpRequest *request_new(PpCore *core, struct pp_conn *conn)
 {
     PyTypeObject *type = core->state->request_type;
-    PpRequest *req = (PpRequest *)type->tp_alloc(type, 0);
+    PpRequest *req = (PpRequest *)pp_kept_take(&core->kept_requests, type);
     if (req != NULL) {
         req->vectorcall = send_call;
         req->core = (PpCore *)Py_NewRef((PyObject *)core);
@@ -598,7 +605,7 @@ static PpRequest *request_new(PpCore *core, struct pp_conn *conn)
 static PyObject *receive_new(PpCore *core, PpRequest *req)
 {
     PyTypeObject *type = core->state->receive_type;
-    PpReceive *receive = (PpReceive *)type->tp_alloc(type, 0);
+    PpReceive *receive = (PpReceive *)pp_kept_take(&core->kept_receives, type);
     if (receive != NULL) {
         receive->vectorcall = receive_call;
         receive->req = (PpRequest *)Py_NewRef((PyObject *)req);
@@ -704,13 +711,12 @@ static int request_clear(PyObject *op)
 static void request_dealloc(PyObject *op)
 {
     PpRequest *req = (PpRequest *)op;
-    PyTypeObject *type = Py_TYPE(op);
+    PpCore *core = req->core;
     PyObject_GC_UnTrack(op);
     PP_ASSERT(req->conn == NULL);
     request_clear(op);
-    Py_XDECREF((PyObject *)req->core);
-    type->tp_free(op);
-    Py_DECREF(type);
+    pp_kept_give(&core->kept_requests, op);
+    Py_DECREF((PyObject *)core);
 }
 
 static PyMemberDef request_members[] = {
@@ -745,11 +751,10 @@ static int receive_traverse(PyObject *op, visitproc visit, void *arg)
 
 static void receive_dealloc(PyObject *op)
 {
-    PyTypeObject *type = Py_TYPE(op);
+    PpRequest *req = ((PpReceive *)op)->req;
     PyObject_GC_UnTrack(op);
-    Py_XDECREF((PyObject *)((PpReceive *)op)->req);
-    type->tp_free(op);
-    Py_DECREF(type);
+    pp_kept_give(&req->core->kept_receives, op);
+    Py_DECREF((PyObject *)req);
 }
 
 static PyMemberDef receive_members[] = {

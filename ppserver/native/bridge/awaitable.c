@@ -183,8 +183,8 @@ PyType_Spec pp_done_spec = {
 
 PyObject *pp_wait_new(PpRequest *req, enum pp_wait_kind kind)
 {
-    PyTypeObject *type = pp_request_core(req)->state->wait_type;
-    PpWait *self = (PpWait *)type->tp_alloc(type, 0);
+    PpCore *core = pp_request_core(req);
+    PpWait *self = (PpWait *)pp_kept_take(&core->kept_waits, core->state->wait_type);
     if (self != NULL) {
         self->req = (PpRequest *)Py_NewRef((PyObject *)req);
         self->kind = kind;
@@ -338,12 +338,11 @@ static int wait_clear(PyObject *op)
 static void wait_dealloc(PyObject *op)
 {
     PpWait *self = (PpWait *)op;
-    PyTypeObject *type = Py_TYPE(op);
+    PpRequest *req = self->req;
     PyObject_GC_UnTrack(op);
     wait_clear(op);
-    Py_XDECREF((PyObject *)self->req);
-    type->tp_free(op);
-    Py_DECREF(type);
+    pp_kept_give(&pp_request_core(req)->kept_waits, op);
+    Py_DECREF((PyObject *)req);
 }
 
 static PyMethodDef wait_methods[] = {

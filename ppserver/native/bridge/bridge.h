@@ -8,12 +8,14 @@
 
 #include "bridge/compat.h"
 
+#include "net/board.h"
 #include "net/conn.h"
 #include "net/loop.h"
 
 /* Types and imported names; one per module object, so one per interpreter. */
 typedef struct {
     PyTypeObject *core_type;
+    PyTypeObject *board_type;
     PyTypeObject *request_type; /* also the `send` callable */
     PyTypeObject *receive_type; /* the `receive` callable */
     PyTypeObject *done_type;    /* finished awaitable, shared */
@@ -23,11 +25,16 @@ typedef struct {
     PyTypeObject *wsgi_start_type;
     PyTypeObject *wsgi_write_type;
     PyTypeObject *file_wrapper_type;
+    PyTypeObject *shared_counter_type, *shared_array_type;
+    PyTypeObject *transport_type;
     PyObject *client_disconnected;     /* class ClientDisconnected(OSError) */
     PyObject *cancelled_error;         /* asyncio.CancelledError */
     PyObject *task_class;              /* asyncio.Task */
     PyObject *enter_task, *leave_task; /* asyncio.tasks._enter_task, _leave_task */
     PyObject *get_weakref_count;       /* weakref.getweakrefcount */
+    bool shared_sealed;                /* shared objects made now would be shared with nobody */
+    const char *freeze_refusal;        /* static text: why nothing can be made immortal; or NULL */
+    bool freeze_broken;                /* the self-test failed */
 } PpState;
 
 extern struct PyModuleDef pp_module_def;
@@ -66,7 +73,9 @@ PpState *pp_state_of_type(PyTypeObject *type); /* of one of our types; never NUL
     X(create_future, "create_future") \
     X(set_result, "set_result") \
     X(done, "done") \
+    X(args, "args") \
     X(cancel, "cancel") \
+    X(msg, "msg") \
     X(create_task, "create_task") \
     X(get_name, "get_name") \
     X(cancelling, "cancelling") \
@@ -102,6 +111,21 @@ enum pp_task_mode { PP_TASK_WORKER, PP_TASK_EAGER, PP_TASK_PLAIN };
 
 struct pp_wsgi; /* bridge/wsgi.c */
 
+/* Memory of dead objects of one type, for new ones: see kept.c. */
+#define PP_KEPT_MAX 32
+struct pp_kept {
+    PyTypeObject *type;           /* owned or NULL: the type they had */
+    PyObject *items[PP_KEPT_MAX]; /* owned memory, no objects */
+    unsigned count;
+};
+
+/* A worker Task as it was when it was last looked over: see imprint.c. */
+struct pp_imprint {
+    const PyObject *task_object, *parking_object, *weakrefs; /* borrowed, only compared */
+    size_t task_bytes, parking_bytes;                        /* task_bytes 0: nothing was taken */
+    char task[256], parking[192];
+};
+
 typedef struct {
     PyObject_HEAD
     struct pp_loop *loop; /* owned; NULL after close() */
@@ -116,25 +140,32 @@ typedef struct {
     PyObject *root_path;       /* owned str */
     PyObject *root_path_bytes; /* owned bytes, for raw_path */
     /* ASGI */
-    PyObject *event_loop;             /* owned or NULL */
-    PyObject *scope_template;         /* owned dict */
-    PyObject *asgi_template;          /* owned dict */
-    PyObject *done;                   /* owned: the shared finished awaitable */
-    PyObject *worker;                 /* owned or NULL: the idle worker Task */
-    PyObject *runner;                 /* owned or NULL: its coroutine */
-    PyObject *worker_name;            /* owned or NULL: the name it was made with */
-    PyObject *worker_context;         /* owned or NULL: its contextvars context */
-    PyObject *worker_base;            /* owned or NULL: what that is a copy of */
-    PyObject *tasks;                  /* owned set: the Tasks of requests that have suspended */
-    Py_ssize_t worker_weakrefs;       /* of an untouched worker (the registry of tasks has one) */
-    PyObject *seen_start, *seen_body; /* owned or NULL: message types as last sent */
-    PyObject *server_cache;           /* owned tuple or NULL: the last local address... */
-    struct sockaddr_storage server_cache_addr;     /* ...and what it was made from */
+    PyObject *event_loop;       /* owned or NULL */
+    PyObject *scope_template;   /* owned dict */
+    PyObject *asgi_template;    /* owned dict */
+    PyObject *asgi_given;       /* owned or NULL: the "asgi" of scope_template, and of scopes */
+    PyObject *done;             /* owned: the shared finished awaitable */
+    PyObject *worker;           /* owned or NULL: the idle worker Task */
+    PyObject *runner;           /* owned or NULL: its coroutine */
+    PyObject *worker_name;      /* owned or NULL: the name it was made with */
+    PyObject *worker_context;   /* owned or NULL: its contextvars context */
+    PyObject *worker_base;      /* owned or NULL: what that is a copy of */
+    PyObject *tasks;            /* owned set: the Tasks of requests that have suspended */
+    Py_ssize_t worker_weakrefs; /* of an untouched worker (the registry of tasks has one) */
+    struct pp_imprint worker_imprint; /* of the worker, or of none */
+    struct pp_kept kept_requests, kept_receives, kept_waits;
+    PyObject *seen_start, *seen_body;          /* owned or NULL: message types as last sent */
+    PyObject *server_cache;                    /* owned tuple or NULL: the last local address... */
+    struct sockaddr_storage server_cache_addr; /* ...and what it was made from */
     PyObject *header_cache[PP_HEADER_CACHE_SLOTS]; /* owned tuples or NULL */
-    PyObject *selector;  /* owned or NULL: the CoreSelector of selector() */
-    PyObject *ready_key; /* owned or NULL: what poll() returns when a batch is due */
-    PyObject *context;   /* owned or NULL: what attached callbacks run in */
-    bool attached;       /* driven by add_reader instead of poll() */
+    PyObject *selector;      /* owned or NULL: the CoreSelector of selector() */
+    PyObject *ready_key;     /* owned or NULL: what poll() returns when a batch is due */
+    PyObject *selector_keys; /* owned dict or NULL: of _select() */
+    PyObject *ready_append, *ready_handle; /* owned or NULL: instead of ready_key (_wire) */
+    PyObject *alarm;                       /* owned or NULL: what poll() calls... */
+    uint64_t alarm_ms;                     /* ...from this time on */
+    PyObject *context;                     /* owned or NULL: what attached callbacks run in */
+    bool attached;                         /* driven by add_reader instead of poll() */
     bool in_batch;
     bool entered; /* the worker Task is the current one */
     bool flush_scheduled, tick_scheduled, batch_scheduled;
@@ -142,8 +173,23 @@ typedef struct {
     bool drain_requested; /* set by drain() from any thread, carried out by the loop's thread */
     /* WSGI */
     struct pp_wsgi *wsgi; /* owned or NULL */
+    /* Its place among the contexts of a server */
+    PyObject *board; /* owned PpBoard or NULL */
+    unsigned slot;
     PyObject *weakrefs;
 } PpCore;
+
+/* board.c */
+typedef struct {
+    PyObject_HEAD
+    struct pp_board *board; /* owned; NULL until __init__ */
+} PpBoard;
+extern PyType_Spec pp_board_spec;
+/* NULL with IndexError. */
+struct pp_slot *pp_board_checked_slot(PpBoard *board, unsigned long index);
+/* Gauges, counters and quantiles; NULL with an exception. */
+PyObject *pp_slot_as_dict(const struct pp_slot *slot);
+PyObject *pp_slot_tags_as_tuple(const struct pp_slot *slot);
 
 /* core.c */
 /* Reports an application's exception (consumes the raised one) to on_error; never raises. */
@@ -158,6 +204,14 @@ void pp_raise_code(PpCore *core, int code);
 void pp_core_log_access(PpCore *core, struct pp_conn *conn);
 /* "Cannot ... after close()": NULL loop check; -1 with an exception. */
 int pp_core_check_open(PpCore *core);
+
+/* kept.c */
+/* A new object of a type with a GC head, tracked, its fields zero; NULL with an exception. */
+PyObject *pp_kept_take(struct pp_kept *kept, PyTypeObject *type);
+/* The end of tp_dealloc of an untracked object that has let go of everything: instead of tp_free,
+ * and of giving back its reference to its type. */
+void pp_kept_give(struct pp_kept *kept, PyObject *op);
+void pp_kept_fini(struct pp_kept *kept);
 
 /* selector.c: the asyncio-facing side (methods of Core). */
 extern PyMethodDef pp_selector_methods[]; /* merged into Core's */
@@ -220,10 +274,18 @@ void pp_worker_drop(PpCore *core);      /* at close */
 
 /* wsgi.c: everything of section WSGI; see the head of that file. */
 extern PyType_Spec pp_wsgi_input_spec, pp_wsgi_start_spec, pp_wsgi_write_spec, pp_file_wrapper_spec;
-extern PyMethodDef pp_wsgi_methods[]; /* serve_wsgi, run_wsgi: merged into Core's */
+extern PyMethodDef pp_wsgi_methods[]; /* serve_wsgi, serve_parallel, run_wsgi: Core's, too */
 int pp_wsgi_traverse(PpCore *core, visitproc visit, void *arg);
 void pp_wsgi_clear(PpCore *core);
+/* How many protocols of the parallel API it serves; 0: none, it serves something else. */
+unsigned pp_wsgi_protocols(const PpCore *core);
 void pp_wsgi_wake(PpCore *core); /* drain() was requested; any thread */
 void pp_wsgi_stop(PpCore *core); /* stop() was requested; any thread */
+
+/* transport.c: a connection as protocols of the parallel API see it. */
+extern PyType_Spec pp_transport_spec;
+
+/* shared.c, shared_array.c: the types of ppserver.shared. */
+extern PyType_Spec pp_shared_counter_spec, pp_shared_array_spec;
 
 #endif

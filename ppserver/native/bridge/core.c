@@ -181,6 +181,8 @@ static int core_init(PyObject *self, PyObject *args, PyObject *kwargs)
                                "access_log_fd",
                                "access_log_prefix",
                                "access_log",
+                               "board",
+                               "slot",
                                NULL};
     PpCore *core = (PpCore *)self;
     struct pp_settings s = {.access_log_fd = -1};
@@ -188,16 +190,25 @@ static int core_init(PyObject *self, PyObject *args, PyObject *kwargs)
                        body = 0;
     double keep_alive = 75.0, header = 10.0, body_idle = 30.0, write = 30.0;
     int server_header = 1, date_header = 1;
-    PyObject *headers = NULL, *access_log = Py_None;
+    unsigned long slot = 0;
+    PyObject *headers = NULL, *access_log = Py_None, *board = Py_None;
     const char *prefix = "INFO:     ";
     if (core->loop != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "Core.__init__ called twice");
         return -1;
     }
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$KKKKKKddddppOiyO:Core", keywords, &line,
-                                     &fields, &head, &pipeline, &concurrency, &body, &keep_alive,
-                                     &header, &body_idle, &write, &server_header, &date_header,
-                                     &headers, &s.access_log_fd, &prefix, &access_log)) {
+    if (!PyArg_ParseTupleAndKeywords(
+            args, kwargs, "|$KKKKKKddddppOiyOOk:Core", keywords, &line, &fields, &head, &pipeline,
+            &concurrency, &body, &keep_alive, &header, &body_idle, &write, &server_header,
+            &date_header, &headers, &s.access_log_fd, &prefix, &access_log, &board, &slot)) {
+        return -1;
+    }
+    PpState *state = pp_state_of_type(Py_TYPE(self));
+    if (board != Py_None && !Py_IS_TYPE(board, state->board_type)) {
+        PyErr_SetString(PyExc_TypeError, "board: expected Board or None");
+        return -1;
+    }
+    if (board != Py_None && (s.slot = pp_board_checked_slot((PpBoard *)board, slot)) == NULL) {
         return -1;
     }
     if (bounded(line, 64, PP_HEAD_BYTES_MAX, "limit_request_line") < 0 ||
@@ -243,7 +254,9 @@ static int core_init(PyObject *self, PyObject *args, PyObject *kwargs)
         }
         return -1;
     }
-    core->state = pp_state_of_type(Py_TYPE(self));
+    core->state = state;
+    core->board = board != Py_None ? Py_NewRef(board) : NULL;
+    core->slot = (unsigned)slot;
     if (access_log != Py_None) {
         core->access_log = Py_NewRef(access_log);
     }
@@ -254,15 +267,95 @@ static int core_init(PyObject *self, PyObject *args, PyObject *kwargs)
 
 static PyObject *core_add_listener(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *keywords[] = {"fd", "exclusive", NULL};
+    static char *keywords[] = {"fd", "kind", "tag", "raw", NULL};
+    static const char *const kinds[] = {[PP_LISTEN_ALONE] = "alone",
+                                        [PP_LISTEN_SHARED] = "shared",
+                                        [PP_LISTEN_OWN] = "own",
+                                        [PP_LISTEN_NEIGHBOUR] = "neighbour"};
     PpCore *core = (PpCore *)self;
-    int fd, exclusive = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "i|$p:add_listener", keywords, &fd,
-                                     &exclusive) ||
+    const char *name = "alone";
+    size_t kind = 0;
+    int fd, raw = 0;
+    unsigned tag = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "i|$sIp:add_listener", keywords, &fd, &name,
+                                     &tag, &raw) ||
         pp_core_check_open(core) < 0) {
         return NULL;
     }
-    int rc = pp_loop_listen(core->loop, fd, exclusive != 0);
+    unsigned protocols = pp_wsgi_protocols(core);
+    if ((raw && protocols == 0) || tag >= (protocols != 0 ? protocols : 1)) {
+        PyErr_SetString(PyExc_ValueError, "tag: there is no such protocol in serve_parallel()");
+        return NULL;
+    }
+    while (kind < sizeof(kinds) / sizeof(*kinds) && strcmp(kinds[kind], name) != 0) {
+        kind++;
+    }
+    if (kind == sizeof(kinds) / sizeof(*kinds)) {
+        PyErr_Format(PyExc_ValueError, "kind: '%s' is none", name);
+        return NULL;
+    }
+    int rc = pp_loop_listen(core->loop, fd, (enum pp_listen_kind)kind,
+                            (uint16_t)(tag | (raw ? PP_TAG_RAW : 0u)));
+    if (rc != PP_OK) {
+        pp_raise_code(core, rc);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* The doors as a new array (PyMem); NULL with an exception. */
+static int *doors_of(PyObject *sequence, Py_ssize_t *count)
+{
+    PyObject *items = PySequence_Fast(sequence, "doors: expected a sequence of descriptors");
+    if (items == NULL) {
+        return NULL;
+    }
+    *count = PySequence_Fast_GET_SIZE(items);
+    int *doors = NULL;
+    if (*count > PP_DOORS_MAX) {
+        PyErr_SetString(PyExc_ValueError, "doors: too many");
+    } else if ((doors = PyMem_Calloc((size_t)*count + 1, sizeof(*doors))) == NULL) {
+        PyErr_NoMemory();
+    }
+    for (Py_ssize_t i = 0; doors != NULL && i < *count; i++) {
+        long fd = PyLong_AsLong(PySequence_Fast_GET_ITEM(items, i));
+        if (fd < -1 || fd > INT32_MAX || (fd == -1 && PyErr_Occurred())) {
+            if (!PyErr_Occurred()) {
+                PyErr_SetString(PyExc_ValueError, "doors: no descriptor, nor -1");
+            }
+            PyMem_Free(doors);
+            doors = NULL;
+        } else {
+            doors[i] = (int)fd;
+        }
+    }
+    Py_DECREF(items);
+    return doors;
+}
+
+static PyObject *core_join(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"inbox", "doors", "local", NULL};
+    PpCore *core = (PpCore *)self;
+    PyObject *sequence;
+    Py_ssize_t count = 0;
+    int inbox, local = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iO|$p:join", keywords, &inbox, &sequence,
+                                     &local) ||
+        pp_core_check_open(core) < 0) {
+        return NULL;
+    }
+    if (core->board == NULL) {
+        PyErr_SetString(PyExc_ValueError, "join() needs a core with a board");
+        return NULL;
+    }
+    int *doors = doors_of(sequence, &count);
+    if (doors == NULL) {
+        return NULL;
+    }
+    int rc = pp_loop_join(core->loop, ((PpBoard *)core->board)->board, core->slot, inbox, doors,
+                          (unsigned)count, local != 0);
+    PyMem_Free(doors);
     if (rc != PP_OK) {
         pp_raise_code(core, rc);
         return NULL;
@@ -459,76 +552,28 @@ static PyObject *core_serve_asgi(PyObject *self, PyObject *args, PyObject *kwarg
 
 /* ---- counters ---- */
 
-static int put(PyObject *dict, const char *name, uint64_t value)
-{
-    PyObject *number = PyLong_FromUnsignedLongLong(value);
-    if (number == NULL) {
-        return -1;
-    }
-    int rc = PyDict_SetItemString(dict, name, number);
-    Py_DECREF(number);
-    return rc;
-}
-
-/* The owner goes on counting meanwhile; each value is whole. */
-static void read_counters(const struct pp_counters *from, struct pp_counters *to)
-{
-    static_assert(sizeof(*to) % sizeof(uint64_t) == 0, "nothing but 64-bit counters");
-    const uint64_t *source = (const uint64_t *)from;
-    uint64_t *target = (uint64_t *)to;
-    for (size_t i = 0; i < sizeof(*to) / sizeof(*target); i++) {
-        target[i] = __atomic_load_n(&source[i], __ATOMIC_RELAXED);
-    }
-}
-
 static PyObject *core_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    static const char *const classes[6] = {"responses_none", "responses_1xx", "responses_2xx",
-                                           "responses_3xx",  "responses_4xx", "responses_5xx"};
     PpCore *core = (PpCore *)self;
-    struct pp_counters counters;
-    const struct pp_counters *c = &counters;
-    uint32_t connections = 0;
-    uint32_t in_flight = 0;
-    int rc = 0;
+    PyObject *stats = NULL;
     Py_BEGIN_CRITICAL_SECTION(self);
-    rc = pp_core_check_open(core);
-    if (rc == 0) {
-        read_counters(pp_loop_counters(core->loop), &counters);
-        connections = pp_loop_connections(core->loop);
-        in_flight = pp_loop_in_flight(core->loop);
+    if (pp_core_check_open(core) == 0) {
+        stats = pp_slot_as_dict(pp_loop_slot(core->loop));
     }
     Py_END_CRITICAL_SECTION();
-    if (rc < 0) {
-        return NULL;
+    return stats;
+}
+
+static PyObject *core_tag_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PpCore *core = (PpCore *)self;
+    PyObject *stats = NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (pp_core_check_open(core) == 0) {
+        stats = pp_slot_tags_as_tuple(pp_loop_slot(core->loop));
     }
-    PyObject *d = PyDict_New();
-    if (d == NULL) {
-        return NULL;
-    }
-    if (put(d, "accepted", c->accepted) < 0 || put(d, "closed", c->closed) < 0 ||
-        put(d, "accept_errors", c->accept_errors) < 0 || put(d, "requests", c->requests) < 0 ||
-        put(d, "bytes_in", c->bytes_in) < 0 || put(d, "bytes_out", c->bytes_out) < 0 ||
-        put(d, "turns", c->turns) < 0 || put(d, "batches", c->batches) < 0 ||
-        put(d, "connections", connections) < 0 || put(d, "in_flight", in_flight) < 0) {
-        goto fail;
-    }
-    for (int i = 0; i < 6; i++) {
-        if (put(d, classes[i], c->responses[i]) < 0) {
-            goto fail;
-        }
-    }
-    for (int i = 0; i < PP_ERR_COUNT; i++) {
-        char name[64];
-        PyOS_snprintf(name, sizeof(name), "errors_%s", pp_err_name(pp_err_at(i)));
-        if (put(d, name, c->errors[i]) < 0) {
-            goto fail;
-        }
-    }
-    return d;
-fail:
-    Py_DECREF(d);
-    return NULL;
+    Py_END_CRITICAL_SECTION();
+    return stats;
 }
 
 static PyObject *get_epoll_fd(PyObject *self, void *Py_UNUSED(closure))
@@ -580,6 +625,7 @@ static PyObject *get_draining(PyObject *self, void *Py_UNUSED(closure))
     X(event_loop) \
     X(scope_template) \
     X(asgi_template) \
+    X(asgi_given) \
     X(done) \
     X(worker) \
     X(runner) \
@@ -591,8 +637,13 @@ static PyObject *get_draining(PyObject *self, void *Py_UNUSED(closure))
     X(worker_base) \
     X(worker_name) \
     X(tasks) \
+    X(board) \
     X(selector) \
-    X(ready_key)
+    X(selector_keys) \
+    X(ready_append) \
+    X(ready_handle) \
+    X(ready_key) \
+    X(alarm)
 
 static int core_traverse(PyObject *self, visitproc visit, void *arg)
 {
@@ -628,6 +679,9 @@ static void core_dealloc(PyObject *self)
     pp_wsgi_clear(core);
     close_loop(core);
     core_clear(self);
+    pp_kept_fini(&core->kept_requests);
+    pp_kept_fini(&core->kept_receives);
+    pp_kept_fini(&core->kept_waits);
     pp_constants_fini(&core->k);
     type->tp_free(self);
     Py_DECREF(type);
@@ -636,8 +690,17 @@ static void core_dealloc(PyObject *self)
 static PyMethodDef core_own_methods[] = {
     {"add_listener", (PyCFunction)(void (*)(void))core_add_listener, METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR(
-         "add_listener(fd, *, exclusive=False)\n\nAccept from a listening socket, which stays "
-         "the caller's. exclusive: the socket is shared by several processes.")},
+         "add_listener(fd, *, kind='alone', tag=0, raw=False)\n\nAccept from a listening socket, "
+         "which stays the caller's. kind says who else does: nobody, all contexts alike "
+         "('shared'), "
+         "others while this one is busy ('own'), or it is another's that may be busy "
+         "('neighbour'). "
+         "tag: which protocol of serve_parallel() it is for; raw: its connections are not HTTP.")},
+    {"join", (PyCFunction)(void (*)(void))core_join, METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("join(inbox, doors, *, local=False)\n\nShare connections with the other contexts "
+               "of the board: inbox is the reading end of this one's door, doors are the writing "
+               "ends by slot (-1: none). local: all of them are in this process. The descriptors "
+               "stay the caller's and must outlive the core.")},
     {"stop_listening", core_stop_listening, METH_NOARGS,
      PyDoc_STR("stop_listening()\n\nAccept no more connections.")},
     {"serve_asgi", (PyCFunction)(void (*)(void))core_serve_asgi, METH_VARARGS | METH_KEYWORDS,
@@ -656,6 +719,10 @@ static PyMethodDef core_own_methods[] = {
     {"stats", core_stats, METH_NOARGS,
      PyDoc_STR("stats() -> dict[str, int]\n\nCounters since the start, and the connections and "
                "requests of now.")},
+    {"tag_stats", core_tag_stats, METH_NOARGS,
+     PyDoc_STR("tag_stats() -> tuple[tuple[int, int, int, int], ...]\n\nBy tag of listeners, of "
+               "which the last stands for all higher ones: connections now, accepted, bytes "
+               "received, bytes sent.")},
     {NULL, NULL, 0, NULL},
 };
 

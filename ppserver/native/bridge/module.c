@@ -7,6 +7,9 @@
 
 #include <string.h>
 
+#include "bridge/freeze.h"
+#include "bridge/interpreters.h"
+#include "bridge/wsgi.h"
 #include "proto/h1_scan.h"
 
 extern PyType_Spec pp_core_spec;
@@ -29,6 +32,23 @@ static PyObject *memory(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored
                          (unsigned long long)pp_mem_blocks());
 }
 
+static PyObject *runs_callbacks(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    const struct pp_wsgi_worker *worker = pp_wsgi_lead_self();
+    return PyBool_FromLong(worker != NULL && !worker->manager);
+}
+
+static PyObject *shared_seal(PyObject *module, PyObject *arg)
+{
+    int sealed = PyObject_IsTrue(arg);
+    if (sealed < 0) {
+        return NULL;
+    }
+    PpState *st = PyModule_GetState(module);
+    __atomic_store_n(&st->shared_sealed, sealed != 0, __ATOMIC_RELAXED);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef module_methods[] = {
     {"simd_level", simd_level, METH_NOARGS,
      PyDoc_STR("simd_level() -> str\n\nThe byte scanner chosen at start-up: "
@@ -36,6 +56,15 @@ static PyMethodDef module_methods[] = {
     {"memory", memory, METH_NOARGS,
      PyDoc_STR("memory() -> dict[str, int]\n\nBytes and blocks the C core has allocated in this "
                "process now (connections, buffers; not Python objects).")},
+    {"runs_callbacks", runs_callbacks, METH_NOARGS,
+     PyDoc_STR("runs_callbacks() -> bool\n\nWhether the calling thread is one on which a core "
+               "runs WSGI applications or callbacks of protocols.")},
+    {"shared_seal", shared_seal, METH_O,
+     PyDoc_STR("shared_seal(sealed)\n\nWhether making a shared object is an error from now on, "
+               "because contexts have started.")},
+    {"run_interpreter", pp_interpreters_run, METH_O,
+     PyDoc_STR("run_interpreter(program: str) -> None\n\nRun a program in a new subinterpreter "
+               "with a GIL of its own, on this thread; the interpreter is never destroyed.")},
     {NULL, NULL, 0, NULL},
 };
 
@@ -76,6 +105,7 @@ static int add_methods(PyTypeObject *type, PyMethodDef *methods)
 static int add_types(PyObject *module, PpState *st)
 {
     if (add_type(module, &st->core_type, &pp_core_spec) < 0 ||
+        add_type(module, &st->board_type, &pp_board_spec) < 0 ||
         add_type(module, &st->request_type, &pp_request_spec) < 0 ||
         add_type(module, &st->receive_type, &pp_receive_spec) < 0 ||
         add_type(module, &st->done_type, &pp_done_spec) < 0 ||
@@ -85,11 +115,21 @@ static int add_types(PyObject *module, PpState *st)
         add_type(module, &st->wsgi_start_type, &pp_wsgi_start_spec) < 0 ||
         add_type(module, &st->wsgi_write_type, &pp_wsgi_write_spec) < 0 ||
         add_type(module, &st->file_wrapper_type, &pp_file_wrapper_spec) < 0 ||
+        add_type(module, &st->shared_counter_type, &pp_shared_counter_spec) < 0 ||
+        add_type(module, &st->shared_array_type, &pp_shared_array_spec) < 0 ||
+        add_type(module, &st->transport_type, &pp_transport_spec) < 0 ||
         add_methods(st->core_type, pp_selector_methods) < 0 ||
         add_methods(st->core_type, pp_wsgi_methods) < 0) {
         return -1;
     }
-    return PyModule_AddObjectRef(module, "Core", (PyObject *)st->core_type);
+    if (PyModule_AddObjectRef(module, "Core", (PyObject *)st->core_type) < 0 ||
+        PyModule_AddObjectRef(module, "Board", (PyObject *)st->board_type) < 0 ||
+        PyModule_AddObjectRef(module, "Counter", (PyObject *)st->shared_counter_type) < 0 ||
+        PyModule_AddObjectRef(module, "Array", (PyObject *)st->shared_array_type) < 0 ||
+        PyModule_AddObjectRef(module, "Transport", (PyObject *)st->transport_type) < 0) {
+        return -1;
+    }
+    return 0;
 }
 
 static int add_imports(PpState *st)
@@ -110,7 +150,8 @@ static int module_exec(PyObject *module)
 {
     PpState *st = PyModule_GetState(module);
     pp_h1_scan_init();
-    if (add_types(module, st) < 0 || add_imports(st) < 0) {
+    if (add_types(module, st) < 0 || add_imports(st) < 0 || pp_freeze_init(st) < 0 ||
+        PyModule_AddFunctions(module, pp_freeze_methods) < 0) {
         return -1;
     }
     st->client_disconnected = PyErr_NewExceptionWithDoc(
@@ -140,6 +181,7 @@ static int module_exec(PyObject *module)
 /* X(field): every owned reference of PpState. */
 #define PP_STATE_FIELDS(X) \
     X(core_type) \
+    X(board_type) \
     X(request_type) \
     X(receive_type) \
     X(done_type) \
@@ -149,6 +191,9 @@ static int module_exec(PyObject *module)
     X(wsgi_start_type) \
     X(wsgi_write_type) \
     X(file_wrapper_type) \
+    X(shared_counter_type) \
+    X(shared_array_type) \
+    X(transport_type) \
     X(client_disconnected) \
     X(cancelled_error) \
     X(task_class) \

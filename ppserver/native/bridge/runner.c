@@ -89,6 +89,17 @@ static PySendResult runner_park(PpRunner *self, PyObject **result)
     return PYGEN_NEXT;
 }
 
+/* What the application waits for, on its way to the Task: taken out, and marked as it came. */
+static PyObject *take_first(PpRunner *self)
+{
+    PyObject *first = self->first;
+    self->first = NULL;
+    if (self->first_blocks && PyObject_SetAttr(first, self->core->k.future_blocking, Py_True) < 0) {
+        PyErr_Clear(); /* the Task will say what is wrong with it */
+    }
+    return first;
+}
+
 static PySendResult runner_am_send(PyObject *op, PyObject *value, PyObject **result)
 {
     PpRunner *self = (PpRunner *)op;
@@ -98,9 +109,8 @@ static PySendResult runner_am_send(PyObject *op, PyObject *value, PyObject **res
         return runner_park(self, result);
     case ADOPTED:
         self->state = RUNNING;
-        *result = self->first;
-        self->first = NULL;
         Py_CLEAR(self->parking);
+        *result = take_first(self);
         return PYGEN_NEXT;
     case RUNNING:
         if (self->running) {
@@ -157,6 +167,30 @@ static PyObject *throw_into_app(PpRunner *self, PyObject *const *args, Py_ssize_
     return NULL;
 }
 
+/* future.cancel(), with the message that the thrown CancelledError has: it tells anyio which of its
+ * scopes it comes from. NULL with an exception. */
+static PyObject *cancel_like(PpRunner *self, PyObject *future, PyObject *thrown)
+{
+    PyObject *args[] = {future, NULL};
+    PyObject *said = PyExceptionInstance_Check(thrown)
+                         ? PyObject_GetAttr(thrown, self->core->k.args)
+                         : PyTuple_New(0);
+    if (said == NULL) {
+        return NULL;
+    }
+    PyObject *kwnames = NULL, *r = NULL;
+    if (PyTuple_Check(said) && PyTuple_GET_SIZE(said) > 0) {
+        args[1] = PyTuple_GET_ITEM(said, 0);
+        kwnames = PyTuple_Pack(1, self->core->k.msg);
+    }
+    if (args[1] == NULL || kwnames != NULL) {
+        r = PyObject_VectorcallMethod(self->core->k.cancel, args, 1, kwnames);
+    }
+    Py_XDECREF(kwnames);
+    Py_DECREF(said);
+    return r;
+}
+
 /* A cancellation that came between adoption and the Task's next step: what the application waits
  * for is cancelled, as Task does it, and its outcome wakes the application. True when that worked.
  */
@@ -167,8 +201,7 @@ static bool cancel_first(PpRunner *self, PyObject *thrown)
         !PyErr_GivenExceptionMatches(type, self->core->state->cancelled_error)) {
         return false;
     }
-    PyObject *first = self->first;
-    PyObject *r = PyObject_VectorcallMethod(self->core->k.cancel, &first, 1, NULL);
+    PyObject *r = cancel_like(self, self->first, thrown);
     if (r == NULL) {
         PyErr_Clear();
         return false;
@@ -181,6 +214,32 @@ static bool cancel_first(PpRunner *self, PyObject *thrown)
     return cancelled > 0;
 }
 
+/* Whether a cancellation before the Task's next step has been taken back: from Python 3.13 on the
+ * last uncancel() does that, but cannot know that it had reached the future the Task was parked on.
+ */
+static bool taken_back(PpRunner *self, PyObject *thrown)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *type = PyExceptionInstance_Check(thrown) ? (PyObject *)Py_TYPE(thrown) : thrown;
+    if (self->task == NULL ||
+        !PyErr_GivenExceptionMatches(type, self->core->state->cancelled_error)) {
+        return false;
+    }
+    PyObject *args[] = {self->task};
+    PyObject *count = PyObject_VectorcallMethod(self->core->k.cancelling, args, 1, NULL);
+    int none = count != NULL ? PyObject_Not(count) : -1;
+    Py_XDECREF(count);
+    if (none < 0) {
+        PyErr_Clear(); /* a Task of another kind: it means what it throws */
+    }
+    return none > 0;
+#else
+    (void)self;
+    (void)thrown;
+    return false;
+#endif
+}
+
 static PyObject *runner_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 {
     PpRunner *self = (PpRunner *)op;
@@ -191,10 +250,8 @@ static PyObject *runner_throw(PyObject *op, PyObject *const *args, Py_ssize_t na
     case ADOPTED:
         self->state = RUNNING;
         Py_CLEAR(self->parking);
-        if (cancel_first(self, args[0])) {
-            PyObject *first = self->first;
-            self->first = NULL;
-            return first;
+        if (taken_back(self, args[0]) || cancel_first(self, args[0])) {
+            return take_first(self);
         }
         Py_CLEAR(self->first);
         return throw_into_app(self, args, nargs);

@@ -22,7 +22,8 @@ int pp_scope_setup(PpCore *core)
     }
     if (PyDict_SetItem(scope, k->type, k->http) < 0 || PyDict_SetItem(scope, k->asgi, asgi) < 0 ||
         PyDict_SetItem(scope, k->http_version, k->v1_1) < 0 ||
-        PyDict_SetItem(scope, k->server, Py_None) < 0 ||
+        PyDict_SetItem(scope, k->server,
+                       core->server_cache != NULL ? core->server_cache : Py_None) < 0 ||
         PyDict_SetItem(scope, k->client, Py_None) < 0 ||
         PyDict_SetItem(scope, k->scheme, k->http) < 0 ||
         PyDict_SetItem(scope, k->method, k->methods[PP_METHOD_GET]) < 0 ||
@@ -129,6 +130,12 @@ PyObject *pp_scope_server(PpCore *core, struct pp_conn *conn)
         memset(&core->server_cache_addr, 0, sizeof(core->server_cache_addr));
         memcpy(&core->server_cache_addr, address, bytes);
         Py_XSETREF(core->server_cache, made);
+        /* Mostly there is one address, and then a copy of the template has it already. */
+        if (core->scope_template != NULL &&
+            PyDict_SetItem(core->scope_template, core->k.server, made) < 0) {
+            Py_CLEAR(core->server_cache);
+            return NULL;
+        }
     }
     return Py_NewRef(core->server_cache);
 }
@@ -363,18 +370,54 @@ static int set_method(PpCore *core, PyObject *scope, const struct pp_h1_head *he
                                          (Py_ssize_t)head->method.len, NULL));
 }
 
+/* Makes sure that the template's "asgi" is a dict that nobody else has and nobody has changed, so
+ * that the next scope can have it: applications seldom keep it, and it is their own to change. */
+static int refresh_asgi(PpCore *core)
+{
+    struct pp_constants *k = &core->k;
+#ifndef Py_GIL_DISABLED
+    PyObject *key, *value;
+    Py_ssize_t pos = 0;
+    PyObject *asgi = core->asgi_given;
+    if (asgi != NULL && Py_REFCNT(asgi) == 2 && PyDict_GET_SIZE(asgi) == 2 &&
+        PyDict_Next(asgi, &pos, &key, &value) && key == k->version && value == k->v3_0 &&
+        PyDict_Next(asgi, &pos, &key, &value) && key == k->spec_version && value == k->v2_4) {
+        return 0;
+    }
+#endif
+    PyObject *made = PyDict_Copy(core->asgi_template);
+    if (made == NULL || PyDict_SetItem(core->scope_template, k->asgi, made) < 0) {
+        Py_XDECREF(made);
+        return -1;
+    }
+    Py_XSETREF(core->asgi_given, made);
+    return 0;
+}
+
+/* A copy of the template, with the server's address. */
+static PyObject *scope_begin(PpCore *core, struct pp_conn *conn)
+{
+    PyObject *server = pp_scope_server(core, conn); /* may change the template */
+    PyObject *scope =
+        server != NULL && refresh_asgi(core) == 0 ? PyDict_Copy(core->scope_template) : NULL;
+    if (scope != NULL && server != core->server_cache &&
+        PyDict_SetItem(scope, core->k.server, server) < 0) {
+        Py_CLEAR(scope);
+    }
+    Py_XDECREF(server);
+    return scope;
+}
+
 PyObject *pp_scope_new(PpCore *core, struct pp_conn *conn)
 {
     struct pp_constants *k = &core->k;
     const uint8_t *base;
     const struct pp_h1_head *head = pp_conn_head(conn, &base);
-    PyObject *scope = PyDict_Copy(core->scope_template);
+    PyObject *scope = scope_begin(core, conn);
     if (scope == NULL) {
         return NULL;
     }
-    if (set_new(scope, k->asgi, PyDict_Copy(core->asgi_template)) < 0 ||
-        set_new(scope, k->server, pp_scope_server(core, conn)) < 0 ||
-        set_new(scope, k->client, pp_scope_client(core, conn)) < 0 ||
+    if (set_new(scope, k->client, pp_scope_client(core, conn)) < 0 ||
         set_method(core, scope, head, base) < 0 || set_path(core, scope, head, base) < 0 ||
         set_new(scope, k->headers, headers_list(core, head, base)) < 0) {
         goto fail;

@@ -1,9 +1,10 @@
 /* The event-loop-facing side of Core: how an asyncio loop drives the native one.
  *
- * Two ways. As the loop's selector (asyncio): select() is poll(), which detaches from the
- * interpreter once, lets the native loop flush, wait, receive and parse, and returns the ready
- * descriptors of asyncio plus, when requests are due, one synthetic key whose reader callback is
- * _batch. So applications start inside an ordinary asyncio Handle and all of asyncio's rules for
+ * Two ways. As the loop's selector (asyncio): select() detaches from the interpreter once, lets the
+ * native loop flush, wait, receive and parse, and returns the ready descriptors of asyncio. When
+ * requests are due, it appends a handle whose callback is _batch to those that asyncio is going to
+ * run (or returns one synthetic key whose reader that is, where it does not know how a loop keeps
+ * them). So applications start inside an ordinary asyncio Handle and all of asyncio's rules for
  * exceptions, stop() and debugging hold. By add_reader (uvloop, a loop that runs already): the
  * epoll descriptor becomes readable, _on_readable makes a turn without waiting and runs the batch;
  * time-outs need a tick by call_later, and output that a task queues later needs a flush by
@@ -95,20 +96,56 @@ static int append_foreign(PpCore *core, PyObject *ready, PyObject *keys)
     return 0;
 }
 
-/* poll(timeout, keys) -> [(key, mask)] */
-static PyObject *core_poll(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+/* A batch is due: its handle goes where asyncio keeps those that are ready, or, where that is not
+ * known, its key to what select() returns. */
+static int append_batch(PpCore *core, PyObject *ready)
 {
-    PpCore *core = (PpCore *)self;
-    int ms;
-    if (nargs != 2 || !PyDict_Check(args[1])) {
-        PyErr_SetString(PyExc_TypeError, "poll(timeout, keys)");
-        return NULL;
+    if (core->ready_append != NULL) {
+        PyObject *append = Py_NewRef(core->ready_append), *handle = Py_NewRef(core->ready_handle);
+        PyObject *r = PyObject_CallOneArg(append, handle);
+        Py_DECREF(append);
+        Py_DECREF(handle);
+        Py_XDECREF(r);
+        return r != NULL ? 0 : -1;
     }
-    if (pp_core_check_open(core) < 0 || timeout_ms(args[0], &ms) < 0) {
+    return core->ready_key != NULL ? append_ready(ready, core->ready_key, 1) : 0;
+}
+
+/* How long the turn may wait before the alarm goes off. */
+static int until_alarm(const PpCore *core, int ms)
+{
+    if (core->alarm == NULL) {
+        return ms;
+    }
+    uint64_t now = pp_loop_now_ms(core->loop);
+    uint64_t left = core->alarm_ms > now ? core->alarm_ms - now : 0;
+    return ms < 0 || left < (uint64_t)ms ? (int)left : ms;
+}
+
+/* Once; it only schedules what it is for. */
+static int ring_alarm(PpCore *core)
+{
+    if (PP_LIKELY(core->alarm == NULL || pp_loop_now_ms(core->loop) < core->alarm_ms)) {
+        return 0;
+    }
+    PyObject *alarm = core->alarm;
+    core->alarm = NULL;
+    PyObject *r = PyObject_CallNoArgs(alarm);
+    Py_XDECREF(r);
+    Py_DECREF(alarm);
+    return r != NULL ? 0 : -1;
+}
+
+/* [(key, mask)] of what is ready of keys. */
+static PyObject *turn_polled(PpCore *core, PyObject *timeout, PyObject *keys)
+{
+    int ms;
+    if (pp_core_check_open(core) < 0 || timeout_ms(timeout, &ms) < 0) {
         return NULL;
     }
     struct pp_loop *loop = core->loop;
     pp_core_apply_requests(core);
+    ms = until_alarm(core, ms);
     int count;
     Py_BEGIN_ALLOW_THREADS count = pp_loop_turn(loop, ms);
     Py_END_ALLOW_THREADS if (count < 0)
@@ -121,15 +158,88 @@ static PyObject *core_poll(PyObject *self, PyObject *const *args, Py_ssize_t nar
     if (ready == NULL) {
         return NULL;
     }
-    if (count > 0) {
-        if (append_foreign(core, ready, args[1]) < 0 ||
-            (pp_loop_pending(loop) && core->ready_key != NULL &&
-             append_ready(ready, core->ready_key, 1) < 0)) {
-            Py_DECREF(ready);
-            return NULL;
-        }
+    if ((count > 0 && (append_foreign(core, ready, keys) < 0 ||
+                       (pp_loop_pending(loop) && append_batch(core, ready) < 0))) ||
+        ring_alarm(core) < 0) {
+        Py_DECREF(ready);
+        return NULL;
     }
     return ready;
+}
+
+static PyObject *core_poll(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 2 || !PyDict_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "poll(timeout, keys)");
+        return NULL;
+    }
+    return turn_polled((PpCore *)self, args[0], args[1]);
+}
+
+static PyObject *core_select(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                             PyObject *kwnames)
+{
+    PpCore *core = (PpCore *)self;
+    Py_ssize_t named = kwnames != NULL ? PyTuple_GET_SIZE(kwnames) : 0;
+    if (nargs + named > 1 || (named == 1 && PyUnicode_CompareWithASCIIString(
+                                                PyTuple_GET_ITEM(kwnames, 0), "timeout") != 0)) {
+        PyErr_SetString(PyExc_TypeError, "select(timeout=None)");
+        return NULL;
+    }
+    if (core->selector_keys == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the selector is closed");
+        return NULL;
+    }
+    PyObject *keys = Py_NewRef(core->selector_keys);
+    PyObject *ready = turn_polled(core, nargs + named == 1 ? args[0] : Py_None, keys);
+    Py_DECREF(keys);
+    return ready;
+}
+
+/* None for what is not there. */
+static void assign(PyObject **field, PyObject *value)
+{
+    Py_XSETREF(*field, value == Py_None ? NULL : Py_NewRef(value));
+}
+
+static PyObject *core_wire(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    PpCore *core = (PpCore *)self;
+    if (nargs != 3 || (args[0] != Py_None && !PyDict_Check(args[0]))) {
+        PyErr_SetString(PyExc_TypeError, "_wire(keys, handle, append)");
+        return NULL;
+    }
+    assign(&core->selector_keys, args[0]);
+    assign(&core->ready_handle, args[1]);
+    assign(&core->ready_append, core->ready_handle != NULL ? args[2] : Py_None);
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_alarm(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    PpCore *core = (PpCore *)self;
+    if (nargs != 2) {
+        PyErr_SetString(PyExc_TypeError, "_alarm(seconds, callback)");
+        return NULL;
+    }
+    if (args[1] == Py_None) {
+        Py_CLEAR(core->alarm);
+        Py_RETURN_NONE;
+    }
+    double seconds = PyFloat_AsDouble(args[0]);
+    if (seconds == -1.0 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (!(seconds >= 0.0 && seconds <= 86400.0)) {
+        PyErr_SetString(PyExc_ValueError, "seconds: expected 0 to 86400");
+        return NULL;
+    }
+    if (pp_core_check_open(core) < 0) {
+        return NULL;
+    }
+    core->alarm_ms = pp_loop_now_ms(core->loop) + (uint64_t)ceil(seconds * 1000.0);
+    assign(&core->alarm, args[1]);
+    Py_RETURN_NONE;
 }
 
 static int check_rc(PpCore *core, int rc)
@@ -272,7 +382,8 @@ static int schedule(PpCore *core, PyObject *how, PyObject *delay, const char *me
 
 static int schedule_tick(PpCore *core)
 {
-    if (core->tick_scheduled || pp_loop_connections(core->loop) == 0) {
+    if (core->tick_scheduled ||
+        (pp_loop_connections(core->loop) == 0 && pp_loop_wait_ms(core->loop) < 0)) {
         return 0;
     }
     PyObject *delay = PyFloat_FromDouble(TICK_SECONDS);
@@ -325,6 +436,9 @@ static PyObject *turn_attached(PpCore *core)
             return NULL;
         }
         core->batch_scheduled = true;
+    }
+    if (!core->batch_scheduled) {
+        pp_loop_rest(loop); /* the other loop waits, or does what is not ours to count */
     }
     if (schedule_tick(core) < 0) {
         return NULL;
@@ -419,6 +533,9 @@ PyMethodDef pp_selector_methods[] = {
     {"poll", FAST(core_poll),
      PyDoc_STR("poll(timeout, keys) -> list[tuple[SelectorKey, int]]\n\nOne turn of the loop, "
                "detached from the interpreter; what select() of a selector returns.")},
+    {"_select", (PyCFunction)(void (*)(void))core_select, METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"_wire", FAST(core_wire), NULL},
+    {"_alarm", FAST(core_alarm), NULL},
     {"watch", FAST(core_watch), PyDoc_STR("watch(fd, mask)\n\nReport readiness of fd in poll().")},
     {"rewatch", FAST(core_rewatch), PyDoc_STR("rewatch(fd, mask)\n\nChange the mask of fd.")},
     {"unwatch", FAST(core_unwatch), PyDoc_STR("unwatch(fd)\n\nForget fd.")},

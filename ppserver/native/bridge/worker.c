@@ -17,6 +17,7 @@
  * reference, a weak reference or a callback, nobody cancelled or renamed it, and its context equals
  * the one it was made from. With --task plain and eager each request has a Task of its own; the
  * runner then starts in RUNNING. */
+#include "bridge/imprint.h"
 #include "bridge/runner.h"
 
 /* ---- running a request ---- */
@@ -70,6 +71,7 @@ static int worker_make(PpCore *core)
     PpRunner *runner = context != NULL ? pp_runner_new(core) : NULL;
     if (runner != NULL && (task = task_new(core, runner, context)) != NULL &&
         worker_remember(core, task) == 0) {
+        pp_imprint_forget(&core->worker_imprint);
         Py_XSETREF(core->worker, Py_NewRef(task));
         Py_XSETREF(core->runner, Py_NewRef((PyObject *)runner));
         Py_XSETREF(core->worker_context, Py_NewRef(context));
@@ -207,14 +209,12 @@ static Py_ssize_t worker_references(PpCore *core)
     return Py_REFCNT(core->worker) + Py_REFCNT(core->runner);
 }
 
-/* True when the last request left no trace on the worker Task; errors count as a trace.
- * `references` are those of Task and coroutine together before the request. */
-static bool worker_pristine(PpCore *core, Py_ssize_t references)
+/* What pristine means, by the Task's own methods. Errors count as a trace. */
+static bool worker_look_over(PpCore *core)
 {
     PyObject *task = core->worker;
     PpRunner *runner = (PpRunner *)core->runner;
-    if (worker_references(core) != references ||
-        weakref_count(core, task) != core->worker_weakrefs) {
+    if (weakref_count(core, task) != core->worker_weakrefs) {
         PyErr_Clear();
         return false;
     }
@@ -232,13 +232,34 @@ static bool worker_pristine(PpCore *core, Py_ssize_t references)
         traces = name == NULL ? -1 : name != core->worker_name;
         Py_XDECREF(name);
     }
-    if (traces == 0) { /* the same pointers inside as long as no variable was set */
-        traces = PyObject_RichCompareBool(core->worker_context, core->worker_base, Py_NE);
-    }
     if (traces < 0) {
         PyErr_Clear(); /* a task class without these: never used twice */
     }
     return traces == 0;
+}
+
+/* True when the last request left no trace on the worker Task. `references` are those of Task and
+ * coroutine together before the request. */
+static bool worker_pristine(PpCore *core, Py_ssize_t references)
+{
+    PpRunner *runner = (PpRunner *)core->runner;
+    if (worker_references(core) != references) {
+        return false;
+    }
+    if (!pp_imprint_matches(&core->worker_imprint, core->worker, runner->parking)) {
+        if (!worker_look_over(core)) {
+            return false;
+        }
+        pp_imprint_take(&core->worker_imprint, core->worker, runner->parking);
+    }
+    if (pp_imprint_same_context(core->worker_context, core->worker_base)) {
+        return true;
+    }
+    int changed = PyObject_RichCompareBool(core->worker_context, core->worker_base, Py_NE);
+    if (changed < 0) {
+        PyErr_Clear();
+    }
+    return changed == 0;
 }
 
 static PyObject *awaitable_iter(PyObject *awaitable)
@@ -270,15 +291,32 @@ static PyObject *call_app(PpCore *core, PpRequest *req, PyObject *scope, PyObjec
     return iter;
 }
 
+/* A future says by an attribute that it has been awaited and is on its way to a Task, which clears
+ * it. Until our Task has its step others may await the same future, so it is cleared meanwhile.
+ * True when it was set. */
+static bool unblock(PpCore *core, PyObject *first)
+{
+    if (first == Py_None) {
+        return false;
+    }
+    PyObject *blocking = PyObject_GetAttr(first, core->k.future_blocking);
+    bool blocks =
+        blocking == Py_True && PyObject_SetAttr(first, core->k.future_blocking, Py_False) == 0;
+    Py_XDECREF(blocking);
+    PyErr_Clear(); /* no future: the Task will say so */
+    return blocks;
+}
+
 /* The worker Task becomes this request's Task. Takes over coro and first. */
 static void worker_adopt(PpCore *core, PpRequest *req, PyObject *scope, PyObject *coro,
-                         PyObject *first)
+                         PyObject *first, bool first_blocks)
 {
     worker_leave(core);
     PpRunner *runner = (PpRunner *)core->runner;
     PyObject *task = core->worker;
     core->runner = NULL;
     core->worker = NULL;
+    runner->first_blocks = first_blocks;
     runner->req = (PpRequest *)Py_NewRef((PyObject *)req);
     runner->scope = Py_NewRef(scope);
     runner->coro = coro;
@@ -335,8 +373,9 @@ static void run_on_worker(PpCore *core, PpRequest *req, PyObject *scope, PyObjec
     if (PyContext_Exit(context) < 0) {
         PyErr_WriteUnraisable(core->app);
     }
+    bool first_blocks = sent == PYGEN_NEXT && unblock(core, first); /* may run code, too */
     if (sent == PYGEN_NEXT && core->worker == worker) {
-        worker_adopt(core, req, scope, coro, first);
+        worker_adopt(core, req, scope, coro, first, first_blocks);
         Py_DECREF(context);
         return;
     }

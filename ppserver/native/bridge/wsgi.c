@@ -10,7 +10,7 @@
  * A request runs on the leader's thread: head, environ, application, answer, without a hand-off.
  * Only a call that takes long loses the leadership, and then goes on through messages. The Core's
  * fields are set before the threads start and only read by them. */
-#include "bridge/wsgi.h"
+#include "bridge/parallel.h"
 
 /* ---- life ---- */
 
@@ -33,9 +33,21 @@ void pp_wsgi_unref(struct pp_wsgi *w)
     PyMem_Free(w->workers);
     pp_park_fini(&w->manager.park);
     (void)pthread_mutex_destroy(&w->mutex);
+    pp_wsgi_drop_left(w);
+    if (w->par != NULL) {
+        pp_par_free(w->par);
+    }
     pp_wsgi_environ_fini(&w->k);
     Py_CLEAR(w->interruption);
     PyMem_Free(w);
+}
+
+void pp_wsgi_drop_left(struct pp_wsgi *w)
+{
+    struct pp_list *n;
+    while ((n = pp_list_pop(&w->transports_left)) != NULL) {
+        Py_DECREF((PyObject *)PP_CONTAINER(n, PpTransport, link));
+    }
 }
 
 static struct pp_wsgi *wsgi_new(PpCore *core, int threads)
@@ -59,12 +71,19 @@ static struct pp_wsgi *wsgi_new(PpCore *core, int threads)
     (void)pthread_mutex_init(&w->mutex, NULL);
     pp_list_init(&w->waiting);
     pp_list_init(&w->ready);
+    pp_list_init(&w->transports_ready);
+    pp_list_init(&w->transports_left);
     return w;
 }
 
 int pp_wsgi_traverse(PpCore *core, visitproc visit, void *arg)
 {
-    return core->wsgi != NULL ? pp_wsgi_environ_visit(&core->wsgi->k, visit, arg) : 0;
+    struct pp_wsgi *w = core->wsgi;
+    if (w == NULL) {
+        return 0;
+    }
+    int rc = w->par != NULL ? pp_par_visit(w->par, visit, arg) : 0;
+    return rc != 0 ? rc : pp_wsgi_environ_visit(&w->k, visit, arg);
 }
 
 void pp_wsgi_clear(PpCore *core)
@@ -222,15 +241,15 @@ void pp_wsgi_run(struct pp_wsgi *w, struct pp_wsgi_worker *self, struct pp_conn 
 
 /* ---- methods of Core ---- */
 
-static PyObject *serve_wsgi(PyObject *self, PyObject *args, PyObject *kwargs)
+unsigned pp_wsgi_protocols(const PpCore *core)
 {
-    static char *keywords[] = {"app", "root_path", "threads", "multiprocess", "on_error", NULL};
-    PpCore *core = (PpCore *)self;
-    PyObject *app, *root_path = NULL, *on_error = Py_None;
-    int threads = 1, multiprocess = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$UipO:serve_wsgi", keywords, &app, &root_path,
-                                     &threads, &multiprocess, &on_error) ||
-        pp_core_check_open(core) < 0) {
+    return core->wsgi != NULL && core->wsgi->par != NULL ? core->wsgi->par->count : 0;
+}
+
+/* For a core that serves nothing yet; NULL with an exception. */
+static struct pp_wsgi *wsgi_ready(PpCore *core, int threads)
+{
+    if (pp_core_check_open(core) < 0) {
         return NULL;
     }
     if (core->mode != PP_MODE_NONE) {
@@ -242,7 +261,20 @@ static PyObject *serve_wsgi(PyObject *self, PyObject *args, PyObject *kwargs)
                      threads);
         return NULL;
     }
-    struct pp_wsgi *w = wsgi_new(core, threads);
+    return wsgi_new(core, threads);
+}
+
+static PyObject *serve_wsgi(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"app", "root_path", "threads", "multiprocess", "on_error", NULL};
+    PpCore *core = (PpCore *)self;
+    PyObject *app, *root_path = NULL, *on_error = Py_None;
+    int threads = 1, multiprocess = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$UipO:serve_wsgi", keywords, &app, &root_path,
+                                     &threads, &multiprocess, &on_error)) {
+        return NULL;
+    }
+    struct pp_wsgi *w = wsgi_ready(core, threads);
     if (w == NULL) {
         return NULL;
     }
@@ -255,6 +287,78 @@ static PyObject *serve_wsgi(PyObject *self, PyObject *args, PyObject *kwargs)
     }
     core->wsgi = w;
     core->mode = PP_MODE_WSGI;
+    Py_RETURN_NONE;
+}
+
+static PyObject *serve_parallel(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"protocols", "threads", "on_error", NULL};
+    PpCore *core = (PpCore *)self;
+    PyObject *protocols, *on_error = Py_None;
+    int threads = 1;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!|$iO:serve_parallel", keywords, &PyTuple_Type,
+                                     &protocols, &threads, &on_error)) {
+        return NULL;
+    }
+    struct pp_wsgi *w = wsgi_ready(core, threads);
+    if (w == NULL) {
+        return NULL;
+    }
+    if ((w->par = pp_par_new(protocols)) == NULL) {
+        pp_wsgi_unref(w);
+        return NULL;
+    }
+    Py_XSETREF(core->app, Py_NewRef(protocols));
+    Py_XSETREF(core->on_error, on_error == Py_None ? NULL : Py_NewRef(on_error));
+    core->wsgi = w;
+    core->mode = PP_MODE_WSGI;
+    Py_RETURN_NONE;
+}
+
+static PyObject *bring(PyObject *self, PyObject *args)
+{
+    PpCore *core = (PpCore *)self;
+    struct pp_wsgi_op op = {.kind = PP_WSGI_OP_BRING};
+    unsigned int tag;
+    if (!PyArg_ParseTuple(args, "iI:bring", &op.fd, &tag)) {
+        return NULL;
+    }
+    bool open = false;
+    Py_BEGIN_CRITICAL_SECTION(self); /* close() in another thread lets go of it */
+    open = pp_core_check_open(core) == 0;
+    if (open && (op.w = core->wsgi) != NULL) {
+        pp_wsgi_ref(op.w);
+    }
+    Py_END_CRITICAL_SECTION();
+    if (!open) {
+        return NULL;
+    }
+    if (op.w == NULL || op.w->par == NULL || tag >= op.w->par->count ||
+        !op.w->par->protocols[tag].raw) {
+        PyErr_SetString(PyExc_ValueError, "bring: a raw protocol must be served by that tag");
+        if (op.w != NULL) {
+            pp_wsgi_unref(op.w);
+        }
+        return NULL;
+    }
+    op.tag = (uint16_t)(tag | PP_TAG_RAW);
+    struct pp_wsgi_worker *worker = pp_wsgi_lead_self();
+    bool posted = true;
+    if (worker != NULL && worker->w == op.w && pp_wsgi_lead_enter(worker)) {
+        op.rc = pp_loop_bring(op.w->loop, op.fd, op.tag);
+        pp_wsgi_lead_exit(worker);
+    } else {
+        posted = pp_wsgi_op_ask(op.w, &op);
+    }
+    pp_wsgi_unref(op.w);
+    if (!posted) {
+        PyErr_SetString(PyExc_RuntimeError, "bring: the core does not run");
+        return NULL;
+    }
+    if (op.rc != PP_OK) {
+        PyErr_SetString(PyExc_OSError, "bring: the socket is not connected");
+        return NULL;
+    }
     Py_RETURN_NONE;
 }
 
@@ -285,6 +389,17 @@ PyMethodDef pp_wsgi_methods[] = {
      PyDoc_STR("serve_wsgi(app, *, root_path='', threads=1, multiprocess=False, on_error=None)\n\n"
                "Serve a WSGI application; run_wsgi() does the work. threads: how many requests may "
                "be with the application at a time.")},
+    {"serve_parallel", (PyCFunction)(void (*)(void))serve_parallel, METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR(
+         "serve_parallel(protocols, *, threads=1, on_error=None)\n\nServe protocols of the "
+         "parallel "
+         "API; run_wsgi() does the work. protocols: tuple of (class or instance, parent); its "
+         "position is the tag of its listeners. threads: how many callbacks may run at a time.")},
+    {"bring", bring, METH_VARARGS,
+     PyDoc_STR("bring(fd, tag)\n\nServe a connected, non-blocking stream socket by the raw "
+               "protocol of that tag; the descriptor is the core's from then on. From any thread. "
+               "Raises OSError if it is not connected, RuntimeError if "
+               "run_wsgi() does not run (any more): then it stays the caller's.")},
     {"run_wsgi", run_wsgi, METH_NOARGS,
      PyDoc_STR("run_wsgi()\n\nRun the loop until drain() has come to its end or stop() was called. "
                "Requests run on threads of their own, signal handlers on this one.")},

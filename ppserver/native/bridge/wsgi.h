@@ -95,6 +95,8 @@ struct pp_wsgi_worker {
     PyObject *thread;        /* owned threading.Thread or NULL; manager only */
 };
 
+struct pp_par; /* bridge/parallel.h */
+
 struct pp_wsgi {
     uint32_t refs; /* atomic */
     PpCore *core;  /* borrowed; NULL once the core is closed. Only between serve_wsgi and the end of
@@ -102,6 +104,8 @@ struct pp_wsgi {
     struct pp_loop *loop; /* borrowed; leader only */
     struct pp_wsgi_consts k;
     uint32_t threads_max;
+    struct pp_par *par; /* owned: protocols of the parallel API instead of a WSGI application, or
+                           NULL. Constant. */
 
     /* Who leads: generation << 1 | "is inside the application". Atomic; see wsgi_lead.c. */
     uint64_t lead;
@@ -121,15 +125,17 @@ struct pp_wsgi {
     struct pp_wsgi_worker **workers; /* owned; threads_max entries, filled as threads start */
 
     /* Leader only. */
-    struct pp_list waiting; /* pp_wsgi_pending whose body is on its way */
-    struct pp_list ready;   /* pp_wsgi_pending that may run */
-    int failure;            /* PP_ERR code of a loop that failed */
+    struct pp_list waiting;          /* pp_wsgi_pending whose body is on its way */
+    struct pp_list ready;            /* pp_wsgi_pending that may run */
+    struct pp_list transports_ready; /* PpTransport with events, which nobody runs yet */
+    struct pp_list transports_left;  /* those the end found; a reference each, dropped attached */
+    int failure;                     /* PP_ERR code of a loop that failed */
     PyObject *interruption; /* owned exception of a signal handler, or NULL; manager only */
 };
 
 /* What pp_conn_app points to starts with this. */
 struct pp_wsgi_slot {
-    enum pp_wsgi_slot_kind { PP_WSGI_PENDING = 1, PP_WSGI_CALL } kind;
+    enum pp_wsgi_slot_kind { PP_WSGI_PENDING = 1, PP_WSGI_CALL, PP_WSGI_TRANSPORT } kind;
 };
 
 /* A request that is not with the application yet. Leader only; allocated by pp_mem. */
@@ -139,6 +145,8 @@ struct pp_wsgi_pending {
     struct pp_conn *conn; /* borrowed */
     uint8_t *body;        /* owned or NULL */
     size_t body_len, body_cap;
+    size_t body_max; /* up to which it grows */
+    bool whole;
 };
 
 struct pp_wsgi_op;
@@ -173,13 +181,24 @@ enum pp_wsgi_op_kind {
     PP_WSGI_OP_SEND,    /* a further piece */
     PP_WSGI_OP_READ,    /* at least one byte of the body, its end, or its failure */
     PP_WSGI_OP_FAIL,    /* 500 or a visible break */
-    PP_WSGI_OP_FINISH   /* let go of the connection */
+    PP_WSGI_OP_FINISH,  /* let go of the connection */
+    PP_WSGI_OP_SETTLE,  /* a transport: what its callbacks left to do */
+    PP_WSGI_OP_CLOSE,   /* a transport: close() from outside of its callbacks */
+    PP_WSGI_OP_HEAD,    /* a transport: a copy of its request's head, allocated by pp_mem */
+    PP_WSGI_OP_BRING    /* a connection that was made elsewhere */
 };
+
+struct pp_par_turn;
 
 struct pp_wsgi_op {
     struct pp_msg msg; /* first: a message is an op */
     struct pp_park park;
-    PpWsgiCall *call; /* borrowed from who waits */
+    PpWsgiCall *call;              /* borrowed from who waits; or... */
+    struct PpTransport *transport; /* ...borrowed likewise, with... */
+    struct pp_par_turn *turn;      /* ...what to settle */
+    struct pp_wsgi *w;             /* BRING: borrowed likewise */
+    int fd;                        /* BRING: the loop's from now on, if rc is PP_OK... */
+    uint16_t tag;                  /* ...as one of that listener */
     enum pp_wsgi_op_kind kind;
     /* RESPOND and SEND */
     struct pp_h1_response *response; /* borrowed */
@@ -189,7 +208,7 @@ struct pp_wsgi_op {
     bool more;       /* pieces follow: wait for room before the next */
     bool borrowed;   /* out: a reference to owner now belongs to the loop */
     bool closed;     /* out: the peer is gone */
-    /* READ */
+    /* READ; HEAD: dst is allocated for it, of cap bytes, and the caller's; NULL: no memory */
     uint8_t *dst; /* borrowed */
     size_t cap, got;
     bool eof; /* out: no bytes behind these */
@@ -199,12 +218,13 @@ struct pp_wsgi_op {
 /* wsgi.c */
 void pp_wsgi_ref(struct pp_wsgi *w);
 void pp_wsgi_unref(struct pp_wsgi *w); /* attached */
+/* Drops the references in transports_left. Attached; may run code of the application. */
+void pp_wsgi_drop_left(struct pp_wsgi *w);
 /* Runs the application for the request on conn. body is owned by it. Attached; never raises. */
 void pp_wsgi_run(struct pp_wsgi *w, struct pp_wsgi_worker *self, struct pp_conn *conn,
                  uint8_t *body, size_t body_len, size_t body_cap);
 
 /* wsgi_lead.c: threads and leadership. */
-extern PyMethodDef pp_wsgi_thread_def;
 /* Leaves the loop alone and goes into the application. The thread leads. */
 void pp_wsgi_lead_leave(struct pp_wsgi_worker *self);
 /* Back from the application: true if the thread still leads and may touch the loop. */
@@ -227,6 +247,10 @@ int pp_wsgi_lead_manage(struct pp_wsgi *w);
 /* wsgi_op.c: what is done to connections. */
 /* Carries out op for its call, from any thread; returns when it is done. Attached. */
 void pp_wsgi_op_run(struct pp_wsgi_op *op);
+/* An answer of our own for a request that is not with the application; leader. */
+void pp_wsgi_op_answer(struct pp_conn *conn, int status);
+/* Posts op, which names a transport, and waits; false if nobody leads any more. Attached. */
+bool pp_wsgi_op_ask(struct pp_wsgi *w, struct pp_wsgi_op *op);
 /* FINISH for the call's own thread: true if it still leads. */
 bool pp_wsgi_op_finish(PpWsgiCall *call);
 /* Leader: requests and events that are there. Returns false when the leadership was lost or given

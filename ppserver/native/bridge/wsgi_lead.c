@@ -291,7 +291,8 @@ static void lead(struct pp_wsgi_worker *self)
                 return;
             }
         }
-        bool more = !self->manager && !pp_list_empty(&w->ready);
+        bool more =
+            !self->manager && (!pp_list_empty(&w->ready) || !pp_list_empty(&w->transports_ready));
         int rc = pp_loop_turn(w->loop, more ? 0 : -1);
         if (rc < 0) {
             w->failure = rc;
@@ -343,7 +344,7 @@ static PyObject *thread_main(PyObject *Py_UNUSED(core), PyObject *capsule)
     Py_RETURN_NONE;
 }
 
-PyMethodDef pp_wsgi_thread_def = {"wsgi_thread", thread_main, METH_O, NULL};
+static PyMethodDef thread_def = {"wsgi_thread", thread_main, METH_O, NULL};
 
 static struct pp_wsgi_worker *worker_new(struct pp_wsgi *w)
 {
@@ -357,46 +358,93 @@ static struct pp_wsgi_worker *worker_new(struct pp_wsgi *w)
     return worker;
 }
 
-static int thread_start(struct pp_wsgi *w, struct pp_wsgi_worker *worker)
+/* The running threading.Thread for worker, or NULL with an exception. Not on the main thread. */
+static PyObject *thread_new(struct pp_wsgi *w, struct pp_wsgi_worker *worker)
 {
     PyObject *threading = PyImport_ImportModule("threading");
     PyObject *capsule = PyCapsule_New(worker, NULL, NULL);
-    PyObject *target = PyCFunction_New(&pp_wsgi_thread_def, (PyObject *)w->core);
-    PyObject *thread = NULL, *started = NULL, *args = NULL, *kwargs = NULL;
+    PyObject *target = PyCFunction_New(&thread_def, (PyObject *)w->core);
+    PyObject *thread = NULL, *started = NULL;
     if (threading != NULL && capsule != NULL && target != NULL) {
         /* A daemon thread: an application that hangs must not keep the process from ending. */
-        kwargs = Py_BuildValue("{s:O,s:(O),s:N,s:O}", "target", target, "args", capsule, "name",
-                               PyUnicode_FromFormat("ppserver-wsgi-%u", w->worker_count + 1),
-                               "daemon", Py_True);
+        PyObject *kwargs = Py_BuildValue(
+            "{s:O,s:(O),s:N,s:O}", "target", target, "args", capsule, "name",
+            PyUnicode_FromFormat("ppserver-wsgi-%u", w->worker_count + 1), "daemon", Py_True);
         PyObject *class_ = PyObject_GetAttrString(threading, "Thread");
-        args = PyTuple_New(0);
+        PyObject *args = PyTuple_New(0);
         if (kwargs != NULL && class_ != NULL && args != NULL) {
             thread = PyObject_Call(class_, args, kwargs);
         }
+        Py_XDECREF(args);
         Py_XDECREF(class_);
+        Py_XDECREF(kwargs);
         if (thread != NULL) {
             started = PyObject_CallMethod(thread, "start", NULL);
         }
     }
-    int rc = started != NULL ? 0 : -1;
-    if (started == NULL && thread != NULL && !PyErr_ExceptionMatches(PyExc_RuntimeError) &&
-        !PyErr_ExceptionMatches(PyExc_MemoryError)) {
-        /* A signal handler raised while start() waited for the thread: the thread is there. */
-        w->interruption = PyErr_GetRaisedException();
-        __atomic_store_n(&w->stop_requested, true, __ATOMIC_RELEASE);
-        rc = 0;
+    if (started == NULL) {
+        Py_CLEAR(thread);
     }
     Py_XDECREF(started);
-    if (rc == 0) {
-        worker->thread = Py_NewRef(thread);
-    }
-    Py_XDECREF(thread);
-    Py_XDECREF(kwargs);
-    Py_XDECREF(args);
     Py_XDECREF(target);
     Py_XDECREF(capsule);
     Py_XDECREF(threading);
-    return rc;
+    return thread;
+}
+
+struct start {
+    struct pp_wsgi *w;
+    struct pp_wsgi_worker *worker;
+    PyObject *exc; /* owned: why there is no thread */
+    struct pp_park done;
+};
+
+static PyObject *starter_main(PyObject *Py_UNUSED(core), PyObject *capsule)
+{
+    struct start *start = PyCapsule_GetPointer(capsule, NULL);
+    if (start == NULL) {
+        return NULL;
+    }
+    start->worker->thread = thread_new(start->w, start->worker);
+    start->exc = PyErr_GetRaisedException();
+    pp_park_wake(&start->done); /* start is gone from here on */
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef starter_def = {"wsgi_starter", starter_main, METH_O, NULL};
+
+/* Starts worker's thread from a short-lived one: signal handlers run on the main thread between any
+ * two steps of threading.Thread, and after one that raises nobody could tell whether there is a
+ * thread. -1 with an exception: there is none. */
+static int thread_start(struct pp_wsgi *w, struct pp_wsgi_worker *worker)
+{
+    struct start start = {.w = w, .worker = worker};
+    pp_park_init(&start.done);
+    PyObject *thread = PyImport_ImportModule("_thread");
+    PyObject *capsule = PyCapsule_New(&start, NULL, NULL);
+    PyObject *starter = PyCFunction_New(&starter_def, (PyObject *)w->core);
+    PyObject *started = NULL;
+    if (thread != NULL && capsule != NULL && starter != NULL) {
+        started = PyObject_CallMethod(thread, "start_new_thread", "O(O)", starter, capsule);
+    }
+    if (started != NULL) {
+        Py_BEGIN_ALLOW_THREADS;
+        pp_park_wait_woken(&start.done);
+        Py_END_ALLOW_THREADS;
+    }
+    pp_park_fini(&start.done);
+    Py_XDECREF(starter);
+    Py_XDECREF(capsule);
+    Py_XDECREF(thread);
+    if (started == NULL) {
+        return -1;
+    }
+    Py_DECREF(started);
+    if (start.exc != NULL) {
+        PyErr_SetRaisedException(start.exc);
+        return -1;
+    }
+    return 0;
 }
 
 /* One thread more. Manager, attached; -1 with an exception. */
@@ -435,7 +483,7 @@ static void keep_spare(struct pp_wsgi *w)
         w->threads_max = w->worker_count;
         pp_core_report_error(w->core, NULL);
     }
-    pp_wsgi_lead_detach(&w->manager);
+    run_signal_handlers(&w->manager); /* for a signal that came while it waited for the thread */
 }
 
 /* ---- the manager ---- */
@@ -582,6 +630,7 @@ int pp_wsgi_lead_manage(struct pp_wsgi *w)
     end_threads(w);
     w->manager.word = 0;
     pp_wsgi_lead_attach(&w->manager);
+    pp_wsgi_drop_left(w);
     join_threads(w);
     if (w->interruption != NULL) {
         PyObject *exc = w->interruption;

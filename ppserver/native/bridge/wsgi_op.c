@@ -7,7 +7,7 @@
  *
  * Everything here but pp_wsgi_op_run and pp_wsgi_op_finish runs on the leading thread, attached or
  * not, without calling Python. */
-#include "bridge/wsgi.h"
+#include "bridge/parallel.h"
 
 #include <string.h>
 
@@ -96,10 +96,35 @@ static void let_go(PpWsgiCall *call)
     pp_conn_finish(conn);
 }
 
+/* What has no call. */
+static void apply_parallel(struct pp_wsgi_op *op)
+{
+    switch (op->kind) {
+    case PP_WSGI_OP_SETTLE:
+        pp_par_settle(op->transport, op->turn);
+        break;
+    case PP_WSGI_OP_CLOSE:
+        pp_par_close(op->transport);
+        break;
+    case PP_WSGI_OP_HEAD:
+        op->dst = pp_par_head(op->transport, &op->cap);
+        break;
+    case PP_WSGI_OP_BRING:
+        op->rc = pp_loop_bring(op->w->loop, op->fd, op->tag);
+        break;
+    default:
+        PP_ASSERT(false);
+    }
+}
+
 /* True when op is done; false when it waits in its call. */
 static bool apply(struct pp_wsgi_op *op)
 {
     PpWsgiCall *call = op->call;
+    if (call == NULL) {
+        apply_parallel(op);
+        return true;
+    }
     if (call->conn == NULL) {
         op->rc = PP_ERR_DISCONNECTED;
         op->closed = true;
@@ -117,7 +142,13 @@ static bool apply(struct pp_wsgi_op *op)
     case PP_WSGI_OP_FINISH:
         let_go(call);
         return true;
+    case PP_WSGI_OP_SETTLE:
+    case PP_WSGI_OP_CLOSE:
+    case PP_WSGI_OP_HEAD:
+    case PP_WSGI_OP_BRING:
+        break;
     }
+    PP_ASSERT(false);
     return true;
 }
 
@@ -148,6 +179,17 @@ static bool post(struct pp_wsgi *w, struct pp_wsgi_op *op)
     return !ended;
 }
 
+/* What the loop is done with, a few at a time: an answer in many pieces that the socket takes at
+ * once keeps its thread here, where lead() would let go of nothing until the end. */
+static int take_released(struct pp_wsgi *w, void **owners, int count)
+{
+    int taken = 0;
+    while (taken < count && (owners[taken] = pp_loop_take_released(w->loop)) != NULL) {
+        taken++;
+    }
+    return taken;
+}
+
 void pp_wsgi_op_run(struct pp_wsgi_op *op)
 {
     PpWsgiCall *call = op->call;
@@ -164,7 +206,13 @@ void pp_wsgi_op_run(struct pp_wsgi_op *op)
             Py_INCREF(op->owner);
         }
         if (done) {
+            void *owners[16];
+            int count = take_released(call->w, owners, 16);
             pp_wsgi_lead_exit(self);
+            while (count > 0) { /* may run code of the application */
+                Py_DECREF((PyObject *)owners[--count]);
+            }
+            pp_park_fini(&op->park);
             return;
         }
         pp_wsgi_lead_hand_over(self);
@@ -185,6 +233,20 @@ void pp_wsgi_op_run(struct pp_wsgi_op *op)
     pp_park_fini(&op->park);
 }
 
+bool pp_wsgi_op_ask(struct pp_wsgi *w, struct pp_wsgi_op *op)
+{
+    bool posted;
+    pp_park_init(&op->park);
+    Py_BEGIN_ALLOW_THREADS;
+    posted = post(w, op);
+    if (posted) {
+        pp_park_wait_woken(&op->park);
+    }
+    Py_END_ALLOW_THREADS;
+    pp_park_fini(&op->park);
+    return posted;
+}
+
 bool pp_wsgi_op_finish(PpWsgiCall *call)
 {
     struct pp_wsgi_worker *self = call->worker;
@@ -202,8 +264,10 @@ bool pp_wsgi_op_finish(PpWsgiCall *call)
 
 /* ---- requests that are not with the application yet ---- */
 
-static struct pp_wsgi_pending *pending_new(struct pp_conn *conn, size_t body_bytes)
+/* body_max: how long the body may become; it takes memory as it comes. */
+static struct pp_wsgi_pending *pending_new(struct pp_conn *conn, size_t body_max)
 {
+    size_t body_bytes = body_max < PP_WSGI_GATHER_BYTES ? body_max : PP_WSGI_GATHER_BYTES;
     struct pp_wsgi_pending *p = pp_mem_zalloc(sizeof(*p));
     if (p == NULL) {
         return NULL;
@@ -219,6 +283,7 @@ static struct pp_wsgi_pending *pending_new(struct pp_conn *conn, size_t body_byt
         }
         p->body_cap = body_bytes;
     }
+    p->body_max = body_max;
     pp_conn_set_app(conn, &p->slot);
     return p;
 }
@@ -243,6 +308,27 @@ static void pending_refuse(struct pp_wsgi_pending *p)
     pp_conn_finish(taken.conn);
 }
 
+/* Room for len more bytes: PP_OK, BODY_TOO_LARGE or NO_MEMORY. */
+static int make_room(struct pp_wsgi_pending *p, size_t len)
+{
+    size_t cap = p->body_cap;
+    if (len > p->body_max - p->body_len) {
+        return PP_ERR_BODY_TOO_LARGE;
+    }
+    while (cap < p->body_len + len) {
+        cap = cap * 2 < p->body_max ? cap * 2 : p->body_max;
+    }
+    if (cap > p->body_cap) {
+        uint8_t *grown = pp_mem_realloc(p->body, p->body_cap, cap);
+        if (grown == NULL) {
+            return PP_ERR_NO_MEMORY;
+        }
+        p->body = grown;
+        p->body_cap = cap;
+    }
+    return PP_OK;
+}
+
 /* Takes what has come of an awaited body: PP_OK when it is whole, PP_AGAIN, or PP_ERR_*. */
 static int gather(struct pp_wsgi_pending *p)
 {
@@ -250,8 +336,12 @@ static int gather(struct pp_wsgi_pending *p)
         const uint8_t *data;
         size_t len;
         enum pp_body_status status = pp_conn_body_peek(p->conn, &data, &len);
-        if (status == PP_BODY_FAILED || len > p->body_cap - p->body_len) {
+        if (status == PP_BODY_FAILED) {
             return PP_ERR_DISCONNECTED;
+        }
+        int rc = make_room(p, len);
+        if (rc != PP_OK) {
+            return rc;
         }
         if (len > 0) {
             memcpy(p->body + p->body_len, data, len);
@@ -259,12 +349,24 @@ static int gather(struct pp_wsgi_pending *p)
             pp_conn_body_consume(p->conn, len);
         }
         if (status == PP_BODY_END) {
+            p->whole = true;
             return PP_OK;
         }
         if (len == 0) {
             pp_conn_body_want(p->conn);
             return PP_AGAIN;
         }
+    }
+}
+
+static void run_application(struct pp_wsgi_worker *self, struct pp_conn *conn, uint8_t *body,
+                            size_t body_len, size_t body_cap)
+{
+    pp_wsgi_lead_attach(self);
+    if (self->w->par != NULL) {
+        pp_par_request(self->w, self, conn, body, body_len, body_cap);
+    } else {
+        pp_wsgi_run(self->w, self, conn, body, body_len, body_cap);
     }
 }
 
@@ -281,8 +383,7 @@ static bool start(struct pp_wsgi_worker *self, struct pp_conn *conn, struct pp_w
             body_len = taken.body_len;
             body_cap = taken.body_cap;
         }
-        pp_wsgi_lead_attach(self);
-        pp_wsgi_run(w, self, conn, body, body_len, body_cap);
+        run_application(self, conn, body, body_len, body_cap);
         return self->word != 0;
     }
     if (p == NULL && (p = pending_new(conn, 0)) == NULL) {
@@ -301,23 +402,48 @@ static bool gather_or_start(struct pp_wsgi_worker *self, struct pp_wsgi_pending 
     if (rc == PP_OK) {
         return start(self, p->conn, p);
     }
-    if (rc != PP_AGAIN) {
+    if (rc == PP_ERR_BODY_TOO_LARGE) {
+        struct pp_wsgi_pending taken = pending_take(p);
+        pp_mem_free(taken.body, taken.body_cap);
+        pp_wsgi_op_answer(taken.conn, 413);
+    } else if (rc != PP_AGAIN) {
         pending_refuse(p); /* pp_conn_fail knows the status that fits */
     }
     return true;
+}
+
+void pp_wsgi_op_answer(struct pp_conn *conn, int status)
+{
+    const char *text = pp_h1_reason(status);
+    struct pp_h1_response r = {.status = status, .complete = true, .body_bytes = strlen(text)};
+    if (pp_conn_respond(conn, &r, (const uint8_t *)text, 0, NULL, NULL) != PP_OK) {
+        pp_conn_fail(conn, 500);
+    }
+    pp_conn_finish(conn);
 }
 
 static bool on_request(struct pp_wsgi_worker *self, struct pp_conn *conn)
 {
     const uint8_t *base;
     const struct pp_h1_head *head = pp_conn_head(conn, &base);
-    if (!head->has_content_length || head->content_length == 0 || head->expect_continue ||
-        head->content_length > PP_WSGI_GATHER_BYTES) {
+    bool par = self->w->par != NULL; /* its methods get whole bodies, an application reads */
+    uint64_t length = head->has_content_length ? head->content_length : 0;
+    if (par && length > PP_PAR_BODY_MAX) {
+        pp_wsgi_op_answer(conn, 413);
+        return true;
+    }
+    if (par ? length == 0 && !head->chunked
+            : length == 0 || head->expect_continue || length > PP_WSGI_GATHER_BYTES) {
         return start(self, conn, NULL);
     }
-    struct pp_wsgi_pending *p = pending_new(conn, (size_t)head->content_length);
+    struct pp_wsgi_pending *p = pending_new(conn, head->chunked ? PP_PAR_BODY_MAX : (size_t)length);
     if (p == NULL) {
-        return start(self, conn, NULL);
+        if (!par) {
+            return start(self, conn, NULL);
+        }
+        pp_conn_fail(conn, 503);
+        pp_conn_finish(conn);
+        return true;
     }
     pp_list_push(&self->w->waiting, &p->link);
     return gather_or_start(self, p);
@@ -331,8 +457,7 @@ static bool on_pending(struct pp_wsgi_worker *self, struct pp_wsgi_pending *p, u
         pending_refuse(p);
         return true;
     }
-    bool waits = p->body_len < p->body_cap;
-    return (events & PP_EV_BODY) && waits ? gather_or_start(self, p) : true;
+    return (events & PP_EV_BODY) && !p->whole ? gather_or_start(self, p) : true;
 }
 
 static void on_call(PpWsgiCall *call, unsigned events)
@@ -354,6 +479,9 @@ static void on_call(PpWsgiCall *call, unsigned events)
 static bool on_event(struct pp_wsgi_worker *self, struct pp_conn *conn, unsigned events)
 {
     struct pp_wsgi_slot *slot = pp_conn_app(conn);
+    if (pp_conn_is_raw(conn)) {
+        return pp_par_on_event(self, conn, events);
+    }
     if (events & PP_EV_REQUEST) {
         PP_ASSERT(slot == NULL);
         return on_request(self, conn);
@@ -367,6 +495,8 @@ static bool on_event(struct pp_wsgi_worker *self, struct pp_conn *conn, unsigned
     case PP_WSGI_CALL:
         on_call(PP_CONTAINER(slot, PpWsgiCall, slot), events);
         return true;
+    case PP_WSGI_TRANSPORT: /* the answer to its request finds out what happened meanwhile */
+        return true;
     }
     return true;
 }
@@ -379,11 +509,13 @@ bool pp_wsgi_op_serve(struct pp_wsgi_worker *self)
     for (int i = 0; i < PP_BATCH_REQUESTS && !self->manager && !pp_list_empty(&w->ready); i++) {
         struct pp_wsgi_pending taken =
             pending_take(PP_CONTAINER(w->ready.next, struct pp_wsgi_pending, link));
-        pp_wsgi_lead_attach(self);
-        pp_wsgi_run(w, self, taken.conn, taken.body, taken.body_len, taken.body_cap);
+        run_application(self, taken.conn, taken.body, taken.body_len, taken.body_cap);
         if (self->word == 0) {
             return false;
         }
+    }
+    if (!self->manager && !pp_par_serve(self)) {
+        return false;
     }
     while ((conn = pp_loop_take_event(w->loop, &events)) != NULL) {
         if (!on_event(self, conn, events)) {
@@ -410,6 +542,9 @@ void pp_wsgi_op_abandon(struct pp_wsgi *w)
             break;
         case PP_WSGI_CALL:
             let_go(PP_CONTAINER(slot, PpWsgiCall, slot));
+            break;
+        case PP_WSGI_TRANSPORT:
+            pp_par_abandon(PP_CONTAINER(slot, PpTransport, slot));
             break;
         }
     }

@@ -9,6 +9,7 @@
  * that the peer can tell. It is reported once, with the environ. That the peer is gone is not an
  * error: the rest of the body is not asked for. */
 #include "bridge/wsgi.h"
+#include "proto/h1_scan.h"
 
 #include <string.h>
 
@@ -103,12 +104,7 @@ static const uint8_t *latin1_text(PyObject *text, const char *what, size_t *len)
 
 static bool has_controls(const uint8_t *text, size_t len)
 {
-    for (size_t i = 0; i < len; i++) {
-        if ((text[i] < 0x20 && text[i] != '\t') || text[i] == 0x7f) {
-            return true;
-        }
-    }
-    return false;
+    return pp_h1_scan->value(text, len) != len;
 }
 
 static int check_status(PyObject *text, int *status)
@@ -128,34 +124,41 @@ static int check_status(PyObject *text, int *status)
     return 0;
 }
 
-static bool is_named(const uint8_t *name, size_t len, const char *wanted)
+struct word {
+    const char *text;
+    size_t len;
+};
+#define WORD(text) {text, sizeof(text) - 1}
+
+/* Of a token, in any case; the word is in lower case, of letters and "-". */
+static bool is_word(const uint8_t *name, size_t len, const struct word *word)
 {
-    return strlen(wanted) == len && PyOS_strnicmp((const char *)name, wanted, (Py_ssize_t)len) == 0;
+    size_t i = 0;
+    while (len == word->len && i < len && (name[i] | 0x20) == (uint8_t)word->text[i]) {
+        i++;
+    }
+    return i == word->len;
 }
 
 static bool is_hop_by_hop(const uint8_t *name, size_t len)
 {
-    static const char *const names[] = {"connection",          "keep-alive", "proxy-authenticate",
-                                        "proxy-authorization", "te",         "trailers",
-                                        "transfer-encoding",   "upgrade"};
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        if (is_named(name, len, names[i])) {
+    static const struct word words[] = {
+        WORD("connection"), WORD("keep-alive"),        WORD("proxy-authenticate"),
+        WORD("te"),         WORD("trailers"),          WORD("proxy-authorization"),
+        WORD("upgrade"),    WORD("transfer-encoding"),
+    };
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        if (is_word(name, len, &words[i])) {
             return true;
         }
     }
     return false;
 }
 
-static bool is_token(const uint8_t *name, size_t len)
+static bool is_content_length(const uint8_t *name, size_t len)
 {
-    for (size_t i = 0; i < len; i++) {
-        uint8_t c = name[i];
-        bool alnum = (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z');
-        if (!alnum && (c == 0 || strchr("!#$%&'*+-.^_`|~", c) == NULL)) {
-            return false;
-        }
-    }
-    return len > 0;
+    static const struct word word = WORD("content-length");
+    return is_word(name, len, &word);
 }
 
 static int parse_length(const uint8_t *text, size_t len, uint64_t *length)
@@ -188,7 +191,7 @@ static int check_field(PyObject *pair, struct pp_h1_out_field *f)
         (f->value = latin1_text(value, "a header value", &f->value_len)) == NULL) {
         return -1;
     }
-    if (!is_token(f->name, f->name_len)) {
+    if (f->name_len == 0 || pp_h1_scan->token(f->name, f->name_len) != f->name_len) {
         PyErr_Format(PyExc_ValueError, "start_response: not a header name: %.200R", name);
         return -1;
     }
@@ -242,7 +245,7 @@ static int check_headers(PpWsgiCall *call, PyObject *list, struct head *head)
         if (check_field(PyTuple_GET_ITEM(head->headers, (Py_ssize_t)i), f) < 0) {
             return -1;
         }
-        if (f->name_len == 14 && is_named(f->name, f->name_len, "content-length")) {
+        if (is_content_length(f->name, f->name_len)) {
             if (head->has_length) {
                 PyErr_SetString(PyExc_ValueError, "start_response: Content-Length twice");
                 return -1;

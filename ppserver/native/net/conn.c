@@ -52,8 +52,9 @@ void pp_conn_resume_later(struct pp_conn *conn)
 
 static uint64_t due_first(const struct pp_conn *conn)
 {
-    uint64_t r = conn->read_due_ms, w = conn->write_due_ms;
-    return r == 0 ? w : w == 0 ? r : r < w ? r : w;
+    uint64_t r = conn->read_due_ms, w = conn->write_due_ms, rate = conn->rate_due_ms;
+    uint64_t first = r == 0 ? w : w == 0 ? r : r < w ? r : w;
+    return first == 0 ? rate : rate == 0 || first < rate ? first : rate;
 }
 
 static void due_arm(struct pp_conn *conn)
@@ -76,6 +77,12 @@ void pp_conn_write_due(struct pp_conn *conn, uint32_t after_ms)
     due_arm(conn);
 }
 
+void pp_conn_rate_due(struct pp_conn *conn, uint32_t after_ms)
+{
+    conn->rate_due_ms = after_ms == 0 ? 0 : conn->loop->now_ms + after_ms;
+    due_arm(conn);
+}
+
 static uint32_t idle_ms(const struct pp_conn *conn)
 {
     return conn->h1.draining ? PP_DRAIN_IDLE_MS : conn->loop->settings.keep_alive_ms;
@@ -83,7 +90,7 @@ static uint32_t idle_ms(const struct pp_conn *conn)
 
 static void on_read_due(struct pp_conn *conn)
 {
-    struct pp_counters *counters = &conn->loop->counters;
+    struct pp_counters *counters = &conn->loop->slot->counters;
 
     conn->read_due_ms = 0;
     switch ((enum pp_conn_state)conn->state) {
@@ -125,6 +132,9 @@ static void on_read_due(struct pp_conn *conn)
         }
         break;
     }
+    case PP_CONN_RAW:
+        pp_conn_raw_due(conn);
+        break;
     case PP_CONN_CLOSE: /* the write deadline rules here */
     case PP_CONN_DEAD:
     case PP_CONN_NO:
@@ -137,6 +147,10 @@ void pp_conn_on_timer(struct pp_timer *timer, struct pp_loop *loop)
     struct pp_conn *conn = PP_CONTAINER(timer, struct pp_conn, timer);
 
     PP_CHECK(conn->magic == PP_CONN_MAGIC && conn->loop == loop);
+    if (conn->rate_due_ms != 0 && loop->now_ms >= conn->rate_due_ms) {
+        conn->rate_due_ms = 0;
+        pp_conn_mark_dirty(conn);
+    }
     if (conn->write_due_ms != 0 && loop->now_ms >= conn->write_due_ms) {
         /* The kernel says "writable" only when a good part of its buffer is free, which can take a
          * slow but honest reader longer than the time-out: what it has acknowledged counts. */
@@ -148,7 +162,7 @@ void pp_conn_on_timer(struct pp_timer *timer, struct pp_loop *loop)
         }
     }
     if (conn->write_due_ms != 0 && loop->now_ms >= conn->write_due_ms) {
-        pp_stats_error(&loop->counters, PP_ERR_WRITE_TIMEOUT);
+        pp_stats_error(&loop->slot->counters, PP_ERR_WRITE_TIMEOUT);
         pp_conn_kill(conn, PP_ERR_WRITE_TIMEOUT, true);
         return;
     }
@@ -162,14 +176,25 @@ void pp_conn_on_timer(struct pp_timer *timer, struct pp_loop *loop)
 
 /* ---- birth and death ---- */
 
-void pp_conn_open(struct pp_loop *loop, int fd, const union pp_sock_addr *peer,
-                  const union pp_sock_addr *local)
+/* Whether a receive right after accept is likely to pay: with clients that send at once it saves a
+ * wake-up, with slow ones it is a system call for nothing. A few are made all the time, to learn.
+ */
+static bool try_now(struct pp_loop *loop)
 {
-    pp_stats_add(&loop->counters.accepted, 1);
+    if (loop->try_credit > 0 || ++loop->try_skipped >= PP_TRY_MAX) {
+        loop->try_skipped = 0;
+        return true;
+    }
+    return false;
+}
+
+void pp_conn_open(struct pp_loop *loop, int fd, const union pp_sock_addr *peer,
+                  const union pp_sock_addr *local, uint16_t tag, uint64_t requests)
+{
     struct pp_conn *conn = pp_pool_take(&loop->conn_pool);
     if (conn == NULL) {
-        pp_stats_error(&loop->counters, PP_ERR_NO_MEMORY);
-        pp_stats_add(&loop->counters.closed, 1);
+        pp_stats_error(&loop->slot->counters, PP_ERR_NO_MEMORY);
+        pp_stats_add(&loop->slot->counters.closed, 1);
         pp_sock_close(fd, true);
         return;
     }
@@ -178,7 +203,8 @@ void pp_conn_open(struct pp_loop *loop, int fd, const union pp_sock_addr *peer,
     conn->fd = fd;
     conn->loop = loop;
     conn->id = loop->next_id++;
-    conn->state = PP_CONN_IDLE;
+    conn->state = tag & PP_TAG_RAW ? PP_CONN_RAW : PP_CONN_IDLE;
+    conn->tag = tag;
     conn->readable = conn->writable = true;
     conn->peer = *peer;
     conn->local = *local;
@@ -191,9 +217,42 @@ void pp_conn_open(struct pp_loop *loop, int fd, const union pp_sock_addr *peer,
     pp_h1_conn_init(&conn->h1);
     pp_list_push(&loop->conns, &conn->all);
     pp_list_push(&loop->fresh, &conn->life);
-    pp_stats_set32(&loop->connections, loop->connections + 1);
-    pp_conn_read_due(conn, loop->settings.request_header_ms);
+    struct pp_tag_counters *tagged = pp_loop_tagged(loop, tag);
+    pp_stats_set32(&loop->slot->connections, loop->slot->connections + 1);
+    pp_stats_set32(&tagged->connections, tagged->connections + 1);
+    conn->requests = requests;
+    conn->h1.draining = loop->draining;
+    conn->active_round = loop->balance.round - 1;
+    if (conn->state == PP_CONN_RAW) {
+        pp_conn_raw_open(conn);
+        return;
+    }
+    pp_conn_read_due(conn, requests > 0     ? idle_ms(conn)
+                           : loop->draining ? PP_LINGER_MS / 2
+                                            : loop->settings.request_header_ms);
+    if (!try_now(loop)) {
+        return; /* epoll tells when there is something */
+    }
+    pp_stats_add(&loop->slot->counters.tried, 1);
     pp_conn_read(conn); /* the request is often here already */
+    if (conn->state == PP_CONN_IDLE) {
+        loop->try_credit -= loop->try_credit > 0;
+    } else {
+        pp_stats_add(&loop->slot->counters.tried_well, 1);
+        loop->try_credit += loop->try_credit < PP_TRY_MAX;
+    }
+}
+
+bool pp_conn_may_leave(const struct pp_conn *conn)
+{
+    return conn->state == PP_CONN_IDLE && conn->requests > 0 && conn->out_bytes == 0 &&
+           conn->in == NULL && !conn->held && !conn->eof && !conn->peer_shut && !conn->readable &&
+           !conn->h1.draining;
+}
+
+bool pp_conn_active(const struct pp_conn *conn)
+{
+    return conn->active_round == conn->loop->balance.round;
 }
 
 /* Registration with epoll waits until after the first answer: a peer that wants one answer and
@@ -207,7 +266,7 @@ void pp_conn_register_fresh(struct pp_loop *loop)
         if (pp_poll_add_conn(loop->epoll_fd, conn->fd, conn) == PP_OK) {
             conn->registered = true;
         } else {
-            pp_stats_error(&loop->counters, PP_ERR_SYSTEM);
+            pp_stats_error(&loop->slot->counters, PP_ERR_SYSTEM);
             pp_conn_kill(conn, PP_ERR_SYSTEM, true);
         }
     }
@@ -223,7 +282,7 @@ static void app_end(struct pp_conn *conn, int code)
         conn->events = 0;
         pp_list_remove(&conn->ready);
         conn->held = false;
-        pp_stats_set32(&conn->loop->in_flight, conn->loop->in_flight - 1);
+        pp_stats_set32(&conn->loop->slot->in_flight, conn->loop->slot->in_flight - 1);
         return;
     }
     if (!conn->closed) {
@@ -246,6 +305,15 @@ static void bury(struct pp_conn *conn)
     pp_list_push(&conn->loop->dead, &conn->life);
 }
 
+/* One less here. */
+static void count_gone(struct pp_conn *conn)
+{
+    struct pp_loop *loop = conn->loop;
+    struct pp_tag_counters *tagged = pp_loop_tagged(loop, conn->tag);
+    pp_stats_set32(&loop->slot->connections, loop->slot->connections - 1);
+    pp_stats_set32(&tagged->connections, tagged->connections - 1);
+}
+
 void pp_conn_kill(struct pp_conn *conn, int code, bool reset)
 {
     struct pp_loop *loop = conn->loop;
@@ -255,7 +323,7 @@ void pp_conn_kill(struct pp_conn *conn, int code, bool reset)
     }
     pp_conn_out_drop(conn);
     pp_timer_cancel(&loop->wheel, &conn->timer);
-    conn->read_due_ms = conn->write_due_ms = 0;
+    conn->read_due_ms = conn->write_due_ms = conn->rate_due_ms = 0;
     pp_list_remove(&conn->dirty);
     pp_list_remove(&conn->resume);
     pp_list_remove(&conn->life);
@@ -268,12 +336,39 @@ void pp_conn_kill(struct pp_conn *conn, int code, bool reset)
     conn->fd = -1;
     conn->readable = conn->writable = false;
     pp_conn_step(conn, PP_CONN_ON_GONE);
-    pp_stats_add(&loop->counters.closed, 1);
-    pp_stats_set32(&loop->connections, loop->connections - 1);
+    pp_stats_add(&loop->slot->counters.closed, 1);
+    count_gone(conn);
     app_end(conn, code);
     if (!conn->held) {
         bury(conn);
     }
+}
+
+bool pp_conn_hand_over(struct pp_conn *conn, unsigned slot)
+{
+    struct pp_loop *loop = conn->loop;
+
+    PP_ASSERT(pp_conn_may_leave(conn));
+    if (conn->registered) { /* while the descriptor is still surely ours */
+        (void)pp_poll_del(loop->epoll_fd, conn->fd);
+        conn->registered = false;
+        pp_list_push(&loop->fresh, &conn->life);
+    }
+    if (!pp_balance_give(loop, slot, conn->fd, &conn->peer, &conn->local, conn->tag,
+                         conn->requests)) {
+        return false;
+    }
+    pp_timer_cancel(&loop->wheel, &conn->timer);
+    conn->read_due_ms = conn->write_due_ms = conn->rate_due_ms = 0;
+    pp_list_remove(&conn->dirty);
+    pp_list_remove(&conn->resume);
+    pp_list_remove(&conn->life);
+    conn->fd = -1;
+    conn->writable = false;
+    pp_conn_step(conn, PP_CONN_ON_GONE);
+    count_gone(conn);
+    bury(conn);
+    return true;
 }
 
 static void conn_free(struct pp_conn *conn)
@@ -347,7 +442,7 @@ void pp_conn_flushed(struct pp_conn *conn)
 void pp_conn_lost(struct pp_conn *conn)
 {
     if (conn->held && conn->h1.res != PP_H1_RES_DONE) {
-        pp_stats_error(&conn->loop->counters, PP_ERR_DISCONNECTED);
+        pp_stats_error(&conn->loop->slot->counters, PP_ERR_DISCONNECTED);
     }
     pp_conn_kill(conn, PP_ERR_DISCONNECTED, false);
 }
@@ -425,6 +520,9 @@ void pp_conn_drain_all(struct pp_loop *loop)
         struct pp_conn *conn = PP_CONTAINER(n, struct pp_conn, all);
         n = n->next; /* nothing is freed here, but a dead one may leave the lists */
         conn->h1.draining = true;
+        if (conn->state == PP_CONN_RAW) {
+            pp_conn_read_due(conn, PP_DRAIN_IDLE_MS);
+        }
         if (conn->state != PP_CONN_IDLE) {
             continue;
         }
@@ -497,7 +595,7 @@ void pp_conn_fail(struct pp_conn *conn, int status)
         int cause = pp_err_status(conn->error);
         PP_ASSERT(status >= 500 && status <= 599);
         if (cause == 0) {
-            pp_stats_error(&conn->loop->counters, PP_ERR_APP_FAILED);
+            pp_stats_error(&conn->loop->slot->counters, PP_ERR_APP_FAILED);
         }
         pp_conn_out_error(conn, cause != 0 ? cause : status);
     } else if (conn->h1.res == PP_H1_RES_BODY) {
@@ -562,17 +660,18 @@ void pp_conn_finish(struct pp_conn *conn)
     PP_CONN_ENTER(conn);
     PP_CHECK(conn->held);
     PP_ASSERT(conn->app == NULL);
-    if (!conn->closed && conn->h1.res != PP_H1_RES_DONE) {
+    bool raw = pp_conn_is_raw(conn);
+    if (!raw && !conn->closed && conn->h1.res != PP_H1_RES_DONE) {
         pp_conn_fail(conn, 500);
     }
     if (conn->status != 0 && conn->in != NULL) {
         pp_accesslog_line(&loop->log, &conn->peer, &conn->in->head, conn->in->data + conn->in_start,
                           conn->status);
     }
-    conn->held = conn->want = conn->full_told = false;
+    conn->held = conn->want = conn->full_told = conn->finish_due = false;
     conn->events = 0;
     pp_list_remove(&conn->ready);
-    pp_stats_set32(&loop->in_flight, loop->in_flight - 1);
+    pp_stats_set32(&loop->slot->in_flight, loop->slot->in_flight - 1);
     switch ((enum pp_conn_state)conn->state) {
     case PP_CONN_SERVE:
         /* Draining makes a response head say "close"; where it was too late for that, the
@@ -589,6 +688,9 @@ void pp_conn_finish(struct pp_conn *conn)
         break;
     case PP_CONN_DEAD:
         bury(conn);
+        break;
+    case PP_CONN_RAW:
+        finish_last(conn);
         break;
     case PP_CONN_IDLE:
     case PP_CONN_HEAD:

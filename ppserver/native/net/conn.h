@@ -13,6 +13,7 @@
 #ifndef PP_NET_CONN_H
 #define PP_NET_CONN_H
 
+#include "net/file.h"
 #include "net/loop.h"
 
 /* Valid from PP_EV_REQUEST to pp_conn_finish. *base: what the spans count from (it may move when
@@ -81,6 +82,40 @@ void pp_conn_fail(struct pp_conn *conn, int status);
  * A closed
  * connection may be freed from here on. Writes the access line. */
 void pp_conn_finish(struct pp_conn *conn);
+
+/* ---- raw connections: those that came by a listener with PP_TAG_RAW ----
+ * The application has such a connection from its beginning to its end: REQUEST comes once, at the
+ * beginning; BODY whenever bytes came; EOF when the peer will send no more; FINISHED when all that
+ * was queued is written; IDLE when neither has happened for long; CLOSED at the end, after which
+ * pp_conn_finish lets go of it. Input is not received while a block is full of bytes that were not
+ * consumed, or output is above its high water mark. Of the functions above only those without
+ * request or response in their names apply. */
+uint16_t pp_conn_tag(const struct pp_conn *conn); /* of its listener, without PP_TAG_RAW */
+bool pp_conn_is_raw(const struct pp_conn *conn);
+/* What is here and was not consumed; valid until consume or the next turn. */
+size_t pp_conn_raw_peek(const struct pp_conn *conn, const uint8_t **data);
+void pp_conn_raw_consume(struct pp_conn *conn, size_t len);
+/* Queues bytes; ownership as in pp_conn_respond. PP_OK, also when the peer is gone (they are
+ * dropped), or NO_MEMORY: the connection is marked for closing. */
+int pp_conn_raw_send(struct pp_conn *conn, const uint8_t *data, size_t len, void *owner,
+                     bool *borrowed) PP_MUST_USE;
+/* Queues [at, at + len) of a file, whose reference it takes over in any case. A file that turns out
+ * to be shorter resets the connection. */
+int pp_conn_raw_send_file(struct pp_conn *conn, struct pp_file *file, uint64_t at,
+                          uint64_t len) PP_MUST_USE;
+void pp_conn_raw_flush(struct pp_conn *conn); /* now, instead of with the next turn */
+void pp_conn_raw_close(struct pp_conn *conn); /* once what is queued is written */
+/* Whether it was our side that closed: at the application's word, or because the loop drains. */
+bool pp_conn_raw_ours(const struct pp_conn *conn);
+/* How often to try again at once when the socket has nothing, or takes nothing, before waiting for
+ * it to become ready; at first neither is tried again. */
+void pp_conn_raw_attempts(struct pp_conn *conn, uint8_t receive, uint8_t send);
+/* At most so many bytes a second are sent, a quarter of a second's at once; 0 = no limit. */
+void pp_conn_raw_rate(struct pp_conn *conn, uint32_t bytes_per_second);
+/* IDLE is raised whenever, for so long, nothing came and all that was queued is written; 0 = never.
+ * What to do then is the application's affair: it knows whether it is about to say something. */
+void pp_conn_raw_idle(struct pp_conn *conn, uint32_t after_ms);
+uint64_t pp_conn_out_bytes(const struct pp_conn *conn); /* queued and not yet written */
 
 /* Iteration over all connections, for shutting down: NULL starts and ends. */
 struct pp_conn *pp_loop_next_conn(struct pp_loop *loop, struct pp_conn *conn);

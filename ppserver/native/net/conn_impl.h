@@ -8,6 +8,7 @@
 #define PP_CONN_MAGIC 0x9e11c044u
 #define PP_CONN_READS_MAX 8         /* recv calls for one connection per turn */
 #define PP_CONN_WRITE_BYTES 1048576 /* and bytes written */
+#define PP_RATE_PARTS 4             /* of a second: the most that a rate lets go at once */
 
 /* clang-format off */
 /* X(state, BYTES, REQUEST, REUSE, LAST, SHUT, GONE): what each event leads to; NO = must not be. */
@@ -17,6 +18,7 @@
     X(SERVE, NO, NO, IDLE, CLOSE, LINGER, DEAD)     /* the application has the request */          \
     X(CLOSE, NO, NO, NO, CLOSE, LINGER, DEAD)       /* the last output is on its way */            \
     X(LINGER, NO, NO, NO, NO, NO, DEAD)             /* our side is shut; input is dropped */       \
+    X(RAW, NO, NO, NO, CLOSE, NO, DEAD)             /* bytes for the application, both ways */     \
     X(DEAD, NO, NO, NO, NO, NO, NO)                 /* no socket any more */
 /* clang-format on */
 
@@ -48,6 +50,10 @@ struct pp_conn {
     struct pp_timer timer; /* fires at or before the earlier of the two deadlines */
     uint64_t read_due_ms;  /* 0 = none; what it means depends on the state */
     uint64_t write_due_ms; /* 0 = none; moves with every progress of queued output */
+    uint64_t rate_due_ms;  /* 0 = none; when the rate lets more output go */
+    uint64_t rate_ms;      /* when rate_left was reckoned */
+    uint32_t rate;         /* bytes of output a second; 0 = no limit */
+    uint32_t rate_left;    /* bytes that may go now */
     uint64_t id;
     uint64_t requests;
     uint64_t batch_turn; /* the turn that batch_requests counts for */
@@ -60,6 +66,7 @@ struct pp_conn {
 
     struct pp_out *out_head, *out_tail; /* owned */
     uint64_t out_bytes;
+    struct pp_file_job *reading; /* borrowed; output waits for this chunk of a file */
 
     void *app, *user; /* borrowed */
     struct pp_h1_conn h1;
@@ -67,9 +74,14 @@ struct pp_conn {
     uint32_t linger_bytes;
     uint32_t unsent; /* what the kernel held when the socket was last found full */
     uint32_t batch_requests;
+    uint32_t active_round; /* pp_balance.round when it last had a request */
     uint16_t status;
-    uint8_t state;  /* enum pp_conn_state; written by pp_conn_step only */
-    uint8_t events; /* PP_EV_* not yet taken */
+    uint8_t state;                     /* enum pp_conn_state; written by pp_conn_step only */
+    uint8_t events;                    /* PP_EV_* not yet taken */
+    uint16_t tag;                      /* of its listener */
+    uint32_t idle_ms;                  /* raw: when IDLE is raised; 0: never */
+    uint8_t receive_again, send_again; /* raw: attempts, as set... */
+    uint8_t receive_again_left, send_again_left; /* ...and left until something moves */
 
     bool readable : 1; /* no recv has said "empty" since the last edge */
     bool writable : 1;
@@ -84,6 +96,9 @@ struct pp_conn {
     bool peer_last : 1;  /* the peer itself said that this is its last request */
     bool linger : 1;     /* unread input may be there when we close */
     bool reset : 1;      /* the end must not look orderly */
+    bool ours : 1;       /* raw: we have closed it */
+    bool chunk_read : 1; /* the next chunk of the file has been read: send it without a look */
+    bool finish_due : 1; /* raw: FINISHED is owed once the output is written */
 
     union pp_sock_addr peer, local;
 };
@@ -101,9 +116,15 @@ extern const uint8_t pp_conn_next[PP_CONN_NO][PP_CONN_STEPS];    /* enum pp_conn
 void pp_conn_step(struct pp_conn *conn, enum pp_conn_step step); /* the only writer of state */
 void pp_conn_raise(struct pp_conn *conn, unsigned events);       /* to the application */
 void pp_conn_resume_later(struct pp_conn *conn);
+/* It may change its context now: it is between requests, and nothing of it is here. */
+bool pp_conn_may_leave(const struct pp_conn *conn);
+bool pp_conn_active(const struct pp_conn *conn); /* it had a request since the last look */
+/* Hands it to the context in that slot; false: it could not be, and is as before. */
+bool pp_conn_hand_over(struct pp_conn *conn, unsigned slot);
 /* Deadlines; 0 = none. */
 void pp_conn_read_due(struct pp_conn *conn, uint32_t after_ms);
 void pp_conn_write_due(struct pp_conn *conn, uint32_t after_ms);
+void pp_conn_rate_due(struct pp_conn *conn, uint32_t after_ms);
 /* Closes the socket now; reset as in pp_sock_close. The application, if it has the connection, gets
  * CLOSED with `code` as the reason; the struct lives on until it lets go. */
 void pp_conn_kill(struct pp_conn *conn, int code, bool reset);
@@ -116,7 +137,14 @@ void pp_conn_flushed(struct pp_conn *conn);
 void pp_conn_read(struct pp_conn *conn);
 /* Starts the request whose first bytes are in the block behind the finished one. */
 void pp_conn_read_next(struct pp_conn *conn);
+/* Room for input; NULL: no memory. */
+struct pp_block *pp_conn_block_new(struct pp_loop *loop, size_t cap);
 void pp_conn_block_drop(struct pp_conn *conn);
+/* Receives up to `room` bytes to `to`. PP_OK: *got > 0. PP_AGAIN: nothing more now. DISCONNECTED:
+ * also at the peer's end of stream, then with conn->eof. */
+int pp_conn_receive(struct pp_conn *conn, uint8_t *to, size_t room, size_t *got) PP_MUST_USE;
+/* Kills the connection, counted; what a lack of memory for its input leads to. */
+void pp_conn_no_memory(struct pp_conn *conn);
 /* An error of the peer between requests or in a head: answers with its status, if it has one. */
 void pp_conn_refuse(struct pp_conn *conn, int code, int status);
 static inline uint32_t pp_conn_leftover(const struct pp_conn *conn)
@@ -129,7 +157,19 @@ void pp_conn_flush(struct pp_conn *conn);
 void pp_conn_out_drop(struct pp_conn *conn);
 void pp_conn_mark_dirty(struct pp_conn *conn);
 int pp_conn_out_copy(struct pp_conn *conn, const void *data, size_t len) PP_MUST_USE;
+/* Bytes for the queue: borrowed when they are many and have an owner, else copied. */
+int pp_conn_out_bytes_of(struct pp_conn *conn, const uint8_t *data, size_t len, void *owner,
+                         bool *borrowed) PP_MUST_USE;
+/* A range of a file; takes the reference over in any case. */
+int pp_conn_out_file(struct pp_conn *conn, struct pp_file *file, uint64_t at,
+                     uint64_t len) PP_MUST_USE;
 /* A whole error answer; the response side of the machine is done afterwards. */
 void pp_conn_out_error(struct pp_conn *conn, int status);
+
+/* ---- conn_raw.c ---- */
+void pp_conn_raw_open(struct pp_conn *conn);
+void pp_conn_raw_read(struct pp_conn *conn);
+void pp_conn_raw_flushed(struct pp_conn *conn); /* after a flush, with whatever is left */
+void pp_conn_raw_due(struct pp_conn *conn);     /* its read deadline has passed */
 
 #endif

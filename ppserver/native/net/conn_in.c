@@ -20,7 +20,7 @@
 
 /* ---- blocks ---- */
 
-static struct pp_block *block_new(struct pp_loop *loop, size_t cap)
+struct pp_block *pp_conn_block_new(struct pp_loop *loop, size_t cap)
 {
     struct pp_block *block = cap == PP_BLOCK_BYTES        ? pp_pool_take(&loop->block_pool)
                              : cap == PP_BODY_BLOCK_BYTES ? pp_pool_take(&loop->body_pool)
@@ -56,7 +56,7 @@ static bool block_grow(struct pp_conn *conn, size_t cap)
 {
     struct pp_block *old = conn->in;
     PP_ASSERT(cap > old->cap);
-    struct pp_block *grown = block_new(conn->loop, cap);
+    struct pp_block *grown = pp_conn_block_new(conn->loop, cap);
     if (grown == NULL) {
         return false;
     }
@@ -76,17 +76,15 @@ static bool block_grow(struct pp_conn *conn, size_t cap)
     return true;
 }
 
-static void no_memory(struct pp_conn *conn)
+void pp_conn_no_memory(struct pp_conn *conn)
 {
-    pp_stats_error(&conn->loop->counters, PP_ERR_NO_MEMORY);
+    pp_stats_error(&conn->loop->slot->counters, PP_ERR_NO_MEMORY);
     pp_conn_kill(conn, PP_ERR_NO_MEMORY, true);
 }
 
 /* ---- what recv brings ---- */
 
-/* Receives up to `room` bytes to `to`. PP_OK: *got > 0. PP_AGAIN: nothing more now. DISCONNECTED:
- * also at the peer's end of stream, then with conn->eof. */
-static int receive(struct pp_conn *conn, uint8_t *to, size_t room, size_t *got)
+int pp_conn_receive(struct pp_conn *conn, uint8_t *to, size_t room, size_t *got)
 {
     size_t n = 0;
     int rc = pp_sock_recv(conn->fd, to, room, &n);
@@ -103,7 +101,8 @@ static int receive(struct pp_conn *conn, uint8_t *to, size_t room, size_t *got)
     if (n < room && !conn->peer_shut) {
         conn->readable = false;
     }
-    pp_stats_add(&conn->loop->counters.bytes_in, n);
+    pp_stats_add(&conn->loop->slot->counters.bytes_in, n);
+    pp_stats_add(&pp_loop_tagged(conn->loop, conn->tag)->bytes_in, n);
     *got = n;
     return PP_OK;
 }
@@ -113,7 +112,7 @@ static int receive(struct pp_conn *conn, uint8_t *to, size_t room, size_t *got)
 void pp_conn_refuse(struct pp_conn *conn, int code, int status)
 {
     PP_ASSERT(conn->state == PP_CONN_HEAD && !conn->held);
-    pp_stats_error(&conn->loop->counters, code);
+    pp_stats_error(&conn->loop->slot->counters, code);
     if (status == 0) {
         pp_conn_kill(conn, code, false);
         return;
@@ -143,7 +142,7 @@ static void body_decode(struct pp_conn *conn)
     if (rc == PP_AGAIN) {
         conn->raw_start = conn->in_end = conn->body_end;
     } else if (rc != PP_OK) {
-        pp_stats_error(&conn->loop->counters, rc);
+        pp_stats_error(&conn->loop->slot->counters, rc);
         conn->error = rc;
         conn->h1.keep_alive = false;
     }
@@ -155,14 +154,15 @@ static void request_begin(struct pp_conn *conn)
     const struct pp_h1_head *head = &conn->in->head;
 
     conn->requests++;
-    pp_stats_add(&loop->counters.requests, 1);
+    conn->active_round = loop->balance.round;
+    pp_stats_add(&loop->slot->counters.requests, 1);
     if (head->method_id == PP_METHOD_CONNECT) {
         /* Not a proxy. 405 would have to name what is allowed on a target that is no resource. */
         pp_conn_refuse(conn, PP_ERR_BAD_METHOD, 501);
         return;
     }
     if (loop->settings.limit_concurrency != 0 &&
-        loop->in_flight >= loop->settings.limit_concurrency) {
+        loop->slot->in_flight >= loop->settings.limit_concurrency) {
         pp_conn_refuse(conn, PP_ERR_OVERLOADED, pp_err_status(PP_ERR_OVERLOADED));
         return;
     }
@@ -177,7 +177,7 @@ static void request_begin(struct pp_conn *conn)
     conn->read_due_ms = 0;
     pp_conn_step(conn, PP_CONN_ON_REQUEST);
     conn->held = true;
-    pp_stats_set32(&loop->in_flight, loop->in_flight + 1);
+    pp_stats_set32(&loop->slot->in_flight, loop->slot->in_flight + 1);
     if (conn->h1.req == PP_H1_REQ_BODY) {
         body_decode(conn);
     }
@@ -208,9 +208,9 @@ static bool head_room(struct pp_conn *conn)
     struct pp_block *block = conn->in;
 
     if (block == NULL) {
-        conn->in = block_new(conn->loop, PP_BLOCK_BYTES);
+        conn->in = pp_conn_block_new(conn->loop, PP_BLOCK_BYTES);
         if (conn->in == NULL) {
-            no_memory(conn);
+            pp_conn_no_memory(conn);
             return false;
         }
         return true;
@@ -232,7 +232,7 @@ static bool head_room(struct pp_conn *conn)
         return false;
     }
     if (!block_grow(conn, cap)) {
-        no_memory(conn);
+        pp_conn_no_memory(conn);
         return false;
     }
     return true;
@@ -259,7 +259,8 @@ static void head_read(struct pp_conn *conn)
         if (!head_room(conn)) {
             return;
         }
-        int rc = receive(conn, conn->in->data + conn->in_end, conn->in->cap - conn->in_end, &got);
+        int rc = pp_conn_receive(conn, conn->in->data + conn->in_end, conn->in->cap - conn->in_end,
+                                 &got);
         if (rc == PP_AGAIN) {
             break;
         }
@@ -360,7 +361,7 @@ static void body_read(struct pp_conn *conn)
     while (conn->readable && conn->h1.req == PP_H1_REQ_BODY && conn->error == PP_OK) {
         size_t got = 0, room = body_room(conn);
         if (room == 0 && conn->body_start == conn->body_end) {
-            no_memory(conn); /* the head fills the block and it could not grow */
+            pp_conn_no_memory(conn); /* the head fills the block and it could not grow */
             return;
         }
         if (room == 0) {
@@ -370,12 +371,12 @@ static void body_read(struct pp_conn *conn)
             pp_conn_resume_later(conn);
             break;
         }
-        int rc = receive(conn, conn->in->data + conn->in_end, room, &got);
+        int rc = pp_conn_receive(conn, conn->in->data + conn->in_end, room, &got);
         if (rc == PP_AGAIN) {
             break;
         }
         if (rc != PP_OK) {
-            pp_stats_error(&conn->loop->counters, PP_ERR_DISCONNECTED);
+            pp_stats_error(&conn->loop->slot->counters, PP_ERR_DISCONNECTED);
             pp_conn_kill(conn, PP_ERR_DISCONNECTED, false);
             return;
         }
@@ -429,7 +430,7 @@ void pp_conn_body_want(struct pp_conn *conn)
     }
     if (pp_h1_conn_take_continue(&conn->h1)) {
         static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
-        pp_stats_response(&conn->loop->counters, 100);
+        pp_stats_response(&conn->loop->slot->counters, 100);
         if (pp_conn_out_copy(conn, text, sizeof text - 1) != PP_OK) {
             return; /* killed: CLOSED and BODY are raised */
         }
@@ -456,7 +457,7 @@ static void linger_read(struct pp_conn *conn)
             }
             return;
         }
-        int rc = receive(conn, conn->loop->scratch, sizeof conn->loop->scratch, &got);
+        int rc = pp_conn_receive(conn, conn->loop->scratch, sizeof conn->loop->scratch, &got);
         if (rc == PP_AGAIN) {
             return;
         }
@@ -487,6 +488,9 @@ void pp_conn_read(struct pp_conn *conn)
         break;
     case PP_CONN_LINGER:
         linger_read(conn);
+        break;
+    case PP_CONN_RAW:
+        pp_conn_raw_read(conn);
         break;
     case PP_CONN_CLOSE: /* what comes is dropped after the output is written */
     case PP_CONN_DEAD:

@@ -32,6 +32,10 @@ static void out_pop(struct pp_conn *conn)
     if (conn->out_head == NULL) {
         conn->out_tail = NULL;
     }
+    if (out->file != NULL) {
+        pp_file_unref(out->file);
+        out->file = NULL;
+    }
     if (out->owner == NULL) {
         pp_out_give(loop, out);
         return;
@@ -47,6 +51,11 @@ static void out_pop(struct pp_conn *conn)
 
 void pp_conn_out_drop(struct pp_conn *conn)
 {
+    if (conn->reading != NULL) {
+        conn->reading->conn = NULL;
+        conn->reading = NULL;
+    }
+    conn->chunk_read = false;
     while (conn->out_head != NULL) {
         out_pop(conn);
     }
@@ -75,11 +84,17 @@ static struct pp_out *out_push(struct pp_conn *conn, size_t cap)
     return out;
 }
 
+/* Nothing may be copied behind what it ends with. */
+static bool full(const struct pp_out *out)
+{
+    return out->owner != NULL || out->file != NULL;
+}
+
 /* The tail block with `need` contiguous bytes free behind its copied ones; NULL: no memory. */
 static struct pp_out *out_room(struct pp_conn *conn, size_t need)
 {
     struct pp_out *out = conn->out_tail;
-    if (out != NULL && out->owner == NULL && out->cap - out->end >= need) {
+    if (out != NULL && !full(out) && out->cap - out->end >= need) {
         return out;
     }
     return out_push(conn, need);
@@ -87,7 +102,7 @@ static struct pp_out *out_room(struct pp_conn *conn, size_t need)
 
 static int no_memory(struct pp_conn *conn)
 {
-    pp_stats_error(&conn->loop->counters, PP_ERR_NO_MEMORY);
+    pp_stats_error(&conn->loop->slot->counters, PP_ERR_NO_MEMORY);
     pp_conn_kill(conn, PP_ERR_NO_MEMORY, true);
     return PP_ERR_NO_MEMORY;
 }
@@ -98,7 +113,7 @@ int pp_conn_out_copy(struct pp_conn *conn, const void *data, size_t len)
 
     while (len > 0) {
         struct pp_out *out = conn->out_tail;
-        size_t room = out == NULL || out->owner != NULL ? 0 : out->cap - out->end;
+        size_t room = out == NULL || full(out) ? 0 : out->cap - out->end;
         if (room == 0) {
             out = out_push(conn, 0);
             if (out == NULL) {
@@ -123,9 +138,8 @@ void pp_conn_mark_dirty(struct pp_conn *conn)
     }
 }
 
-/* Body bytes: borrowed when they are many and have an owner, else copied. */
-static int out_body(struct pp_conn *conn, const uint8_t *data, size_t len, void *owner,
-                    bool *borrowed)
+int pp_conn_out_bytes_of(struct pp_conn *conn, const uint8_t *data, size_t len, void *owner,
+                         bool *borrowed)
 {
     if (owner == NULL || borrowed == NULL || len <= PP_COPY_BYTES_MAX) {
         return pp_conn_out_copy(conn, data, len);
@@ -139,6 +153,20 @@ static int out_body(struct pp_conn *conn, const uint8_t *data, size_t len, void 
     out->owner = owner;
     conn->out_bytes += len;
     *borrowed = true;
+    return PP_OK;
+}
+
+int pp_conn_out_file(struct pp_conn *conn, struct pp_file *file, uint64_t at, uint64_t len)
+{
+    struct pp_out *out = out_room(conn, 0);
+    if (out == NULL) {
+        pp_file_unref(file);
+        return no_memory(conn);
+    }
+    out->file = file;
+    out->file_at = at;
+    out->file_len = len;
+    conn->out_bytes += len;
     return PP_OK;
 }
 
@@ -161,33 +189,62 @@ void pp_conn_out_error(struct pp_conn *conn, int status)
     conn->status = (uint16_t)status;
     conn->h1.res = PP_H1_RES_DONE;
     conn->h1.keep_alive = false;
-    pp_stats_response(&loop->counters, status);
+    pp_stats_response(&loop->slot->counters, status);
     pp_conn_mark_dirty(conn);
 }
 
 /* ---- writing ---- */
 
-static int out_gather(const struct pp_conn *conn, struct iovec *iov)
+static void piece(struct iovec *iov, int *count, const uint8_t *data, size_t len, size_t *room)
+{
+    len = len < *room ? len : *room;
+    if (len > 0) {
+        iov[*count].iov_base = (void *)(uintptr_t)data;
+        iov[(*count)++].iov_len = len;
+        *room -= len;
+    }
+}
+
+/* What is in memory, up to a file and up to `room` bytes; *more: a file follows. */
+static int out_gather(const struct pp_conn *conn, struct iovec *iov, size_t room, bool *more)
 {
     int count = 0;
-    for (const struct pp_out *out = conn->out_head; out != NULL && count < IOVS_MAX - 1;
-         out = out->next) {
-        if (out->end > out->start) {
-            iov[count].iov_base = (void *)(uintptr_t)(out->data + out->start);
-            iov[count++].iov_len = out->end - out->start;
-        }
-        if (out->borrowed_len > 0) {
-            iov[count].iov_base = (void *)(uintptr_t)out->borrowed;
-            iov[count++].iov_len = out->borrowed_len;
-        }
+    *more = false;
+    for (const struct pp_out *out = conn->out_head;
+         out != NULL && count < IOVS_MAX - 1 && room > 0 && !*more; out = out->next) {
+        piece(iov, &count, out->data + out->start, out->end - out->start, &room);
+        piece(iov, &count, out->borrowed, out->borrowed_len, &room);
+        *more = out->file_len > 0 && room > 0;
     }
     return count;
 }
 
-static void out_advance(struct pp_conn *conn, size_t n)
+/* How many bytes the connection's rate lets go now; none: its timer tells when. */
+static size_t rate_room(struct pp_conn *conn)
+{
+    uint64_t most = conn->rate / PP_RATE_PARTS + 1;
+    if (conn->rate == 0) {
+        return SIZE_MAX;
+    }
+    uint64_t more = (conn->loop->now_ms - conn->rate_ms) * conn->rate / 1000;
+    if (more > 0) { /* what a low rate gives in a millisecond must add up */
+        uint64_t left = conn->rate_left + more;
+        conn->rate_left = (uint32_t)(left < most ? left : most);
+        conn->rate_ms = conn->loop->now_ms;
+    }
+    if (conn->rate_left == 0) {
+        /* Timers are late by up to a tick: what has become due by then fits into `most`. */
+        pp_conn_rate_due(conn, 1000 / PP_RATE_PARTS / 2);
+        conn->write_due_ms = 0; /* it is not the peer that is slow */
+    }
+    return conn->rate_left;
+}
+
+static void out_advance(struct pp_conn *conn, size_t n, bool from_file)
 {
     PP_CHECK(n <= conn->out_bytes);
     conn->out_bytes -= n;
+    n = from_file ? 0 : n; /* send_file has moved on there */
     while (conn->out_head != NULL) {
         struct pp_out *out = conn->out_head;
         size_t copied = out->end - out->start < n ? out->end - out->start : n;
@@ -197,10 +254,53 @@ static void out_advance(struct pp_conn *conn, size_t n)
         out->borrowed_len -= lent;
         out->borrowed = out->borrowed == NULL ? NULL : out->borrowed + lent;
         n -= lent;
-        if (out->start < out->end || out->borrowed_len > 0) {
+        if (out->start < out->end || out->borrowed_len > 0 || out->file_len > 0) {
             break;
         }
         out_pop(conn);
+    }
+}
+
+/* The next chunk of the file that is due. PP_AGAIN also while it is being read. */
+static int send_file(struct pp_conn *conn, size_t budget, size_t *put)
+{
+    struct pp_out *out = conn->out_head;
+    size_t most = budget < PP_FILE_CHUNK ? budget : PP_FILE_CHUNK;
+    size_t len = out->file_len < most ? (size_t)out->file_len : most;
+    if (conn->reading != NULL) {
+        return PP_AGAIN;
+    }
+    if (!conn->chunk_read && pp_file_cold(out->file, out->file_at, len)) {
+        conn->reading = pp_filer_read(conn->loop, conn, out->file, out->file_at, len);
+        if (conn->reading != NULL) {
+            conn->write_due_ms = 0; /* it is not the peer that is slow */
+            return PP_AGAIN;
+        }
+    }
+    int rc = pp_sock_sendfile(conn->fd, out->file->fd, out->file_at, len, put);
+    if (rc == PP_AGAIN) {
+        conn->writable = false;
+    } else if (rc == PP_OK) {
+        conn->chunk_read = false;
+        out->file_at += *put;
+        out->file_len -= *put;
+    }
+    return rc;
+}
+
+void pp_conn_files_read(struct pp_loop *loop)
+{
+    struct pp_file_job *job = pp_filer_done(loop);
+    while (job != NULL) {
+        struct pp_file_job *next = job->next;
+        if (job->conn != NULL) {
+            PP_CHECK(job->conn->reading == job);
+            job->conn->reading = NULL;
+            job->conn->chunk_read = true;
+            pp_conn_mark_dirty(job->conn);
+        }
+        pp_filer_give(job);
+        job = next;
     }
 }
 
@@ -214,6 +314,9 @@ static void flush_done(struct pp_conn *conn)
         conn->write_due_ms = 0;
         pp_conn_out_drop(conn); /* a block that a refused head has left empty */
         pp_conn_flushed(conn);
+    }
+    if (conn->state == PP_CONN_RAW) {
+        pp_conn_raw_flushed(conn);
     }
     if ((conn->state == PP_CONN_IDLE || conn->state == PP_CONN_HEAD) &&
         conn->out_bytes <= PP_OUT_LOW_BYTES &&
@@ -234,23 +337,46 @@ void pp_conn_flush(struct pp_conn *conn)
             pp_conn_mark_dirty(conn); /* others first */
             break;
         }
-        int count = out_gather(conn, iov);
-        int rc = pp_sock_send(conn->fd, iov, count, &put);
+        bool more;
+        size_t room = rate_room(conn);
+        if (room == 0) {
+            break;
+        }
+        int count = out_gather(conn, iov, room, &more);
+        bool from_file = count == 0;
+        int rc = from_file ? send_file(conn, budget < room ? budget : room, &put)
+                           : pp_sock_send(conn->fd, iov, count, more, &put);
+        if (rc == PP_AGAIN && conn->reading != NULL) {
+            break;
+        }
+        if (rc == PP_AGAIN && conn->send_again_left > 0) {
+            conn->send_again_left--;
+            continue;
+        }
         if (rc == PP_AGAIN) {
             conn->writable = false;
             conn->unsent = pp_sock_unsent(conn->fd);
             break;
         }
+        if (rc == PP_ERR_APP_BODY_TOO_SHORT) {
+            pp_stats_error(&conn->loop->slot->counters, rc);
+            pp_conn_kill(conn, rc, true);
+            return;
+        }
         if (rc != PP_OK) {
             pp_conn_lost(conn);
             return;
         }
-        pp_stats_add(&conn->loop->counters.bytes_out, put);
-        out_advance(conn, put);
+        pp_stats_add(&conn->loop->slot->counters.bytes_out, put);
+        pp_stats_add(&pp_loop_tagged(conn->loop, conn->tag)->bytes_out, put);
+        out_advance(conn, put, from_file);
+        conn->send_again_left = conn->send_again;
+        conn->rate_left -= conn->rate != 0 ? (uint32_t)put : 0;
         conn->write_due_ms = 0;
         budget -= put < budget ? put : budget;
     }
-    if (conn->out_bytes > 0 && conn->write_due_ms == 0) {
+    if (conn->out_bytes > 0 && conn->write_due_ms == 0 && conn->reading == NULL &&
+        conn->rate_due_ms == 0) {
         pp_conn_write_due(conn, conn->loop->settings.write_ms);
     }
     flush_done(conn);
@@ -311,7 +437,7 @@ static int send_framed(struct pp_conn *conn, const uint8_t *data, size_t len, bo
     }
     int rc = pp_conn_out_copy(conn, prefix, prefix_len);
     if (rc == PP_OK && send_data && len > 0) {
-        rc = out_body(conn, data, len, owner, borrowed);
+        rc = pp_conn_out_bytes_of(conn, data, len, owner, borrowed);
     }
     if (rc == PP_OK) {
         rc = pp_conn_out_copy(conn, suffix, suffix_len);
@@ -349,12 +475,12 @@ int pp_conn_respond(struct pp_conn *conn, struct pp_h1_response *r, const uint8_
     out->end += written;
     conn->out_bytes += written;
     conn->status = (uint16_t)r->status;
-    pp_stats_response(&loop->counters, r->status);
+    pp_stats_response(&loop->slot->counters, r->status);
     if (conn->closed || conn->state != PP_CONN_SERVE) {
         rc = PP_OK;
     } else if (r->complete) {
         if (conn->h1.framing != PP_H1_FRAME_NONE && r->body_bytes > 0) {
-            rc = out_body(conn, data, (size_t)r->body_bytes, owner, borrowed);
+            rc = pp_conn_out_bytes_of(conn, data, (size_t)r->body_bytes, owner, borrowed);
         }
     } else if (len > 0) {
         rc = send_framed(conn, data, len, true, owner, borrowed);
@@ -411,7 +537,7 @@ int pp_conn_informational(struct pp_conn *conn, int status, const struct pp_h1_o
     PP_CHECK(written <= out->cap - out->end);
     out->end += written;
     conn->out_bytes += written;
-    pp_stats_response(&conn->loop->counters, status);
+    pp_stats_response(&conn->loop->slot->counters, status);
     pp_conn_mark_dirty(conn);
     return PP_OK;
 }

@@ -8,14 +8,16 @@
  * opened again. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <unistd.h>
 
 #include "net/loop_impl.h"
 
 #define SHED_BATCH 16
-#define SHARED_BATCH 4 /* of a socket that other processes accept from, too: they want some */
+#define SHARED_BATCH 4 /* of a socket that is others' as much, when nothing else spreads them */
+#define REQUEUE_BATCHES 16
 
-int pp_loop_listen(struct pp_loop *loop, int fd, bool exclusive)
+int pp_loop_listen(struct pp_loop *loop, int fd, enum pp_listen_kind kind, uint16_t tag)
 {
     PP_LOOP_ENTER(loop);
     int rc = pp_sock_prepare_listen(fd);
@@ -29,13 +31,14 @@ int pp_loop_listen(struct pp_loop *loop, int fd, bool exclusive)
     }
     listener->magic = PP_LISTENER_MAGIC;
     listener->fd = fd;
-    listener->exclusive = exclusive;
+    listener->kind = kind;
+    listener->tag = tag;
     pp_list_init(&listener->link);
     pp_sock_local(fd, &listener->local);
     if (pp_sock_wildcard(&listener->local)) {
         listener->local.family = AF_UNSPEC;
     }
-    rc = pp_poll_add_listener(loop->epoll_fd, fd, listener, exclusive);
+    rc = pp_poll_add_listener(loop->epoll_fd, fd, listener, kind != PP_LISTEN_ALONE);
     if (rc != PP_OK) {
         listener->magic = 0;
         pp_mem_free(listener, sizeof *listener);
@@ -73,7 +76,7 @@ static bool shed(struct pp_loop *loop, struct pp_listener *listener)
         loop->reserve_fd = -1;
         int rc = pp_sock_accept(listener->fd, &fd, &peer, &gone);
         if (rc == PP_OK) {
-            pp_stats_error(&loop->counters, PP_ERR_NO_DESCRIPTORS);
+            pp_stats_error(&loop->slot->counters, PP_ERR_NO_DESCRIPTORS);
             pp_sock_close(fd, false);
             any = true;
         }
@@ -92,7 +95,7 @@ static void accept_pause(struct pp_loop *loop, struct pp_listener *listener)
     }
     (void)pp_poll_del(loop->epoll_fd, listener->fd);
     listener->paused = true;
-    pp_stats_add(&loop->counters.accept_pauses, 1);
+    pp_stats_add(&loop->slot->counters.accept_pauses, 1);
     if (loop->accept_resume_ms == 0) {
         loop->accept_resume_ms = loop->now_ms + PP_ACCEPT_PAUSE_MS;
     }
@@ -101,12 +104,16 @@ static void accept_pause(struct pp_loop *loop, struct pp_listener *listener)
 /* One failure of accept; false: stop this batch. */
 static bool accept_failed(struct pp_loop *loop, struct pp_listener *listener, int rc)
 {
-    pp_stats_add(&loop->counters.accept_errors, 1);
+    if (rc != PP_ERR_SYSTEM || listener->kind != PP_LISTEN_NEIGHBOUR) {
+        pp_stats_add(&loop->slot->counters.accept_errors, 1);
+    }
     if (rc == PP_ERR_SYSTEM) {
         listener->broken = true; /* closed under us: nothing will come of it again */
         (void)pp_poll_del(loop->epoll_fd, listener->fd);
         listener->paused = true;
-        pp_stats_error(&loop->counters, PP_ERR_SYSTEM);
+        if (listener->kind != PP_LISTEN_NEIGHBOUR) { /* whose context may be gone for good */
+            pp_stats_error(&loop->slot->counters, PP_ERR_SYSTEM);
+        }
         return false;
     }
     if (rc == PP_ERR_NO_DESCRIPTORS && listener->starved) {
@@ -115,6 +122,54 @@ static bool accept_failed(struct pp_loop *loop, struct pp_listener *listener, in
     listener->starved = true;
     accept_pause(loop, listener);
     return false;
+}
+
+/* To the least loaded context, which mostly is the one that came to accept. */
+static void accepted(struct pp_loop *loop, const struct pp_listener *listener, int fd,
+                     const union pp_sock_addr *peer)
+{
+    pp_stats_add(&loop->slot->counters.accepted, 1);
+    pp_stats_add(&pp_loop_tagged(loop, listener->tag)->accepted, 1);
+    loop->balance.accepts++;
+    int target = pp_balance_choose(loop, loop->now_us);
+    if (target < 0 ||
+        !pp_balance_give(loop, (unsigned)target, fd, peer, &listener->local, listener->tag, 0)) {
+        pp_conn_open(loop, fd, peer, &listener->local, listener->tag, 0);
+    }
+}
+
+int pp_loop_bring(struct pp_loop *loop, int fd, uint16_t tag)
+{
+    union pp_sock_addr peer, local;
+    PP_LOOP_ENTER(loop);
+    int rc = pp_sock_peer(fd, &peer);
+    if (rc != PP_OK) {
+        return rc;
+    }
+    pp_sock_local(fd, &local);
+    pp_stats_add(&loop->slot->counters.accepted, 1);
+    pp_stats_add(&pp_loop_tagged(loop, tag)->accepted, 1);
+    pp_conn_open(loop, fd, &peer, &local, tag, 0);
+    return PP_OK;
+}
+
+/* Of those in line for a listener the kernel wakes the first that waits. From a neighbour's we go
+ * to the end at once, so that its own context is first again; from one that all share now and then,
+ * which spreads the work of accepting. */
+static void requeue(struct pp_loop *loop, struct pp_listener *listener)
+{
+    unsigned after = listener->kind == PP_LISTEN_SHARED      ? REQUEUE_BATCHES
+                     : listener->kind == PP_LISTEN_NEIGHBOUR ? 1
+                                                             : UINT_MAX;
+    if (++listener->batches < after || listener->paused) {
+        return;
+    }
+    listener->batches = 0;
+    (void)pp_poll_del(loop->epoll_fd, listener->fd);
+    if (pp_poll_add_listener(loop->epoll_fd, listener->fd, listener, true) != PP_OK) {
+        listener->paused = true; /* pp_listen_resume tries again */
+        loop->accept_resume_ms = loop->now_ms + PP_ACCEPT_PAUSE_MS;
+    }
 }
 
 void pp_listen_accept(struct pp_loop *loop, struct pp_listener *listener)
@@ -130,21 +185,24 @@ void pp_listen_accept(struct pp_loop *loop, struct pp_listener *listener)
     if (loop->reserve_fd < 0) {
         loop->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     }
-    int batch = listener->exclusive && !loop->draining ? SHARED_BATCH : PP_ACCEPT_BATCH;
+    bool few = listener->kind == PP_LISTEN_NEIGHBOUR ||
+               (listener->kind == PP_LISTEN_SHARED && loop->balance.board == NULL);
+    int batch = few && !loop->draining ? SHARED_BATCH : PP_ACCEPT_BATCH;
     for (int i = 0; i < batch; i++) {
         int rc = pp_sock_accept(listener->fd, &fd, &peer, &gone);
         if (rc == PP_OK) {
             listener->starved = false;
-            pp_conn_open(loop, fd, &peer, &listener->local);
+            accepted(loop, listener, fd, &peer);
         } else if (rc == PP_AGAIN) {
             if (!gone) {
                 break;
             }
-            pp_stats_add(&loop->counters.accept_errors, 1);
+            pp_stats_add(&loop->slot->counters.accept_errors, 1);
         } else if (!accept_failed(loop, listener, rc)) {
             break;
         }
     }
+    requeue(loop, listener);
 }
 
 void pp_listen_resume(struct pp_loop *loop)
@@ -154,8 +212,8 @@ void pp_listen_resume(struct pp_loop *loop)
         if (!listener->paused || listener->broken) {
             continue;
         }
-        if (pp_poll_add_listener(loop->epoll_fd, listener->fd, listener, listener->exclusive) ==
-            PP_OK) {
+        if (pp_poll_add_listener(loop->epoll_fd, listener->fd, listener,
+                                 listener->kind != PP_LISTEN_ALONE) == PP_OK) {
             listener->paused = false;
         } else {
             loop->accept_resume_ms = loop->now_ms + PP_ACCEPT_PAUSE_MS;

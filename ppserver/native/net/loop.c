@@ -24,16 +24,22 @@ uint64_t (*pp_loop_test_clock)(void);
 int64_t (*pp_loop_test_wall_ms)(void);
 #endif
 
-static uint64_t clock_ms(void)
+static uint64_t clock_us(void)
 {
     struct timespec ts;
 #ifdef PP_TEST_CLOCK
     if (pp_loop_test_clock != NULL) {
-        return pp_loop_test_clock();
+        return pp_loop_test_clock() * 1000;
     }
 #endif
-    (void)clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
-    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+static void set_now(struct pp_loop *loop)
+{
+    loop->now_us = clock_us();
+    loop->now_ms = loop->now_us / 1000;
 }
 
 static int64_t wall_ms(void)
@@ -153,6 +159,17 @@ static void pools_init(struct pp_loop *loop)
     pp_pool_init(&loop->out_pool, sizeof(struct pp_out) + PP_COPY_BYTES_MAX, PP_BLOCKS_KEPT);
 }
 
+static void slot_fini(struct pp_loop *loop)
+{
+    if (loop->slot != NULL) {
+        pp_slot_leave(loop->slot);
+    }
+    if (loop->own_slot != NULL) {
+        pp_mem_free(loop->own_slot, sizeof *loop->own_slot);
+    }
+    loop->slot = loop->own_slot = NULL;
+}
+
 struct pp_loop *pp_loop_new(const struct pp_settings *settings)
 {
     PP_ASSERT(settings->http.field_count <= PP_FIELDS_MAX);
@@ -167,16 +184,32 @@ struct pp_loop *pp_loop_new(const struct pp_settings *settings)
     loop->epoll_fd = loop->reserve_fd = loop->mailbox.wake_fd = -1;
     loop->log.fd = loop->log.write_fd = -1;
     loop->next_id = 1;
-    loop->now_ms = clock_ms();
+    loop->batch_left = PP_BATCH_REQUESTS;
+    loop->balance.inbox = -1;
+    loop->slot = settings->slot;
+    set_now(loop);
+    loop->balance.window_us = loop->now_us;
     lists_init(loop);
     pp_wheel_init(&loop->wheel, loop->now_ms);
     pools_init(loop);
     loop->settings = *settings;
     loop->settings.access_log_prefix = NULL; /* the log has its own copy */
+    loop->settings.extra_fields = NULL;      /* and so will the loop of these */
+    loop->settings.extra_count = 0;
 
+    if (loop->slot == NULL) {
+        loop->slot = loop->own_slot = pp_mem_zalloc(sizeof *loop->own_slot);
+        if (loop->slot == NULL) {
+            errno = ENOMEM;
+            goto failed;
+        }
+    }
+    pp_slot_sit(loop->slot);
+    loop->balance.window_busy_us = loop->slot->busy_us;
+    loop->try_credit = PP_TRY_MAX;
     if (fields_copy(&loop->settings, settings) != PP_OK ||
         pp_accesslog_init(&loop->log, settings->access_log_fd, settings->access_log_prefix,
-                          &loop->counters.log_lines_dropped) != PP_OK) {
+                          &loop->slot->counters.log_lines_dropped) != PP_OK) {
         errno = ENOMEM;
         goto failed;
     }
@@ -194,6 +227,7 @@ failed:;
     fields_free((struct pp_h1_out_field *)(uintptr_t)loop->settings.extra_fields,
                 loop->settings.extra_count);
     pools_fini(loop);
+    slot_fini(loop);
     loop->magic = 0;
     pp_mem_free(loop, sizeof *loop);
     errno = saved;
@@ -209,8 +243,10 @@ void pp_loop_free(struct pp_loop *loop)
     pp_conn_free_dead(loop);
     while (pp_loop_take_dead_user(loop) != NULL) {}
     while (pp_loop_take_released(loop) != NULL) {}
+    pp_filer_fini(loop);
     PP_CHECK(pp_list_empty(&loop->conns));
     pp_accesslog_fini(&loop->log);
+    pp_balance_fini(loop);
     descriptors_close(loop);
     fields_free((struct pp_h1_out_field *)(uintptr_t)loop->settings.extra_fields,
                 loop->settings.extra_count);
@@ -218,6 +254,7 @@ void pp_loop_free(struct pp_loop *loop)
         pp_mem_free(loop->foreign, loop->foreign_count * sizeof *loop->foreign);
     }
     pools_fini(loop);
+    slot_fini(loop);
     loop->magic = 0;
     pp_mem_free(loop, sizeof *loop);
 }
@@ -271,6 +308,9 @@ static int wait_own(const struct pp_loop *loop)
     if (pp_accesslog_pending(&loop->log)) {
         wait = earlier(wait, PP_LOG_RETRY_MS);
     }
+    if (loop->draining && loop->balance.board != NULL && loop->slot->connections == 0) {
+        wait = earlier(wait, loop->now_ms < loop->drain_ms + PP_DRAIN_DOOR_MS ? 5 : 0);
+    }
     return wait;
 }
 
@@ -311,7 +351,11 @@ static void dispatch(struct pp_loop *loop, int count)
             pp_listen_accept(loop, pp_poll_ptr(ev));
             break;
         case PP_POLL_WAKE:
-            pp_mailbox_woken(&loop->mailbox);
+            if (ev->data.u64 == PP_POLL_INBOX) {
+                pp_balance_take(loop);
+            } else {
+                pp_mailbox_woken(&loop->mailbox);
+            }
             break;
         case PP_POLL_FOREIGN:
             foreign_event(loop, pp_poll_fd(ev), ev->events);
@@ -340,6 +384,39 @@ static int things_to_take(const struct pp_loop *loop)
            !pp_mailbox_empty(&loop->mailbox);
 }
 
+/* ---- busy and waiting ---- */
+
+/* Up to now the loop was busy: with its own work, or with the application's. */
+static void busy_until(struct pp_loop *loop, uint64_t now_us)
+{
+    struct pp_slot *slot = loop->slot;
+    if (slot->busy_since_us != 0 && now_us > slot->busy_since_us) {
+        uint64_t spent = now_us - slot->busy_since_us;
+        pp_stats_add(&slot->busy_us, spent);
+        pp_hist_add(&slot->busy, spent);
+    }
+}
+
+void pp_loop_rest(struct pp_loop *loop)
+{
+    PP_LOOP_ENTER(loop);
+    busy_until(loop, clock_us());
+    pp_stats_set32(&loop->slot->suspended, loop->slot->in_flight);
+    pp_stats_set64(&loop->slot->busy_since_us, 0);
+}
+
+static void busy_from(struct pp_loop *loop)
+{
+    pp_stats_set64(&loop->slot->heartbeat_us, loop->now_us);
+    pp_stats_set64(&loop->slot->busy_since_us, loop->now_us);
+}
+
+static void batch_was(struct pp_slot *slot, uint32_t events)
+{
+    pp_hist_add(&slot->batch, events);
+    pp_stats_set32(&slot->depth16, (slot->depth16 * 7 + events * 16) / 8);
+}
+
 int pp_loop_turn(struct pp_loop *loop, int timeout_ms)
 {
     int count = 0;
@@ -347,15 +424,21 @@ int pp_loop_turn(struct pp_loop *loop, int timeout_ms)
     PP_LOOP_ENTER(loop);
     PP_CHECK(!loop->turning);
     loop->turning = true;
-    pp_stats_add(&loop->counters.turns, 1);
+    pp_stats_add(&loop->slot->counters.turns, 1);
     loop->turn++;
+    if (loop->batch_left < PP_BATCH_REQUESTS) {
+        batch_was(loop->slot, PP_BATCH_REQUESTS - loop->batch_left);
+    }
     loop->batch_left = PP_BATCH_REQUESTS;
-    loop->now_ms = clock_ms(); /* the application may have taken its time */
+    set_now(loop); /* the application may have taken its time */
+    busy_until(loop, loop->now_us);
+    busy_from(loop);
     foreign_reset(loop);
 
     bool drained = pp_loop_drained(loop);
     pp_conn_flush_dirty(loop);
     pp_accesslog_flush(&loop->log);
+    pp_balance_turn(loop, loop->now_us); /* who has just been answered may leave */
     pp_conn_free_dead(loop);
     pp_conn_register_fresh(loop);
     pp_conn_resume_all(loop);
@@ -364,19 +447,24 @@ int pp_loop_turn(struct pp_loop *loop, int timeout_ms)
     if (!drained && pp_loop_drained(loop)) {
         wait = 0; /* the last connection has just gone: nothing would end the wait */
     }
+    if (wait != 0) {
+        pp_loop_rest(loop);
+    }
     int rc = pp_poll_wait(loop->epoll_fd, loop->events, PP_EPOLL_EVENTS, wait, &count);
     if (rc != PP_OK) {
         loop->turning = false;
         return rc;
     }
     if (wait != 0) {
-        loop->now_ms = clock_ms();
+        set_now(loop);
+        busy_from(loop);
     }
     dispatch(loop, count);
+    pp_conn_files_read(loop);
     run_timers(loop);
     pp_conn_flush_dirty(loop); /* error answers and 100 Continue need no application */
     if (!pp_list_empty(&loop->ready)) {
-        pp_stats_add(&loop->counters.batches, 1);
+        pp_stats_add(&loop->slot->counters.batches, 1);
     }
     loop->turning = false;
     return things_to_take(loop);
@@ -516,22 +604,32 @@ void pp_loop_drain(struct pp_loop *loop)
     if (loop->draining) {
         return;
     }
+    if (loop->slot->life == PP_SLOT_OPEN) {
+        __atomic_store_n(&loop->slot->life, PP_SLOT_CLOSED, __ATOMIC_RELEASE);
+    }
     /* Who waits in the queue of a listener was told that the connection stands: serve them. */
     for (struct pp_list *n = loop->listeners.next; n != &loop->listeners; n = n->next) {
+        struct pp_listener *listener = PP_CONTAINER(n, struct pp_listener, link);
+        if (listener->kind == PP_LISTEN_NEIGHBOUR) {
+            continue;
+        }
         uint64_t before;
         do {
-            before = loop->counters.accepted;
-            pp_listen_accept(loop, PP_CONTAINER(n, struct pp_listener, link));
-        } while (loop->counters.accepted - before == PP_ACCEPT_BATCH);
+            before = loop->slot->counters.accepted;
+            pp_listen_accept(loop, listener);
+        } while (loop->slot->counters.accepted != before); /* a batch may be small */
     }
     loop->draining = true;
+    loop->drain_ms = loop->now_ms;
     pp_loop_unlisten(loop);
     pp_conn_drain_all(loop);
 }
 
 bool pp_loop_drained(const struct pp_loop *loop)
 {
-    return loop->draining && loop->connections == 0 && loop->in_flight == 0;
+    /* A context that chose this one just before it closed may still be sending a connection. */
+    return loop->draining && loop->slot->connections == 0 && loop->slot->in_flight == 0 &&
+           (loop->balance.board == NULL || loop->now_ms >= loop->drain_ms + PP_DRAIN_DOOR_MS);
 }
 
 void pp_loop_abort(struct pp_loop *loop)
@@ -542,17 +640,22 @@ void pp_loop_abort(struct pp_loop *loop)
 
 uint32_t pp_loop_connections(const struct pp_loop *loop)
 {
-    return __atomic_load_n(&loop->connections, __ATOMIC_RELAXED);
+    return __atomic_load_n(&loop->slot->connections, __ATOMIC_RELAXED);
 }
 
 uint32_t pp_loop_in_flight(const struct pp_loop *loop)
 {
-    return __atomic_load_n(&loop->in_flight, __ATOMIC_RELAXED);
+    return __atomic_load_n(&loop->slot->in_flight, __ATOMIC_RELAXED);
 }
 
 const struct pp_counters *pp_loop_counters(const struct pp_loop *loop)
 {
-    return &loop->counters;
+    return &loop->slot->counters;
+}
+
+const struct pp_slot *pp_loop_slot(const struct pp_loop *loop)
+{
+    return loop->slot;
 }
 
 uint64_t pp_loop_now_ms(const struct pp_loop *loop)

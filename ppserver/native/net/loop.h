@@ -21,6 +21,7 @@
 #include "base/list.h"
 #include "base/mem.h"
 #include "base/timer.h"
+#include "net/board.h"
 #include "proto/h1_conn.h"
 
 struct pp_settings {
@@ -34,14 +35,7 @@ struct pp_settings {
     int access_log_fd;             /* -1 = off */
     const char *access_log_prefix; /* owned copy made by pp_loop_new; NULL = "" */
     bool report_finished;          /* keep head spans until the end and raise PP_EV_FINISHED */
-};
-
-/* Monotone counters, readable from any thread (relaxed atomics or plain aligned stores). */
-struct pp_counters {
-    uint64_t accepted, closed, accept_errors, requests, responses[6] /* [0]: none, [1]: 1xx .. */;
-    uint64_t bytes_in, bytes_out, turns, batches;
-    uint64_t errors[PP_ERR_COUNT];
-    uint64_t accept_pauses, log_lines_dropped;
+    struct pp_slot *slot;          /* where to count, borrowed; NULL = in the loop itself */
 };
 
 struct pp_loop;
@@ -54,10 +48,25 @@ struct pp_loop *pp_loop_new(const struct pp_settings *settings) PP_MUST_USE;
 void pp_loop_free(struct pp_loop *loop);
 
 int pp_loop_fd(const struct pp_loop *loop); /* the epoll descriptor */
-/* Starts accepting from a listening, non-blocking socket that stays the caller's. exclusive:
- * EPOLLEXCLUSIVE, for a socket that several processes share. */
-int pp_loop_listen(struct pp_loop *loop, int fd, bool exclusive) PP_MUST_USE;
+/* Who else accepts from a listening socket. All but the first are registered EPOLLEXCLUSIVE: the
+ * kernel wakes the first in line that waits. */
+enum pp_listen_kind {
+    PP_LISTEN_ALONE,
+    PP_LISTEN_SHARED,   /* every context alike */
+    PP_LISTEN_OWN,      /* this context; others only while it does not wait */
+    PP_LISTEN_NEIGHBOUR /* another context's, for the time it is busy or stuck */
+};
+/* What comes by a listener: a number of the application's, and with PP_TAG_RAW bytes instead of
+ * HTTP (see "raw connections" in net/conn.h). */
+#define PP_TAG_RAW 0x8000u
+#define PP_TAG_MAX 0x7fffu
+/* Starts accepting from a listening, non-blocking socket that stays the caller's. */
+int pp_loop_listen(struct pp_loop *loop, int fd, enum pp_listen_kind kind,
+                   uint16_t tag) PP_MUST_USE;
 void pp_loop_unlisten(struct pp_loop *loop); /* all listeners */
+/* Takes a connected, non-blocking stream socket as if it had been accepted. PP_OK: it is the loop's
+ * now. SYSTEM (errno): it is not connected, and stays the caller's. */
+int pp_loop_bring(struct pp_loop *loop, int fd, uint16_t tag) PP_MUST_USE;
 
 /* One turn. timeout_ms < 0: until something happens; the wait is cut short by our own timers, by a
  * wake-up and by work that is already there. Returns how much there is to take: each foreign
@@ -79,6 +88,7 @@ int pp_loop_wait_ms(struct pp_loop *loop);
                               The conn stays valid until pp_conn_finish. Comes once. */
 #define PP_EV_EOF 16u      /* the peer shut down its sending side; answers can still be sent */
 #define PP_EV_FINISHED 32u /* only with report_finished: the response is complete (access log) */
+#define PP_EV_IDLE 64u     /* raw: as long as pp_conn_raw_idle says, nothing came and all is sent */
 
 /* The next connection with something for the application, FIFO, and what it is; NULL when the batch
  * is over (at most PP_BATCH_REQUESTS per turn; the rest comes with the next turn, which then does
@@ -98,6 +108,15 @@ bool pp_loop_take_foreign(struct pp_loop *loop, int *fd, uint32_t *events);
 
 /* From any thread, and from a signal handler: makes the running or next turn return soon. */
 void pp_loop_wake(struct pp_loop *loop);
+/* Joins the contexts of `board` in slot `self`, which must be the slot of the settings: new
+ * connections go to the least loaded one. inbox: the reading end of its own door; doors: the
+ * writing ends by slot, -1 where there is none (net/balance.h). local: all of them are in this
+ * process. Board and descriptors stay the caller's and must outlive the loop. */
+int pp_loop_join(struct pp_loop *loop, struct pp_board *board, unsigned self, int inbox,
+                 const int *doors, unsigned count, bool local) PP_MUST_USE;
+/* The event loop that drives this one goes to wait, or to do what is not ours: time stops counting
+ * as busy until the next turn. For loops that are not driven by our turn's own waiting. */
+void pp_loop_rest(struct pp_loop *loop);
 /* Graceful end: stop listening; idle connections close; others close after their response. */
 void pp_loop_drain(struct pp_loop *loop);
 bool pp_loop_drained(const struct pp_loop *loop); /* draining and no connection left */
@@ -108,6 +127,7 @@ void pp_loop_abort(struct pp_loop *loop);
 uint32_t pp_loop_connections(const struct pp_loop *loop);
 uint32_t pp_loop_in_flight(const struct pp_loop *loop); /* REQUEST raised, not yet finished */
 const struct pp_counters *pp_loop_counters(const struct pp_loop *loop);
+const struct pp_slot *pp_loop_slot(const struct pp_loop *loop);
 /* Cached once per turn. */
 uint64_t pp_loop_now_ms(const struct pp_loop *loop);
 

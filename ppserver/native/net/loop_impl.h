@@ -6,6 +6,8 @@
 #include <sys/epoll.h>
 
 #include "net/accesslog.h"
+#include "net/balance.h"
+#include "net/file.h"
 #include "net/loop.h"
 #include "net/mailbox.h"
 #include "net/poll.h"
@@ -29,13 +31,15 @@ struct pp_block {
     uint8_t data[];
 };
 
-/* A piece of the output queue: copied bytes, and behind them at most one borrowed range. When it is
- * done with and had an owner, it carries the owner to pp_loop_take_released. */
+/* A piece of the output queue: copied bytes, and behind them at most one borrowed range or one of a
+ * file. When it is done with and had an owner, it carries the owner to pp_loop_take_released. */
 struct pp_out {
     struct pp_out *next;
     void *owner;             /* the application's, of the borrowed range */
     const uint8_t *borrowed; /* what is left of it */
     size_t borrowed_len;
+    struct pp_file *file;       /* counted, or NULL */
+    uint64_t file_at, file_len; /* what is left of it */
     size_t cap;
     size_t start, end; /* copied bytes not yet written */
     uint8_t data[];
@@ -44,7 +48,10 @@ struct pp_out {
 struct pp_listener {
     uint32_t magic;
     int fd; /* borrowed */
-    bool exclusive, paused, broken, starved;
+    enum pp_listen_kind kind;
+    uint16_t tag;
+    bool paused, broken, starved;
+    unsigned batches;         /* accepted since it was registered */
     union pp_sock_addr local; /* AF_UNSPEC when each connection has to be asked */
     struct pp_list link;
 };
@@ -59,12 +66,11 @@ struct pp_loop {
     bool turning; /* inside pp_loop_turn */
     pthread_t owner;
     int epoll_fd;
-    int reserve_fd; /* given up to shed one waiting connection; -1 = none */
-    uint64_t now_ms;
+    int reserve_fd;  /* given up to shed one waiting connection; -1 = none */
+    uint64_t now_ms; /* now_us, in whole milliseconds */
+    uint64_t now_us;
     uint64_t turn; /* number of this turn */
     uint32_t batch_left;
-    uint32_t connections; /* open sockets (relaxed) */
-    uint32_t in_flight;   /* requests with the application (relaxed) */
     uint64_t next_id;
 
     struct pp_list conns;  /* all, by pp_conn.all */
@@ -82,7 +88,13 @@ struct pp_loop {
     struct pp_mailbox mailbox;
     struct pp_accesslog log;
     struct pp_settings settings;
-    struct pp_counters counters;
+    struct pp_slot *slot;     /* gauges, counters and histograms: in the board, or own_slot */
+    struct pp_slot *own_slot; /* owned or NULL */
+    struct pp_balance balance;
+    struct pp_filer filer;
+    uint64_t drain_ms;   /* when draining began */
+    uint32_t try_credit; /* how well receives right after accept went, up to PP_TRY_MAX */
+    uint32_t try_skipped;
 
     struct pp_pool conn_pool, block_pool, body_pool, out_pool;
 
@@ -103,6 +115,13 @@ struct pp_loop {
         PP_ASSERT(pthread_equal((loop)->owner, pthread_self())); \
     } while (0)
 
+/* Where connections of a tag are counted beside the context's own counters. */
+static inline struct pp_tag_counters *pp_loop_tagged(struct pp_loop *loop, uint16_t tag)
+{
+    unsigned index = tag & PP_TAG_MAX;
+    return &loop->slot->tags[index < PP_SLOT_TAGS ? index : PP_SLOT_TAGS - 1];
+}
+
 /* The current Date value, or NULL when the setting says so. */
 const char *pp_loop_date(struct pp_loop *loop);
 
@@ -111,9 +130,10 @@ void pp_listen_accept(struct pp_loop *loop, struct pp_listener *listener);
 void pp_listen_resume(struct pp_loop *loop); /* after a pause */
 
 /* conn.c, for the loop */
-/* Takes the socket over in any case. */
+/* Takes the socket over in any case. tag: its listener's. requests: how many it has had elsewhere.
+ */
 void pp_conn_open(struct pp_loop *loop, int fd, const union pp_sock_addr *peer,
-                  const union pp_sock_addr *local);
+                  const union pp_sock_addr *local, uint16_t tag, uint64_t requests);
 void pp_conn_on_event(struct pp_conn *conn, uint32_t events);
 void pp_conn_on_timer(struct pp_timer *timer, struct pp_loop *loop);
 void pp_conn_register_fresh(struct pp_loop *loop);
@@ -122,6 +142,7 @@ void pp_conn_flush_dirty(struct pp_loop *loop);
 void pp_conn_resume_all(struct pp_loop *loop);
 void pp_conn_drain_all(struct pp_loop *loop);
 void pp_conn_abort_all(struct pp_loop *loop);
+void pp_conn_files_read(struct pp_loop *loop); /* conn_out.c: chunks that are in memory now */
 void pp_conn_orphan_all(struct pp_loop *loop); /* dead ones that the application still holds */
 void pp_out_give(struct pp_loop *loop, struct pp_out *out); /* conn_out.c: back to its pool */
 

@@ -1,8 +1,9 @@
 /* The epoll descriptor of a loop: who is registered and how an event tells its owner.
  *
  * The data word of an event is a tagged pointer (connections, listeners), a descriptor number
- * (foreign ones) or nothing (the wake-up). Connections are registered once, edge-triggered, for
- * everything, so that no request costs an epoll_ctl; the others are level-triggered. */
+ * (foreign ones) or nothing (the wake-up, the inbox). Connections are registered once,
+ * edge-triggered, for everything, so that no request costs an epoll_ctl; the others are
+ * level-triggered. */
 #ifndef PP_NET_POLL_H
 #define PP_NET_POLL_H
 
@@ -14,6 +15,7 @@
 #include "base/err.h"
 
 enum pp_poll_tag { PP_POLL_CONN, PP_POLL_LISTENER, PP_POLL_WAKE, PP_POLL_FOREIGN };
+#define PP_POLL_INBOX (UINT64_C(4) | PP_POLL_WAKE) /* a whole data word: the tag has two bits */
 
 static inline enum pp_poll_tag pp_poll_tag(const struct epoll_event *ev)
 {
@@ -33,6 +35,7 @@ int pp_poll_open(int *epoll_fd) PP_MUST_USE;
 int pp_poll_add_conn(int epoll_fd, int fd, void *conn) PP_MUST_USE;
 int pp_poll_add_listener(int epoll_fd, int fd, void *listener, bool exclusive) PP_MUST_USE;
 int pp_poll_add_wake(int epoll_fd, int fd) PP_MUST_USE;
+int pp_poll_add_inbox(int epoll_fd, int fd) PP_MUST_USE;
 int pp_poll_add_foreign(int epoll_fd, int fd, uint32_t events) PP_MUST_USE;
 int pp_poll_mod_foreign(int epoll_fd, int fd, uint32_t events) PP_MUST_USE;
 int pp_poll_del(int epoll_fd, int fd);

@@ -41,6 +41,11 @@ int pp_poll_add_wake(int epoll_fd, int fd)
     return ctl(epoll_fd, EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLET, PP_POLL_WAKE);
 }
 
+int pp_poll_add_inbox(int epoll_fd, int fd)
+{
+    return ctl(epoll_fd, EPOLL_CTL_ADD, fd, EPOLLIN, PP_POLL_INBOX);
+}
+
 int pp_poll_add_foreign(int epoll_fd, int fd, uint32_t events)
 {
     return ctl(epoll_fd, EPOLL_CTL_ADD, fd, events, (uint64_t)(uint32_t)fd << 2 | PP_POLL_FOREIGN);

@@ -7,6 +7,7 @@
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/sendfile.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -28,16 +29,17 @@ int pp_sock_recv(int fd, uint8_t *buf, size_t len, size_t *got)
     }
 }
 
-int pp_sock_send(int fd, const struct iovec *iov, int count, size_t *put)
+int pp_sock_send(int fd, const struct iovec *iov, int count, bool more, size_t *put)
 {
+    int flags = MSG_NOSIGNAL | (more ? MSG_MORE : 0);
     PP_ASSERT(count > 0);
     for (;;) {
         ssize_t n;
         if (count == 1) {
-            n = send(fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL);
+            n = send(fd, iov->iov_base, iov->iov_len, flags);
         } else {
             struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)count};
-            n = sendmsg(fd, &msg, MSG_NOSIGNAL);
+            n = sendmsg(fd, &msg, flags);
         }
         if (n > 0) {
             *put = (size_t)n;
@@ -48,6 +50,27 @@ int pp_sock_send(int fd, const struct iovec *iov, int count, size_t *put)
         }
         if (errno != EINTR) {
             return PP_ERR_DISCONNECTED;
+        }
+    }
+}
+
+int pp_sock_sendfile(int fd, int file, uint64_t at, size_t len, size_t *put)
+{
+    for (;;) {
+        off_t offset = (off_t)at;
+        ssize_t n = sendfile(fd, file, &offset, len);
+        if (n > 0) {
+            *put = (size_t)n;
+            return PP_OK;
+        }
+        if (n == 0) {
+            return PP_ERR_APP_BODY_TOO_SHORT;
+        }
+        if (errno == EAGAIN || errno == EWOULDBLOCK) {
+            return PP_AGAIN;
+        }
+        if (errno != EINTR) { /* EIO: of the file; it cannot be told from here what else */
+            return errno == EIO ? PP_ERR_APP_BODY_TOO_SHORT : PP_ERR_DISCONNECTED;
         }
     }
 }
@@ -118,6 +141,68 @@ int pp_sock_accept(int listen_fd, int *fd, union pp_sock_addr *peer, bool *gone)
     }
 }
 
+int pp_sock_pass(int fd, const void *msg, size_t len, int pass)
+{
+    union {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)msg, .iov_len = len};
+    struct msghdr hdr = {.msg_iov = &iov, .msg_iovlen = 1};
+
+    if (pass >= 0) {
+        memset(&control, 0, sizeof control);
+        hdr.msg_control = control.space;
+        hdr.msg_controllen = sizeof control.space;
+        struct cmsghdr *cmsg = CMSG_FIRSTHDR(&hdr);
+        cmsg->cmsg_level = SOL_SOCKET;
+        cmsg->cmsg_type = SCM_RIGHTS;
+        cmsg->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(cmsg), &pass, sizeof pass);
+    }
+    ssize_t put;
+    do {
+        put = sendmsg(fd, &hdr, MSG_DONTWAIT | MSG_NOSIGNAL);
+    } while (put < 0 && errno == EINTR);
+    if (put == (ssize_t)len) {
+        return PP_OK;
+    }
+    return put < 0 && errno == EAGAIN ? PP_AGAIN : PP_ERR_SYSTEM;
+}
+
+int pp_sock_passed(int fd, void *msg, size_t len, size_t *got, int *passed)
+{
+    union {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec iov = {.iov_base = msg, .iov_len = len};
+    struct msghdr hdr = {.msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = control.space,
+                         .msg_controllen = sizeof control.space};
+
+    *passed = -1;
+    ssize_t n;
+    do {
+        n = recvmsg(fd, &hdr, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    } while (n < 0 && errno == EINTR);
+    if (n < 0) {
+        return errno == EAGAIN ? PP_AGAIN : PP_ERR_SYSTEM;
+    }
+    if (n == 0) {
+        return PP_ERR_DISCONNECTED;
+    }
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&hdr); c != NULL; c = CMSG_NXTHDR(&hdr, c)) {
+        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
+            c->cmsg_len == CMSG_LEN(sizeof(int))) {
+            memcpy(passed, CMSG_DATA(c), sizeof *passed);
+        }
+    }
+    *got = (size_t)n;
+    return *passed < 0 && (hdr.msg_flags & MSG_CTRUNC) ? PP_ERR_NO_DESCRIPTORS : PP_OK;
+}
+
 int pp_sock_prepare_listen(int fd)
 {
     int on = 1, type = 0;
@@ -149,6 +234,19 @@ void pp_sock_local(int fd, union pp_sock_addr *addr)
     } else {
         memset(addr, 0, sizeof *addr);
     }
+}
+
+int pp_sock_peer(int fd, union pp_sock_addr *addr)
+{
+    struct sockaddr_storage there;
+    socklen_t len = sizeof there;
+
+    there.ss_family = AF_UNIX;
+    if (getpeername(fd, (struct sockaddr *)&there, &len) != 0) {
+        return PP_ERR_SYSTEM;
+    }
+    addr_copy(addr, &there, len);
+    return PP_OK;
 }
 
 size_t pp_sock_local_path(int fd, char *buf, size_t cap)

@@ -1,6 +1,8 @@
 /* Counters of one loop (contract: stats.h). */
 #include "net/stats.h"
 
+#include "base/assert.h"
+
 void pp_stats_error(struct pp_counters *counters, int code)
 {
     int index = pp_err_index(code);

@@ -1,10 +1,11 @@
 /* Class scans: the scalar reference, the byte class tables, and the choice made at start-up.
  *
  * The variants live in h1_scan_x86.c and h1_scan_arm.c and are chosen once by what the processor
- * says. pp_h1_scan is a pointer that is written at most once with each value, so any thread may
- * read it at any time. Leaves out: short inputs, which callers look at themselves before calling.
- */
+ * says. pp_h1_scan is a pointer that leaves its first value at most once, so any thread may read it
+ * at any time. Leaves out: short inputs, which callers look at themselves before calling. */
 #include "proto/h1_scan.h"
+
+#include <stdbool.h>
 
 #include "proto/h1_class.h"
 #include "proto/h1_scan_impl.h"
@@ -116,22 +117,22 @@ size_t pp_h1_scan_native(const struct pp_h1_scan **list, size_t room)
 }
 #endif
 
-const struct pp_h1_scan *const *pp_h1_scan_variants(void)
+struct pp_h1_scan_variants pp_h1_scan_variants(void)
 {
-    static const struct pp_h1_scan *list[PP_H1_SCAN_VARIANTS_MAX + 2];
-    /* Filled with the same values by whoever comes, so two threads at once do no harm. */
-    size_t count = pp_h1_scan_native(list + 1, PP_H1_SCAN_VARIANTS_MAX);
-    __atomic_store_n(&list[0], &SCALAR, __ATOMIC_RELAXED);
-    __atomic_store_n(&list[count + 1], NULL, __ATOMIC_RELAXED);
-    return list;
+    struct pp_h1_scan_variants found = {{&SCALAR}};
+    (void)pp_h1_scan_native(found.at + 1, PP_H1_SCAN_VARIANTS_MAX - 1);
+    return found;
 }
 
 void pp_h1_scan_init(void)
 {
-    const struct pp_h1_scan *const *list = pp_h1_scan_variants();
-    const struct pp_h1_scan *best = &SCALAR;
-    for (size_t i = 0; list[i] != NULL; i++) {
-        best = list[i];
+    const struct pp_h1_scan *variants[PP_H1_SCAN_VARIANTS_MAX];
+    size_t count = pp_h1_scan_native(variants, PP_H1_SCAN_VARIANTS_MAX);
+    if (count == 0) {
+        return;
     }
-    __atomic_store_n(&pp_h1_scan, best, __ATOMIC_RELAXED);
+    /* One of those who come at once writes; the others see what it wrote before they go on. */
+    const struct pp_h1_scan *expected = &SCALAR;
+    (void)__atomic_compare_exchange_n(&pp_h1_scan, &expected, variants[count - 1], false,
+                                      __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }

@@ -18,10 +18,16 @@ struct pp_h1_scan {
 };
 
 /* The best the processor offers; chosen by pp_h1_scan_init (idempotent, thread-safe, called by the
- * module and by tests; the scalar one until then). */
+ * module and by tests; the scalar one until then). It is written once in a process at most, and
+ * whoever has called pp_h1_scan_init may read it without ceremony. */
 extern const struct pp_h1_scan *pp_h1_scan;
 void pp_h1_scan_init(void);
-/* All variants this processor can run, for tests; ends with NULL. */
-const struct pp_h1_scan *const *pp_h1_scan_variants(void);
+
+/* All variants this processor can run, the scalar one first, the best one last, then NULL. */
+#define PP_H1_SCAN_VARIANTS_MAX 3
+struct pp_h1_scan_variants {
+    const struct pp_h1_scan *at[PP_H1_SCAN_VARIANTS_MAX + 1];
+};
+struct pp_h1_scan_variants pp_h1_scan_variants(void);
 
 #endif

@@ -71,7 +71,7 @@ size_t pp_h1_scan_native(const struct pp_h1_scan **list, size_t room)
     if (room == 0) {
         return 0;
     }
-    __atomic_store_n(&list[0], &NEON_SCAN, __ATOMIC_RELAXED);
+    list[0] = &NEON_SCAN;
     return 1;
 }
 

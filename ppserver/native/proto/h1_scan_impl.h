@@ -4,8 +4,6 @@
 
 #include "proto/h1_scan.h"
 
-#define PP_H1_SCAN_VARIANTS_MAX 2
-
 size_t pp_h1_scan_scalar_token(const uint8_t *data, size_t len);
 size_t pp_h1_scan_scalar_value(const uint8_t *data, size_t len);
 size_t pp_h1_scan_scalar_target(const uint8_t *data, size_t len);

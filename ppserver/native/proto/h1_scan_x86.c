@@ -135,10 +135,10 @@ size_t pp_h1_scan_native(const struct pp_h1_scan **list, size_t room)
     size_t count = 0;
     __builtin_cpu_init();
     if (__builtin_cpu_supports("sse4.2") && count < room) {
-        __atomic_store_n(&list[count++], &SSE42_SCAN, __ATOMIC_RELAXED);
+        list[count++] = &SSE42_SCAN;
     }
     if (__builtin_cpu_supports("avx2") && count < room) {
-        __atomic_store_n(&list[count++], &AVX2_SCAN, __ATOMIC_RELAXED);
+        list[count++] = &AVX2_SCAN;
     }
     return count;
 }

@@ -125,6 +125,8 @@ async def dispatch(path: str) -> str:
         return await count_tasks()
     elif kind == "sleep":
         await asyncio.sleep(0.001)
+    elif kind == "plain":
+        pass
     elif kind == "unexpected":
         return json.dumps(UNEXPECTED)
     else:

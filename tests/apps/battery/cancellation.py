@@ -46,6 +46,24 @@ async def self_cancel_is_delivered_at_a_future() -> None:
 
 
 @check
+async def cancel_before_the_next_step_has_its_message() -> None:
+    """It does not suspend: the Task that the next request gets waits already."""
+
+
+@check
+async def cancel_before_the_next_step_has_its_message__2() -> None:
+    """It comes after the application has begun to wait, and before its Task has noticed."""
+    asyncio.get_running_loop().call_soon(this_task().cancel, "because")
+    try:
+        await asyncio.get_running_loop().create_future()
+    except asyncio.CancelledError as error:
+        assert error.args == ("because",), error.args
+        this_task().uncancel()
+    else:
+        raise AssertionError("not cancelled")
+
+
+@check
 async def self_cancel_is_delivered_after_a_suspension() -> None:
     await asyncio.sleep(0.001)
     this_task().cancel()
@@ -178,13 +196,17 @@ async def late_cancel_misses_the_next_request__2() -> None:
 
 @check
 async def late_cancel_of_a_suspended_request_misses_the_next() -> None:
-    kept["handle"] = asyncio.get_running_loop().call_later(0.02, this_task().cancel)
+    kept["late"] = this_task()
     await asyncio.sleep(0.001)
 
 
 @check
 async def late_cancel_of_a_suspended_request_misses_the_next__2() -> None:
-    await asyncio.sleep(0.04)
+    late = kept.pop("late")
+    late.cancel()
+    await asyncio.sleep(0.001)
+    late.cancel()  # This one is suspended by now, too.
+    await asyncio.sleep(0.001)
     assert this_task().cancelling() == 0
 
 

@@ -1,0 +1,111 @@
+"""What an application costs without a server: called in a loop, in one process.
+
+Runs in ppserver's environment: `python alone.py MODULE:ATTR asgi|wsgi PATH SECONDS` prints the
+microseconds of user time a call took, of all threads.
+"""
+
+import asyncio
+import io
+import resource
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from inside import scope_of
+from launch import load
+
+BATCH = 100
+
+
+def user_s() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_utime
+
+
+async def asgi(app: Any, path: str, seconds: float) -> float:
+    template = scope_of(path)
+    statuses = set()
+
+    def receiver() -> Callable[[], Awaitable[dict[str, Any]]]:
+        messages = [{"type": "http.request", "body": b"", "more_body": False}]
+
+        async def receive() -> dict[str, Any]:
+            if not messages:  # Until it is cancelled: the client stays.
+                await asyncio.get_running_loop().create_future()
+            return messages.pop()
+
+        return receive
+
+    async def send(message: dict[str, Any]) -> None:
+        statuses.add(message.get("status", 200))
+
+    async def batch() -> None:
+        for _ in range(BATCH):
+            await app(dict(template), receiver(), send)
+
+    await batch()
+    calls, began, end = 0, user_s(), time.monotonic() + seconds
+    while time.monotonic() < end:
+        await batch()
+        calls += BATCH
+    check(statuses)
+    return (user_s() - began) / calls * 1e6
+
+
+def wsgi(app: Any, path: str, seconds: float) -> float:
+    template = {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": path,
+        "QUERY_STRING": "",
+        "SERVER_NAME": "127.0.0.1",
+        "SERVER_PORT": "8000",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "HTTP_HOST": "127.0.0.1:8000",
+        "REMOTE_ADDR": "127.0.0.1",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+    }
+    statuses = set()
+
+    def start_response(status: str, headers: Any, exc_info: Any = None) -> Any:
+        statuses.add(int(status[:3]))
+        return None
+
+    def batch() -> None:
+        for _ in range(BATCH):
+            body = app(dict(template), start_response)
+            b"".join(body)
+            if hasattr(body, "close"):
+                body.close()
+
+    batch()
+    calls, began, end = 0, user_s(), time.monotonic() + seconds
+    while time.monotonic() < end:
+        batch()
+        calls += BATCH
+    check(statuses)
+    return (user_s() - began) / calls * 1e6
+
+
+def check(statuses: set[int]) -> None:
+    if statuses != {200}:
+        sys.exit(f"it answers {sorted(statuses)}")
+
+
+def main() -> None:
+    where, interface, path, seconds = sys.argv[1:]
+    app = load(where)
+    if interface == "asgi":
+        print(asyncio.run(asgi(app, path, float(seconds))))
+    else:
+        print(wsgi(app, path, float(seconds)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Has a request become dearer? Instructions per request of this tree beside those of a base commit.
+
+Both are built in the same run, by the same compiler, for the same interpreter, and run the same
+applications under callgrind, so the figures differ only by what changed. The base is the commit
+that last changed `base-commit`, beside this file: whoever accepts a growth adds a line there that
+says why.
+"""
+
+import argparse
+import concurrent.futures
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import count, peers, report, workloads
+from .generators import MeasureError
+from .measure import Placement
+from .peers import BUILD, HERE, ROOT, SetupError
+from .run import choose
+from .workloads import Workload
+
+# One at a time is for what runs on one thread. Where several do, the one that watches the others
+# looks every millisecond: under callgrind that is about once a request, unless many come at once.
+WORKLOADS = ("plain-1", "pipeline", "headers", "echo", "wsgi-pipeline", "fast-pipeline")
+TOLERANCE = 3.0  # per cent
+
+
+def base_commit(named: str | None) -> str | None:
+    """What to compare with: given, in the environment, or the commit that last changed the file.
+
+    None if that is not in this clone: it has too little history, or none.
+    """
+    if found := named or os.environ.get("BENCH_BASE"):
+        return found
+    found = git("log", "-1", "--format=%H", "--", str(HERE / "base-commit"))
+    oldest = (git("rev-list", "--max-parents=0", "HEAD") or "").split()
+    return found if found and found not in oldest else None
+
+
+def git(*command: str) -> str | None:
+    """The output, or None if git fails."""
+    done = subprocess.run(["git", *command], capture_output=True, text=True, cwd=ROOT)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def call(*command: str | Path, cwd: Path, log: Path) -> None:
+    with log.open("a") as output:
+        done = subprocess.run(command, cwd=cwd, stdout=output, stderr=subprocess.STDOUT)
+    if done.returncode != 0:
+        tail = log.read_text(errors="replace").strip()[-800:]
+        raise SetupError(f"{command[0]} failed: {tail}")
+
+
+def source_of(commit: str, folder: Path) -> Path:
+    """The tree of a commit, in `folder`; raises SetupError if it cannot be written."""
+    source = folder / "source"
+    shutil.rmtree(source, ignore_errors=True)
+    source.mkdir(parents=True)
+    archive = folder / "source.tar"
+    call("git", "archive", "-o", archive, commit, cwd=ROOT, log=folder / "log")
+    call("tar", "-xf", archive, "-C", source, cwd=folder, log=folder / "log")
+    archive.unlink()
+    return source
+
+
+def build(source: Path, folder: Path) -> Path:
+    """A release build of `source`: the folder to import it from."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log, objects, tree = folder / "log", folder / "build", folder / "tree"
+    meson = shutil.which("meson") or str(Path(sys.executable).parent / "meson")
+    ninja = shutil.which("ninja") or str(Path(sys.executable).parent / "ninja")
+    shutil.rmtree(objects, ignore_errors=True)
+    shutil.rmtree(tree, ignore_errors=True)
+    setup = ["setup", str(objects), "-Dbuildtype=release", "-Db_lto=true"]
+    call(meson, *setup, cwd=source, log=log)
+    call(ninja, "-C", objects, cwd=source, log=log)
+    ignore = shutil.ignore_patterns("*.so", "__pycache__", "native")
+    shutil.copytree(source / "ppserver", tree / "ppserver", ignore=ignore)
+    for package in ("parallel", "ctk"):
+        shutil.copytree(source / "contrib" / package, tree / package, ignore=ignore)
+    (extension,) = (objects / "ppserver" / "native").glob("_native*.so")
+    shutil.copy(extension, tree / "ppserver")
+    return tree
+
+
+def measure(
+    trees: Sequence[Path], loads: Sequence[Workload], requests: int
+) -> list[dict[str, float]]:
+    """For each tree, instructions a request by workload; two servers at a time."""
+    own = next(peer for peer in peers.catalogue() if peer.name == "ppserver")
+
+    def one(tree: Path, load: Workload) -> float:
+        place = Placement(0, 1, sys.executable, tree)
+        return count.each(own, load, place, requests, f"-{tree.parent.name}")
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        jobs = [{load.name: pool.submit(one, tree, load) for load in loads} for tree in trees]
+        return [{name: job.result() for name, job in by_name.items()} for by_name in jobs]
+
+
+def compare(
+    base: dict[str, float], now: dict[str, float], tolerance: float
+) -> tuple[str, list[str]]:
+    """A table, and the workloads that grew by more than `tolerance` per cent."""
+    rows, grown = [], []
+    for name, before in base.items():
+        change = (now[name] / before - 1) * 100
+        if change > tolerance:
+            grown.append(name)
+        note = "**grew**" if change > tolerance else ""
+        rows.append([name, f"{before:,.0f}", f"{now[name]:,.0f}", f"{change:+.1f} %", note])
+    return report.table(["instructions a request", "base", "now", "change", ""], rows), grown
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m contrib.bench gate", description=__doc__)
+    parser.add_argument(
+        "--base", help="a commit (default: $BENCH_BASE, or the one that last changed base-commit)"
+    )
+    parser.add_argument("--workloads", default=",".join(WORKLOADS), help="comma-separated")
+    parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument(
+        "--tolerance", type=float, default=TOLERANCE, help="per cent (default: %(default)g)"
+    )
+    args = parser.parse_args(arguments)
+    loads = choose(args.workloads, workloads.catalogue(), "workload")
+    if shutil.which("valgrind") is None:
+        sys.exit("valgrind is not installed (apt-get install valgrind)")
+    commit = base_commit(args.base)
+    if commit is None or git("cat-file", "-e", f"{commit}^{{commit}}") is None:
+        print("skipped: the commit to compare with is not in this clone (git fetch --unshallow)")
+        return
+    try:
+        folder = BUILD / "gate"
+        before = build(source_of(commit, folder / "base"), folder / "base")
+        now = build(ROOT, folder / "now")
+        base, this = measure((before, now), loads, args.requests)
+    except (SetupError, MeasureError) as why:
+        sys.exit(f"gate: {why}")
+    table, grown = compare(base, this, args.tolerance)
+    print(f"base: {git('log', '-1', '--format=%h %s', commit)}\n\n{table}")
+    if grown:
+        sys.exit(
+            f"more than {args.tolerance:g} % dearer: {', '.join(grown)}. If that is the price of"
+            " something worth it, add to contrib/bench/base-commit a line that says of what"
+        )

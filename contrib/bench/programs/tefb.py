@@ -1,0 +1,10 @@
+"""examples/tefb.py, as it is."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "examples"))
+
+import tefb
+
+tefb.main()

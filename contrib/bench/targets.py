@@ -1,0 +1,180 @@
+"""What ppserver promises about its cost beside others, and whether a run kept it.
+
+All are ratios within one run, of medians; a run that lacks what a target is about says so.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from . import report
+from .peers import BASELINE
+
+Run = dict[str, Any]
+OWN = "ppserver"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One target as a run has it: the figure must not be above the limit, or not below it."""
+
+    figure: float
+    limit: float
+    text: str  # how it was come by
+    at_least: bool = False
+
+    @property
+    def met(self) -> bool:
+        return self.figure >= self.limit if self.at_least else self.figure <= self.limit
+
+
+@dataclass(frozen=True)
+class Target:
+    what: str
+    promise: str
+    look: Callable[[Run], Outcome | None]  # None: the run does not say
+
+
+def median(run: Run, workload: str, server: str, key: str = "cpu_us") -> float | None:
+    found = run["workloads"].get(workload)
+    return None if found is None else report.middle(found, server, key)
+
+
+def peers_of(run: Run, workload: str, key: str) -> dict[str, float]:
+    """The medians of all but ours and the floor."""
+    found = run["workloads"].get(workload, {"samples": {}})["samples"]
+    values = {name: median(run, workload, name, key) for name in found}
+    return {
+        name: value
+        for name, value in values.items()
+        if value is not None and not name.startswith(OWN) and name != BASELINE
+    }
+
+
+def beside(workload: str, limit: float, peer: str | None = None, key: str = "cpu_us") -> Target:
+    """At most ``limit`` of a peer's figure, or of the best peer's."""
+
+    def look(run: Run) -> Outcome | None:
+        others = peers_of(run, workload, key)
+        own = median(run, workload, OWN, key)
+        if own is None or not others or (peer is not None and peer not in others):
+            return None
+        best = peer or min(others, key=lambda name: others[name])
+        text = f"{report.figure(own)} beside {report.figure(others[best])} of {best}"
+        return Outcome(own / others[best], limit, text)
+
+    name = {"cpu_us": "", "p99_us": ", p99", "worker_kb": ", PSS of a worker"}[key]
+    return Target(f"{title(workload)}{name}", f"≤ {limit:g} of {peer or 'the best peer'}", look)
+
+
+def floor(workload: str, limit: float) -> Target:
+    """At most ``limit`` of what bare C takes for the same."""
+
+    def look(run: Run) -> Outcome | None:
+        own, bare = median(run, workload, OWN), median(run, workload, BASELINE)
+        if own is None or bare is None:
+            return None
+        return Outcome(
+            own / bare, limit, f"{report.figure(own)} beside {report.figure(bare)} of bare C"
+        )
+
+    return Target(title(workload), f"≤ {limit:g} of bare C", look)
+
+
+def at_most(workload: str, limit_us: float) -> Target:
+    def look(run: Run) -> Outcome | None:
+        own = median(run, workload, OWN)
+        return None if own is None else Outcome(own, limit_us, f"{report.figure(own)} µs")
+
+    return Target(title(workload), f"≤ {limit_us:g} µs", look)
+
+
+def above_alone(workload: str, limit_us: float) -> Target:
+    """User time beyond what the application takes by itself."""
+
+    def look(run: Run) -> Outcome | None:
+        user, alone = median(run, workload, OWN, "user_us"), run.get("alone", {}).get(workload)
+        if user is None or alone is None:
+            return None
+        text = f"{report.figure(user)} in user space, {report.figure(alone)} without a server"
+        return Outcome(user - alone, limit_us, text)
+
+    return Target(f"{title(workload)}, the server's own", f"≤ {limit_us:g} µs", look)
+
+
+def idle_bytes(limit: float) -> Target:
+    def look(run: Run) -> Outcome | None:
+        own = run.get("idle", {}).get(OWN, {}).get("bytes_per_connection")
+        return None if own is None else Outcome(own, limit, f"{own:.0f} bytes")
+
+    return Target("an idle connection", f"≤ {limit:g} bytes", look)
+
+
+def scaling(limit: float) -> Target:
+    """Two contexts beside one, by what a request costs: the load takes its part of both cores."""
+
+    def look(run: Run) -> Outcome | None:
+        one, two = median(run, "plain", OWN), median(run, "plain@2", OWN)
+        if one is None or two is None:
+            return None
+        text = f"{report.figure(two)} µs with two contexts, {report.figure(one)} with one"
+        return Outcome(2 * one / two, limit, text, at_least=True)
+
+    return Target("two contexts", f"≥ {limit:g} of one", look)
+
+
+def title(name: str) -> str:
+    from .workloads import catalogue
+
+    plain, _, workers = name.partition("@")
+    found = {workload.name: workload for workload in catalogue()}[plain]
+    return found.with_workers(int(workers or 1)).title
+
+
+FRAMEWORKS = ("fastapi", "django", "django-wsgi", "flask")
+
+
+def catalogue() -> list[Target]:
+    return [
+        floor("plain", 1.5),
+        beside("plain", 0.5),
+        beside("plain-8", 0.5),
+        beside("plain-1", 1),
+        at_most("pipeline", 3),
+        beside("pipeline", 0.3),
+        beside("headers", 0.5),
+        beside("json", 0.5),
+        beside("echo", 0.5),
+        beside("echo100k", 0.8),
+        beside("big", 0.8),
+        beside("stream", 0.35),
+        floor("close", 1.3),
+        beside("starlette", 0.75),
+        *(beside(name, 1) for name in FRAMEWORKS),
+        *(above_alone(name, 1.5) for name in FRAMEWORKS),
+        floor("wsgi", 1.4),
+        beside("wsgi", 1, "bjoern"),
+        beside("wsgi", 1, "fastpysgi"),
+        floor("fast", 1.25),
+        beside("paced", 1, key="p99_us"),
+        beside("paced-512", 1, key="p99_us"),
+        idle_bytes(1024),
+        beside("plain@2", 1, key="worker_kb"),
+        beside("plain", 1, "granian"),
+        beside("plain@2", 1, "granian"),
+        scaling(1.9),
+    ]
+
+
+def render(run: Run) -> str:
+    """A table of those that the run says something about; "" if there is none."""
+    rows = []
+    for target in catalogue():
+        outcome = target.look(run)
+        if outcome is not None:
+            verdict = "met" if outcome.met else "**missed**"
+            figure = report.figure(outcome.figure)
+            rows.append([target.what, target.promise, figure, verdict, outcome.text])
+    if not rows:
+        return ""
+    return "### Targets\n\n" + report.table(["what", "target", "here", "", "how"], rows)

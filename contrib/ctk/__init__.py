@@ -1,0 +1,1 @@
+"""What programs written for PyParallel import from ``ctk``: see :mod:`ctk.util`."""

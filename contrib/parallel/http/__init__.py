@@ -1,0 +1,1 @@
+"""HTTP in Python over raw transports: see `parallel.http.server`."""

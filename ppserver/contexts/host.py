@@ -1,0 +1,274 @@
+"""The host: the process that imports the application once and holds the contexts.
+
+The supervisor forks it; it loads, decides what kind of contexts the application gets, freezes
+what is there, and then starts contexts when the supervisor asks: forked processes, threads, or
+interpreters (a :class:`Place` each). It has one thread of its own. Everything is said in small JSON
+messages over one ``SOCK_SEQPACKET`` pair, of which every context keeps the sending end.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import dataclasses
+import fcntl
+import importlib
+import logging
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import Any, NoReturn, Protocol
+
+from ppserver import contexts, gil, hooks, logs
+from ppserver.config import Config
+from ppserver.contexts.channel import Channel, SignalPipe
+from ppserver.contexts.errands import HostErrands
+from ppserver.contexts.seats import Seats
+from ppserver.errors import PPServerError
+from ppserver.freezing import FreezeReport
+from ppserver.loader import Application, load
+from ppserver.shared import sealed
+from ppserver.sockets import Listening
+
+logger = logging.getLogger("ppserver.error")
+
+_PR_SET_PDEATHSIG = 1
+_DESCRIPTORS_MAX = 65536  # What a table is made for at once: half a megabyte of the kernel's.
+
+SUPERVISED_IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
+
+
+def _do_nothing(number: int, frame: FrameType | None) -> None:
+    """A handler for what the supervisor deals with."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Order:
+    """What a new context gets: its slot, its seat if there is one, and its sockets."""
+
+    slot: int
+    seat: int | None
+    listening: list[Listening]
+
+
+class Place(Protocol):
+    """Where a host keeps its contexts. A context's key is the kernel's id of its process or
+    thread."""
+
+    def start(self, order: Order) -> int:
+        """Start a context and return its key; it says "ready" and the rest by itself."""
+
+    def ended(self) -> list[tuple[int, int]]:
+        """(key, exit code) of those that ended since the last call."""
+
+    def tell(self, key: int, what: str) -> None:
+        """Pass "stop", "quit" or "reopen" on to a context."""
+
+    def abandon(self) -> None:
+        """The supervisor is gone: end everything at once."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Premises:
+    """What a place is made from."""
+
+    config: Config
+    application: Application
+    seats: Seats
+    channel: Channel
+    pipe: SignalPipe
+    errands: HostErrands | None  # of a program of the parallel API
+
+
+_PLACES: Mapping[str, str] = {
+    "processes": "ppserver.contexts.processes",
+    "threads": "ppserver.contexts.threads",
+    "interpreters": "ppserver.contexts.interpreters",
+}
+
+
+class Host:
+    """The host's side: load once, start contexts at the supervisor's word, report who ended."""
+
+    def __init__(self, config: Config, channel: Channel, supervisor: int, seats: Seats) -> None:
+        self._supervisor = supervisor
+        self._config = config
+        self._channel = channel
+        self._seats = seats
+        self._running: set[int] = set()
+
+    def run(self) -> int:
+        """The host's whole life; its exit code. Raises PPServerError if loading fails."""
+        for number in (*SUPERVISED_IGNORED, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1):
+            # Not SIG_IGN: programs that the application starts would inherit that.
+            signal.signal(number, _do_nothing)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        # Once here, not in every context: an import after the fork un-shares a megabyte.
+        import ppserver.selector
+        import ppserver.server  # noqa: F401
+
+        contexts.drop_privileges(self._config)
+        die_with_parent(self._supervisor)  # Changing the user switched it off.
+        with gil.Watch() as watch:
+            application = load(self._config)
+            if self._config.contexts != "interpreters":  # They cannot see what is loaded here.
+                hooks.run(self._config)
+        name, why = contexts.place_for(self._config, application, watch.culprit)
+        module = importlib.import_module(_PLACES[name])
+        if application.interface == "parallel":
+            application.call.before_contexts(self._seats.board, forked=name == "processes")
+        report: FreezeReport | None = module.prepare(self._config, application)
+        if report is not None and not report.reason:
+            why = f"{why}; {report}"
+        self._channel.send(
+            "loaded",
+            interface=application.interface,
+            place=name,
+            why=why,
+            addresses=[[(str(a), a.scheme) for a in one] for one in application.addresses],
+        )
+        pipe = SignalPipe({signal.SIGCHLD: lambda: None})
+        if name != "processes":
+            widen_descriptor_table()
+        errands = None
+        try:
+            if application.interface == "parallel":
+                errands = HostErrands(application.call.perform, pipe.wake)
+            place: Place = module.open_place(
+                Premises(self._config, application, self._seats, self._channel, pipe, errands)
+            )
+            with sealed():
+                return self._loop(pipe, place, errands)
+        finally:
+            if errands is not None:
+                errands.close()
+            pipe.close()
+
+    def _loop(self, pipe: SignalPipe, place: Place, errands: HostErrands | None) -> int:
+        """Do what the supervisor says until it says "leave" and no context is left."""
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        poll.register(pipe, select.POLLIN)
+        if errands is not None:
+            errands.use(poll)
+        staying = True
+        while staying or self._running:
+            ready = {fd for fd, _ in poll.poll()}
+            if pipe.fileno() in ready:
+                pipe.clear()
+            if errands is not None:
+                errands.serve(ready)
+            for key, code in place.ended():
+                self._running.discard(key)
+                self._channel.send("ended", key=key, code=code)
+            if self._channel.fileno() in ready:
+                received = self._channel.receive()
+                if received is None:  # The supervisor is gone: nobody may outlive it.
+                    place.abandon()
+                    return 1
+                message, fds = received
+                if message["kind"] == "start":
+                    self._start(place, message, fds)
+                elif message["kind"] == "tell":
+                    place.tell(message["key"], message["what"])
+                else:
+                    staying = False
+        return 0
+
+    def _start(self, place: Place, message: dict[str, Any], fds: list[int]) -> None:
+        listening = [
+            Listening(socket.socket(fileno=fd), kind, tag)
+            for fd, kind, tag in zip(fds, message["kinds"], message["tags"], strict=True)
+        ]
+        key = place.start(Order(message["slot"], message["seat"], listening))
+        self._running.add(key)
+        self._channel.send("started", slot=message["slot"], seat=message["seat"], key=key)
+
+
+def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
+    """Have the kernel send this process ``number`` when its parent ends.
+
+    ``parent`` is the parent's process number; it may have ended before we could ask. Main thread
+    only: the kernel watches the thread that forked.
+    """
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def widen_descriptor_table() -> None:
+    """Let the kernel make the process's table of descriptors as large as it may become.
+
+    A table that threads share grows with a wait for all processors (``expand_fdtable`` in Linux),
+    tens of milliseconds for whoever accepts just then. One that nobody shares yet grows at once.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    last = (soft if 0 < soft < _DESCRIPTORS_MAX else _DESCRIPTORS_MAX) - 1
+    with contextlib.suppress(OSError):  # Taken, or no memory: it grows when it has to.
+        reading, writing = os.pipe()
+        try:
+            os.close(fcntl.fcntl(reading, fcntl.F_DUPFD_CLOEXEC, last))
+        finally:
+            os.close(reading)
+            os.close(writing)
+
+
+def leave(code: int) -> NoReturn:
+    """End a forked process: what ``atexit`` holds, then out, past the parent's frames."""
+    with contextlib.suppress(BaseException):
+        atexit._run_exitfuncs()
+        logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(code)
+
+
+def exit_code_of(main: Callable[[], int]) -> int:
+    """Run ``main``; its exit code, or that of the exception it ended with, which is reported."""
+    try:
+        return main()
+    except PPServerError as error:
+        from ppserver.cli import report
+
+        report(error, sys.stderr)
+        return error.exit_code
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+    except BaseException:
+        where = f"Process [{os.getpid()}]"
+        if threading.current_thread() is not threading.main_thread():
+            where = f"Context's thread [{threading.get_native_id()}]"
+        logger.exception("%s failed", where)
+        return 1
+
+
+def start_host(
+    config: Config, seats: Seats, close_in_child: Callable[[], None]
+) -> tuple[int, Channel]:
+    """Fork a host; its process number and our end of its channel. Main thread only."""
+    ours, theirs = Channel.pair()
+    supervisor = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        close_in_child()
+
+        def main() -> int:
+            die_with_parent(supervisor)
+            atexit._clear()  # What the starting program registered is for it to run.
+            logs.configure(config)
+            return Host(config, theirs, supervisor, seats).run()
+
+        leave(exit_code_of(main))
+    theirs.close()
+    ours.socket.setblocking(False)
+    return pid, ours

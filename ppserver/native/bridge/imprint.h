@@ -1,0 +1,18 @@
+/* What an untouched worker looks like, byte for byte (contract for worker.c alone). */
+#ifndef PP_BRIDGE_IMPRINT_H
+#define PP_BRIDGE_IMPRINT_H
+
+#include "bridge/bridge.h"
+
+/* Nothing was taken: nothing matches. */
+void pp_imprint_forget(struct pp_imprint *im);
+/* Takes the imprint of a worker Task that was just found untouched, and of the future it is parked
+ * on (NULL: on none). Raises nothing; where it is not possible to tell, nothing is taken. Keeps no
+ * reference: both must outlive the imprint, or it be forgotten. */
+void pp_imprint_take(struct pp_imprint *im, PyObject *task, PyObject *parking);
+/* True only if Task and future are, but for their reference counts, what they were. */
+bool pp_imprint_matches(const struct pp_imprint *im, PyObject *task, PyObject *parking);
+/* True only if the two contexts have the very same variables. */
+bool pp_imprint_same_context(PyObject *one, PyObject *other);
+
+#endif

@@ -1,0 +1,12 @@
+/* Running a program in a subinterpreter of its own. */
+#ifndef PP_BRIDGE_INTERPRETERS_H
+#define PP_BRIDGE_INTERPRETERS_H
+
+#include "bridge/bridge.h"
+
+/* run_interpreter(program): makes a subinterpreter with a GIL of its own, runs the text there on
+ * the calling thread and returns when it has ended; the interpreter itself stays until the process
+ * ends. None, or NULL with RuntimeError: not possible here, or the exception that escaped. */
+PyObject *pp_interpreters_run(PyObject *module, PyObject *program);
+
+#endif
