@@ -61,6 +61,17 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., se
         yield start
 
 
+@pytest.fixture
+def started() -> Iterator[list[serving.Server]]:
+    """Servers of one test; those that it has not stopped are killed at its end."""
+    servers: list[serving.Server] = []
+    yield servers
+    for server in servers:
+        if server.process.poll() is None:
+            server.kill()
+        server.wait()
+
+
 # Every loop with one context and with two, and two as threads and as interpreters.
 SETUPS = [
     ("asyncio", 1, "auto"),

@@ -416,9 +416,15 @@ def launch(
 @contextlib.contextmanager
 def running(app: str, directory: pathlib.Path, **options: Any) -> Iterator[Server]:
     """A started server; stopped and checked at the end. Options as `launch`."""
-    server = launch(app, directory, **options)
-    try:
+    with stopping(launch(app, directory, **options)) as server:
         server.wait_started()
+        yield server
+
+
+@contextlib.contextmanager
+def stopping(server: Server) -> Iterator[Server]:
+    """A server that is stopped and checked at the end, or killed if there is an error."""
+    try:
         yield server
     except BaseException:
         server.kill()

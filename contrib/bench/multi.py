@@ -380,3 +380,13 @@ def refuse(figures: dict[str, Any], name: str, why: BaseException) -> None:
 
 
 table = report.table
+
+
+def keep(figures: dict[str, Any], round_: int, name: str, sample: dict[str, Any]) -> None:
+    """A side's memory with its data, into the figures and onto stderr."""
+    figures["sides"].setdefault(name, []).append(sample)
+    print(
+        f"round {round_}, {name}: data {sample['data_mb']:.1f} MB, one more "
+        f"context {sample['extra_mb']:.1f} MB, {sample['of_data']:.1%} of the data",
+        file=sys.stderr,
+    )

@@ -258,12 +258,7 @@ def run(args: argparse.Namespace, able: list[multi.Python], folder: Path) -> dic
             except (MeasureError, OSError) as why:
                 multi.refuse(figures, side.name, why)
                 continue
-            figures["sides"].setdefault(side.name, []).append(sample)
-            print(
-                f"round {number + 1}, {side.name}: data {sample['data_mb']:.1f} MB, one more "
-                f"context {sample['extra_mb']:.1f} MB, {sample['of_data']:.1%} of the data",
-                file=sys.stderr,
-            )
+            multi.keep(figures, number + 1, side.name, sample)
         multi.save(figures, args)
     return figures
 

@@ -42,16 +42,10 @@ def serving_program(
     }
     environ = serving._environment(directory, settings)
     environ["PYTHONPATH"] = os.pathsep.join(filter(None, [path, environ.get("PYTHONPATH", "")]))
-    server = serving.Server([sys.executable, *command], environ, directory)
-    try:
+    with serving.stopping(serving.Server([sys.executable, *command], environ, directory)) as server:
         server.wait_started()
         with serving.client(f"http://127.0.0.1:{server.port}") as client:
             yield client
-    except BaseException:
-        server.kill()
-        server.wait()
-        raise
-    server.stop()
 
 
 def test_pandas(tmp_path: pathlib.Path) -> None:

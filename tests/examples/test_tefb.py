@@ -466,13 +466,8 @@ def test_cheating(tmp_path: pathlib.Path) -> None:
     settings = {"PPSERVER_BIND": "127.0.0.1:0", "PPSERVER_CORES": "1", **GIL_OFF}
     environ = serving.script_environment(tmp_path, settings)
     server = serving.Server([sys.executable, str(EXAMPLES / "tefb.py"), "cheat"], environ, tmp_path)
-    try:
+    with serving.stopping(server):
         server.wait_started()
         with serving.client(f"http://127.0.0.1:{server.port}") as client:
             for _ in range(3):
                 assert client.get("/anything").text == "Hello, World!"
-        server.stop()
-    except BaseException:
-        server.kill()
-        server.wait()
-        raise

@@ -93,15 +93,9 @@ def launch(directory: pathlib.Path, env: dict[str, str], *, contexts: int = 2) -
 def site(folder: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     dump = (folder / "dump.xml").read_bytes()
     environ = {"WIKI_INDEX": str(folder / "index")}
-    server = launch(tmp_path_factory.mktemp("site"), environ)
-    try:
+    with serving.stopping(launch(tmp_path_factory.mktemp("site"), environ)) as server:
         server.wait_started()
         yield Site(server, dump, read_pages(dump))
-    except BaseException:
-        server.kill()
-        server.wait()
-        raise
-    server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -451,16 +445,6 @@ def program(
     )
     started.append(server)
     return server
-
-
-@pytest.fixture
-def started() -> Iterator[list[serving.Server]]:
-    """Servers of one test, ended whatever happens."""
-    servers: list[serving.Server] = []
-    yield servers
-    for server in servers:
-        server.kill()
-        server.wait()
 
 
 @pytest.mark.parametrize("way", ["file", "module", "environment"])

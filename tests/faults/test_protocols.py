@@ -33,7 +33,7 @@ def server(
         place=place,
         args=["--no-access-log"],
     )
-    try:
+    with serving.stopping(server):
         server.wait_started()
         server.wait_for_log("(?s)" + r"running on \w+://.*" * len(ORDER))
         server.allow(serving.EXPECTED)
@@ -41,11 +41,6 @@ def server(
         server.allow("KeyboardInterrupt")
         server.allow("a callback must return")
         yield server
-    except BaseException:
-        server.kill()
-        server.wait()
-        raise
-    server.stop()
 
 
 @pytest.fixture

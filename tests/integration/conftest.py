@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import pathlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import serving
 
 Start = Callable[..., serving.Server]
-
-
-@pytest.fixture
-def started() -> Iterator[list[serving.Server]]:
-    """Servers of one test; those that it has not stopped are killed at its end."""
-    servers: list[serving.Server] = []
-    yield servers
-    for server in servers:
-        if server.process.poll() is None:
-            server.kill()
-        server.wait()
 
 
 @pytest.fixture

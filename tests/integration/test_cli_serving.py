@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,21 +25,15 @@ Start = Callable[..., serving.Server]
 
 
 @pytest.fixture
-def start(tmp_path: pathlib.Path) -> Iterator[Start]:
-    servers: list[serving.Server] = []
-
+def start(tmp_path: pathlib.Path, started: list[serving.Server]) -> Start:
     def run(app: str = "lives:app", *, wait: bool = True, **options: Any) -> serving.Server:
         server = serving.launch(app, tmp_path, **options)
-        servers.append(server)
+        started.append(server)
         if wait:
             server.wait_started()
         return server
 
-    yield run
-    for server in servers:
-        if server.process.poll() is None:
-            server.kill()
-        server.wait()
+    return run
 
 
 def ask(server: serving.Server, request: str = "GET / HTTP/1.0\r\n\r\n") -> str:

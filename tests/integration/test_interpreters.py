@@ -36,23 +36,18 @@ Start = Callable[..., serving.Server]
 
 
 @pytest.fixture
-def start(tmp_path: pathlib.Path) -> Iterator[Start]:
+def start(tmp_path: pathlib.Path, started: list[serving.Server]) -> Start:
     """``start(app, **options)``: a server with two interpreters, for one test."""
-    servers: list[serving.Server] = []
 
     def run(app: str = "guests:app", *, wait: bool = True, **options: Any) -> serving.Server:
         options.setdefault("contexts", 2)
         server = serving.launch(app, tmp_path, place="interpreters", **options)
-        servers.append(server)
+        started.append(server)
         if wait:
             server.wait_started()
         return server
 
-    yield run
-    for server in servers:
-        if server.process.poll() is None:
-            server.kill()
-        server.wait()
+    return run
 
 
 class Contexts:

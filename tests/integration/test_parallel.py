@@ -108,19 +108,13 @@ def site(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
     contexts, place = request.param
-    server = launch(tmp_path_factory.mktemp("site"), contexts, place)
-    try:
+    with serving.stopping(launch(tmp_path_factory.mktemp("site"), contexts, place)) as server:
         server.wait_started()
         server.allow(serving.EXPECTED)
         server.allow("a callback must return")
         server.allow("is not JSON serializable")
         server.allow("sendfile: only within")
         yield Site(server, contexts)
-    except BaseException:
-        server.kill()
-        server.wait()
-        raise
-    server.stop()
 
 
 # ---- raw protocols ----

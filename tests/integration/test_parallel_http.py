@@ -69,18 +69,13 @@ def site(
     server = serving.launch(
         "slow_http.py", folder, contexts=contexts, place=place, args=["--no-access-log"]
     )
-    try:
+    with serving.stopping(server):
         server.wait_for_log("(?s)running on.*running on")
         server.wait_started()
         server.allow(serving.EXPECTED)
         server.allow("a handler returns the request")
         server.allow("not the value of a header field")
         yield Site(server, folder)
-    except BaseException:
-        server.kill()
-        server.wait()
-        raise
-    server.stop()
 
 
 # ---- requests and handlers ----

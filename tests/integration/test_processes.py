@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -29,25 +29,20 @@ LOADED = ("app", "wsgi")
 
 
 @pytest.fixture
-def start(tmp_path: pathlib.Path) -> Iterator[Start]:
+def start(tmp_path: pathlib.Path, started: list[serving.Server]) -> Start:
     """``start(app, **options)``: a server of its own for one test, gone at its end."""
-    servers: list[serving.Server] = []
 
     def run(app: str = "lives:app", *, wait: bool = True, **options: Any) -> serving.Server:
         options.setdefault("contexts", 2)
         if options["contexts"] > 1:
             options.setdefault("place", "processes")
         server = serving.launch(app, tmp_path, **options)
-        servers.append(server)
+        started.append(server)
         if wait:
             server.wait_started()
         return server
 
-    yield run
-    for server in servers:
-        if server.process.poll() is None:
-            server.kill()
-        server.wait()
+    return run
 
 
 def get(server: serving.Server, path: str = "/", timeout: float = 15.0) -> str:

@@ -30,24 +30,19 @@ Start = Callable[..., serving.Server]
 
 
 @pytest.fixture
-def start(tmp_path: pathlib.Path) -> Iterator[Start]:
+def start(tmp_path: pathlib.Path, started: list[serving.Server]) -> Start:
     """``start(app, **options)``: a server of its own with two threads, gone at the test's end."""
-    servers: list[serving.Server] = []
 
     def run(app: str = "places:make", **options: Any) -> serving.Server:
         options = {"contexts": 2, "place": "threads", **options}
         if app.endswith(":make"):
             options["args"] = ["--factory", *options.get("args", ())]
         server = serving.launch(app, tmp_path, **options)
-        servers.append(server)
+        started.append(server)
         server.wait_started()
         return server
 
-    yield run
-    for server in servers:
-        if server.process.poll() is None:
-            server.kill()
-        server.wait()
+    return run
 
 
 class Kept:
