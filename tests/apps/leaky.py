@@ -38,6 +38,19 @@ def figures() -> dict[str, int]:
     return {**own, **{f"native_{name}": value for name, value in _native.memory().items()}}
 
 
+async def crowd() -> None:
+    """As many callbacks and timers at once as a burst may bring.
+
+    uvloop keeps the memory of up to 250 dead handles of either kind, so what it keeps is as much as
+    the greatest burst so far needed.
+    """
+    loop = asyncio.get_running_loop()
+    for _ in range(1000):
+        loop.call_soon(int)
+        loop.call_later(0.001, int)
+    await asyncio.sleep(0.01)
+
+
 async def answer(send: Any, data: bytes, more: bool = False) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": data, "more_body": more})
@@ -85,6 +98,9 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         await answer(send, b"half", True)
         await asyncio.sleep(0)
         raise ExpectedError
+    elif path == "/crowd":
+        await crowd()
+        await answer(send, b"gone")
     elif path == "/figures":
         await answer(send, json.dumps(figures()).encode())
     elif path == "/no-memory":
