@@ -2,7 +2,9 @@
 
 import sys
 from asyncio import AbstractEventLoop, Handle
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from selectors import SelectorKey
 from typing import Any, Never, Self, final
 
@@ -96,8 +98,10 @@ class Core:
     def _wire(
         self,
         keys: dict[int, SelectorKey] | None,
+        ready: deque[Handle] | None,
         handle: Handle | None,
-        append: Callable[[Handle], None] | None,
+        context: Context | None,
+        loop: AbstractEventLoop | None,
         /,
     ) -> None: ...
     def _alarm(self, seconds: float, callback: Callable[[], object] | None, /) -> None: ...

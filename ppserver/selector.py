@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextvars
 import selectors
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -18,23 +19,27 @@ class CoreSelector(selectors.BaseSelector):
     """A selector whose ``select`` is one turn of a context's native loop.
 
     asyncio's own descriptors and the server's sockets wait in the same epoll descriptor; when
-    requests are due, ``select`` makes one more handle ready, whose callback runs them as a batch.
+    requests are due, ``select`` runs them as a batch and goes on waiting, or, if asyncio has
+    anything else to do, makes one more handle ready, whose callback is the batch.
     """
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self._keys: dict[int, selectors.SelectorKey] = {}
         self._map = _FileMap(self._keys)
-        core._wire(self._keys, None, None)
+        core._wire(self._keys, None, None, None, None)
         self.select = core._select  # type: ignore[method-assign]  # Without a frame of Python's.
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Make ``loop`` the one whose handle runs the batches."""
-        handle = asyncio.Handle(self._core._batch, (), loop)
+        context = contextvars.copy_context()
+        handle = asyncio.Handle(self._core._batch, (), loop, context)
         # What is put here while select() runs, asyncio runs in the same turn.
         ready = getattr(loop, "_ready", None)
-        if isinstance(loop, asyncio.SelectorEventLoop) and type(ready) is collections.deque:
-            self._core._wire(self._keys, handle, ready.append)
+        known = all(hasattr(loop, name) for name in ("_scheduled", "_stopping", "_debug"))
+        asyncios = isinstance(loop, asyncio.SelectorEventLoop) and known
+        if asyncios and type(ready) is collections.deque:
+            self._core._wire(self._keys, ready, handle, context, loop)
         self._core.set_ready_key(
             selectors.SelectorKey(-1, -1, selectors.EVENT_READ, (handle, None))
         )
@@ -75,7 +80,7 @@ class CoreSelector(selectors.BaseSelector):
             self._core.unwatch(fd)
         self._keys.clear()
         self._core.set_ready_key(None)
-        self._core._wire(None, None, None)
+        self._core._wire(None, None, None, None, None)
 
 
 class _FileMap(Mapping[Any, selectors.SelectorKey]):

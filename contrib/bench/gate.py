@@ -1,9 +1,9 @@
 """Has a request become dearer? Instructions per request of this tree beside those of a base commit.
 
 Both are built in the same run, by the same compiler, for the same interpreter, and run the same
-applications under callgrind, so the figures differ only by what changed. The base is the commit
-that last changed `base-commit`, beside this file: whoever accepts a growth adds a line there that
-says why.
+applications under callgrind, so the figures differ only by what changed. So do the parsers of both,
+without a server, the same request heads. The base is the commit that last changed `base-commit`,
+beside this file: whoever accepts a growth adds a line there that says why.
 """
 
 import argparse
@@ -15,10 +15,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import count, peers, report, workloads
+from . import count, heads, peers, report, workloads
 from .generators import MeasureError
 from .measure import Placement
-from .peers import BUILD, HERE, ROOT, SetupError
+from .peers import BUILD, HERE, ROOT, SetupError, build_release, call
 from .run import choose
 from .workloads import Workload
 
@@ -46,14 +46,6 @@ def git(*command: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def call(*command: str | Path, cwd: Path, log: Path) -> None:
-    with log.open("a") as output:
-        done = subprocess.run(command, cwd=cwd, stdout=output, stderr=subprocess.STDOUT)
-    if done.returncode != 0:
-        tail = log.read_text(errors="replace").strip()[-800:]
-        raise SetupError(f"{command[0]} failed: {tail}")
-
-
 def source_of(commit: str, folder: Path) -> Path:
     """The tree of a commit, in `folder`; raises SetupError if it cannot be written."""
     source = folder / "source"
@@ -68,15 +60,10 @@ def source_of(commit: str, folder: Path) -> Path:
 
 def build(source: Path, folder: Path) -> Path:
     """A release build of `source`: the folder to import it from."""
-    folder.mkdir(parents=True, exist_ok=True)
-    log, objects, tree = folder / "log", folder / "build", folder / "tree"
-    meson = shutil.which("meson") or str(Path(sys.executable).parent / "meson")
-    ninja = shutil.which("ninja") or str(Path(sys.executable).parent / "ninja")
+    objects, tree = folder / "build", folder / "tree"
     shutil.rmtree(objects, ignore_errors=True)
     shutil.rmtree(tree, ignore_errors=True)
-    setup = ["setup", str(objects), "-Dbuildtype=release", "-Db_lto=true"]
-    call(meson, *setup, cwd=source, log=log)
-    call(ninja, "-C", objects, cwd=source, log=log)
+    build_release(source, objects)
     ignore = shutil.ignore_patterns("*.so", "__pycache__", "native")
     shutil.copytree(source / "ppserver", tree / "ppserver", ignore=ignore)
     for package in ("parallel", "ctk"):
@@ -99,6 +86,30 @@ def measure(
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         jobs = [{load.name: pool.submit(one, tree, load) for load in loads} for tree in trees]
         return [{name: job.result() for name, job in by_name.items()} for by_name in jobs]
+
+
+def measure_again(
+    trees: Sequence[Path],
+    loads: Sequence[Workload],
+    requests: int,
+    figures: Sequence[dict[str, float]],
+) -> None:
+    """Counts anew what seems to have grown: how requests fall into turns differs between runs.
+
+    The least of a tree's counts stays in its `figures`.
+    """
+    for known, counted in zip(figures, measure(trees, loads, requests), strict=True):
+        for name, figure in counted.items():
+            known[name] = min(known[name], figure)
+
+
+def measure_heads(source: Path, folder: Path) -> dict[str, float]:
+    """Instructions a head of the parser of `source`, of which `folder` has a build."""
+    binary = heads.compile_heads(source, folder / "build")
+    return {
+        f"a head of {fields} fields": heads.instructions(binary, head, heads.OURS)
+        for fields, head in heads.heads().items()
+    }
 
 
 def compare(
@@ -135,9 +146,14 @@ def main(arguments: list[str]) -> None:
         return
     try:
         folder = BUILD / "gate"
-        before = build(source_of(commit, folder / "base"), folder / "base")
-        now = build(ROOT, folder / "now")
-        base, this = measure((before, now), loads, args.requests)
+        sources = {folder / "base": source_of(commit, folder / "base"), folder / "now": ROOT}
+        trees = [build(source, place) for place, source in sources.items()]
+        base, this = measure(trees, loads, args.requests)
+        _, grown = compare(base, this, args.tolerance)
+        if suspects := [load for load in loads if load.name in grown]:
+            measure_again(trees, suspects, args.requests, (base, this))
+        for figures, (place, source) in zip((base, this), sources.items(), strict=True):
+            figures |= measure_heads(source, place)
     except (SetupError, MeasureError) as why:
         sys.exit(f"gate: {why}")
     table, grown = compare(base, this, args.tolerance)

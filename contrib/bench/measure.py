@@ -6,6 +6,7 @@ and latency come from wrk. What else used the server's core meanwhile is measure
 figure taken on a busy machine is worth nothing.
 """
 
+import dataclasses
 import os
 import random
 import resource
@@ -306,8 +307,18 @@ def verify_on(sock: socket.socket, workload: Workload, port: int) -> None:
         raise MeasureError(f"an idle connection got status {status}, {len(body)} bytes")
 
 
-def measure(peer: Peer, workload: Workload, place: Placement, seconds: float) -> Sample:
-    """Starts the server anew, verifies, warms up, measures, ends it."""
+def capacity(peer: Peer, workload: Workload, place: Placement) -> float:
+    """Requests a second that the server can take, by a short turn."""
+    return measure(peer, dataclasses.replace(workload, share=0), place, 1).rate
+
+
+def measure(
+    peer: Peer, workload: Workload, place: Placement, seconds: float, rate: float = 0
+) -> Sample:
+    """Starts the server anew, verifies, warms up, measures, ends it.
+
+    With a rate (requests a second) they fall due at fixed times.
+    """
     if peer.interfaces != ("asgi", "wsgi") and workload.interface not in peer.interfaces:
         raise SetupError(f"{peer.name} does not speak {workload.interface}")
     cores = place.server_cores(workload.workers)
@@ -326,12 +337,11 @@ def measure(peer: Peer, workload: Workload, place: Placement, seconds: float) ->
         idle: list[socket.socket] = []
         try:
             idle += [ask_once(workload, port) for _ in range(workload.idle)]
-            before = generators.wrk(workload, port, 1, load_cores)
+            generators.wrk(workload, port, 1, load_cores)
             busy, cpu, own = core_busy_s(cores), tree_cpu_ns(pid), children_s()
             user = tree_user_s(pid)
             began = time.monotonic()
-            if workload.share:
-                rate = workload.share * before.requests / before.seconds
+            if rate:
                 result = generators.paced(workload, port, seconds, load_cores, rate)
             else:
                 result = generators.wrk(workload, port, seconds, load_cores)

@@ -317,6 +317,26 @@ def build_bare() -> None:
     build_c(BASELINE)
 
 
+def call(*command: str | Path, cwd: Path, log: Path) -> None:
+    with log.open("a") as output:
+        done = subprocess.run(command, cwd=cwd, stdout=output, stderr=subprocess.STDOUT)
+    if done.returncode != 0:
+        tail = log.read_text(errors="replace").strip()[-800:]
+        raise SetupError(f"{command[0]} failed: {tail}")
+
+
+def build_release(source: Path, objects: Path, *targets: str, options: Sequence[str] = ()) -> None:
+    """Targets of the tree `source`, or all, as a release has them, in the folder `objects`."""
+    log = objects.parent / "log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    meson = shutil.which("meson") or str(Path(sys.executable).parent / "meson")
+    ninja = shutil.which("ninja") or str(Path(sys.executable).parent / "ninja")
+    if not (objects / "build.ninja").exists():
+        setup = ["setup", str(objects), "-Dbuildtype=release", "-Db_lto=true", *options]
+        call(meson, *setup, cwd=source, log=log)
+    call(ninja, "-C", objects, *targets, cwd=source, log=log)
+
+
 def build_c(name: str, more: Sequence[str] = ()) -> Path:
     """Compiles NAME.c of this folder into the build folder, unless it is newer already."""
     source, binary = HERE / f"{name}.c", BUILD / name

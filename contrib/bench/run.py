@@ -22,7 +22,7 @@ from typing import Any
 
 from . import generators, memory, page, peers, report, targets, workloads
 from .generators import MeasureError
-from .measure import Placement, Sample, measure, raise_fd_limit
+from .measure import Placement, Sample, capacity, measure, raise_fd_limit
 from .peers import BUILD, ROOT, Peer, SetupError
 from .workloads import Workload
 
@@ -164,13 +164,14 @@ def measure_workload(
     ]
     samples: dict[str, list[dict[str, float]]] = {peer.name: [] for peer in able}
     failures: dict[str, str] = {}
+    rate = common_rate(workload, able, place, failures) if workload.share else 0
     for number in range(args.rounds):
         for peer in able:
             if peer.name in failures:
                 continue
             time.sleep(args.pause)
             try:
-                sample = quiet_measure(peer, workload, place, args)
+                sample = quiet_measure(peer, workload, place, args, rate)
             except (MeasureError, SetupError, OSError) as why:
                 failures[peer.name] = str(why)
                 print(f"{workload.name} {peer.name}: {why}", file=sys.stderr)
@@ -182,19 +183,44 @@ def measure_workload(
                 f"errors {sample.errors} foreign {sample.foreign:.1%}",
                 file=sys.stderr,
             )
-    return {"title": workload.title, "samples": samples, "failures": failures}
+    return {"title": workload.title, "samples": samples, "failures": failures, "rate": rate}
+
+
+def common_rate(
+    workload: Workload, able: list[Peer], place: Placement, failures: dict[str, str]
+) -> float:
+    """Requests a second for all alike: the workload's share of what the best peer can take.
+
+    Of ours, where there is no peer. A server that cannot take so many goes to `failures`.
+    """
+    found: dict[str, float] = {}
+    for peer in able:
+        try:
+            found[peer.name] = capacity(peer, workload, place)
+        except (MeasureError, SetupError, OSError) as why:
+            failures[peer.name] = str(why)
+    others = [
+        rate
+        for name, rate in found.items()
+        if name != peers.BASELINE and not name.startswith(targets.OWN)
+    ]
+    rate = workload.share * max(others or found.values(), default=0)
+    for name, most in found.items():
+        if most < rate:
+            failures[name] = f"it takes {most:,.0f} requests a second, and {rate:,.0f} were sent"
+    return rate
 
 
 def quiet_measure(
-    peer: Peer, workload: Workload, place: Placement, args: argparse.Namespace
+    peer: Peer, workload: Workload, place: Placement, args: argparse.Namespace, rate: float
 ) -> Sample:
     """The least disturbed of up to 1 + retries turns."""
-    best = measure(peer, workload, place, args.seconds)
+    best = measure(peer, workload, place, args.seconds, rate)
     for _ in range(args.retries):
         if best.foreign <= report.BUSY:
             break
         time.sleep(2)
-        again = measure(peer, workload, place, args.seconds)
+        again = measure(peer, workload, place, args.seconds, rate)
         best = min(best, again, key=lambda sample: sample.foreign)
     return best
 
@@ -292,12 +318,12 @@ def main() -> None:
     }
     results = BUILD / "results"
     results.mkdir(exist_ok=True)
-    targets = [results / f"{now:%Y%m%d-%H%M%S}.json", results / "latest.json"]
-    targets += [args.json] if args.json else []
+    files = [results / f"{now:%Y%m%d-%H%M%S}.json", results / "latest.json"]
+    files += [args.json] if args.json else []
 
     def save() -> None:
-        for target in targets:
-            target.write_text(json.dumps(run, indent=1) + "\n")
+        for file in files:
+            file.write_text(json.dumps(run, indent=1) + "\n")
 
     try:
         for workload in loads:

@@ -47,7 +47,7 @@ class Workload:
     closes: bool = False  # the client asks for a connection per request
     needs: str = ""  # what prepare.py makes
     idle: int = 0  # connections that have asked once and say nothing more
-    share: float = 0  # of what the server can take, at a fixed rate; 0: as much as it can
+    share: float = 0  # of what the best peer takes, at that rate; 0: as much as the server can
     workers: int = 1
     lifespan: bool = False  # the application needs it
 
@@ -241,8 +241,8 @@ def catalogue() -> list[Workload]:
             default=False,
             needs="file",
         ),
-        plain("paced", "64 connections, half load", share=0.5, default=False),
-        plain("paced-512", "512 connections, half load", 512, share=0.5, default=False),
+        plain("paced", "64 connections at a rate", share=0.5, default=False),
+        plain("paced-512", "512 connections at a rate", 512, share=0.5, default=False),
         plain("idle", "2,000 idle beside 64", idle=2000, default=False),
         plain("close", "a connection a request", headers=closing, closes=True, default=False),
     ]

@@ -484,9 +484,10 @@ def test_disconnect_does_not_cancel(own_server: serving.Server) -> None:
     assert "cancelled" not in own_server.records()
 
 
-def test_disconnect_in_the_middle_of_a_body(own_server: serving.Server) -> None:
+@pytest.mark.parametrize("size", [1000, 1_000_000])
+def test_disconnect_in_the_middle_of_a_body(own_server: serving.Server, size: int) -> None:
     raw = Raw(own_server)
-    raw.request("/upload-cut", "Content-Length: 1000", method="POST")
+    raw.request("/upload-cut", f"Content-Length: {size}", method="POST")
     raw.send(b"some of it")
     own_server.wait_for_record("upload started")
     raw.socket.close()

@@ -180,13 +180,32 @@ struct rig_request *rig_held(struct rig *rig, const char *path)
     return NULL;
 }
 
+/* What is there of the body, received into `own` if it is left to be (pp_loop_take_bodies). */
+static enum pp_body_status body_next(struct rig *rig, struct pp_conn *conn, const uint8_t **data,
+                                     size_t *len)
+{
+    static uint8_t own[PP_BODY_BLOCK_BYTES + PP_BODY_TAKE_MAX];
+    enum pp_body_status status = pp_conn_body_peek(conn, data, len);
+    size_t ahead = pp_conn_body_ahead(conn), room = *len + ahead;
+    if (status == PP_BODY_FAILED || ahead == 0) {
+        return status;
+    }
+    CHECK(rig->loop->take_bodies && ahead <= PP_BODY_TAKE_MAX && room <= sizeof own);
+    status = pp_conn_body_take(conn, own, room, len);
+    CHECK(*len <= room);
+    rig->bytes_taken += *len;
+    *data = own;
+    return status;
+}
+
 /* Takes what is there of the body; true when nothing more is to be waited for. */
 static bool body_take(struct rig *rig, struct rig_request *req, bool echo)
 {
     for (;;) {
         const uint8_t *data;
         size_t len;
-        enum pp_body_status status = pp_conn_body_peek(req->conn, &data, &len);
+        uint64_t taken = rig->bytes_taken;
+        enum pp_body_status status = body_next(rig, req->conn, &data, &len);
         if (status == PP_BODY_FAILED) {
             req->failed_body = true;
             req->body_error = pp_conn_error(req->conn);
@@ -199,7 +218,9 @@ static bool body_take(struct rig *rig, struct rig_request *req, bool echo)
         if (echo && len > 0) {
             (void)!pp_conn_send(req->conn, data, len, true, NULL, NULL);
         }
-        pp_conn_body_consume(req->conn, len);
+        if (rig->bytes_taken == taken) {
+            pp_conn_body_consume(req->conn, len);
+        }
         if (status == PP_BODY_END) {
             return true;
         }
@@ -207,7 +228,6 @@ static bool body_take(struct rig *rig, struct rig_request *req, bool echo)
             pp_conn_body_want(req->conn);
             return false;
         }
-        (void)rig;
     }
 }
 

@@ -32,7 +32,8 @@ struct rig {
     uint64_t file_at, file_len; /* ...which part of it; sent between "<" and ">" */
     bool close_raw;             /* a raw connection is closed after its first answer */
     uint64_t sink_bytes;
-    bool beside_another; /* which will look for what is lost: this one's is among it */
+    uint64_t bytes_taken; /* of bodies, by pp_conn_body_take */
+    bool beside_another;  /* which will look for what is lost: this one's is among it */
     uint64_t blocks_before;
     unsigned fds_before;
 };

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import os
 import socket
+import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -111,3 +114,172 @@ def test_batches_run_whatever_the_loop_keeps_its_handles_in(kind: type[deque[Any
         finally:
             core.close()
             loop.close()
+
+
+# --- requests are served within select() ---------------------------------------------------------
+
+
+class CountingLoop(asyncio.SelectorEventLoop):
+    """Counts its turns."""
+
+    turns = 0
+
+    def _run_once(self) -> None:
+        self.turns += 1
+        super()._run_once()  # type: ignore[misc]
+
+
+@contextlib.contextmanager
+def serving_loop(app: Any, debug: bool = False) -> Iterator[tuple[CountingLoop, int]]:
+    """A loop that serves the application, and its port; nothing runs it yet."""
+    core = Core()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        loop = CountingLoop(core.selector())
+        loop.set_debug(debug)
+        try:
+            core.serve_asgi(app, loop, state=None, on_error=lambda exc, scope: None)
+            core.add_listener(listener.fileno())
+            yield loop, listener.getsockname()[1]
+        finally:
+            core.close()
+            loop.close()
+
+
+def ask_from_a_thread(port: int, count: int, done: Callable[[], object]) -> threading.Thread:
+    """Requests one after the other on one connection; then `done` is called, on that thread."""
+
+    def ask() -> None:
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+                for _ in range(count):
+                    sock.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+                    assert b" 204 " in sock.recv(4096)
+        finally:
+            done()
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    return thread
+
+
+async def answer(send: Any) -> None:
+    await send({"type": "http.response.start", "status": 204})
+    await send({"type": "http.response.body"})
+
+
+def test_an_idle_loop_makes_no_turn_for_a_request() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert asyncio.get_running_loop() is loop
+        await answer(send)
+
+    with serving_loop(app) as (loop, port):
+        thread = ask_from_a_thread(port, 500, lambda: loop.call_soon_threadsafe(loop.stop))
+        loop.run_forever()
+        thread.join()
+        assert loop.turns < 50
+
+
+@pytest.mark.parametrize("how", ["soon", "later", "task", "sleep"])
+def test_what_a_request_schedules_runs_while_the_loop_is_idle(how: str) -> None:
+    ran: list[int] = []
+
+    async def job() -> None:
+        ran.append(1)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if how == "soon":
+            loop.call_soon(ran.append, 1)
+        elif how == "later":
+            loop.call_later(0.001, ran.append, 1)
+        elif how == "task":
+            tasks.add(loop.create_task(job()))
+        else:
+            await asyncio.sleep(0)
+            ran.append(1)
+        await answer(send)
+
+    def stop() -> None:
+        loop.call_later(0.1, loop.stop)
+
+    tasks: set[Any] = set()
+    with serving_loop(app) as (loop, port):
+        thread = ask_from_a_thread(port, 20, lambda: loop.call_soon_threadsafe(stop))
+        loop.run_forever()
+        thread.join()
+        assert len(ran) == 20
+
+
+def test_a_timer_is_kept_while_requests_come() -> None:
+    """Its time is not put off by requests, and they end with it: nothing else stops the loop."""
+    ended = threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await answer(send)
+
+    def ask() -> None:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+            while not ended.is_set():
+                sock.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+                if b" 204 " not in sock.recv(4096):
+                    break
+
+    with serving_loop(app) as (loop, port):
+        thread = threading.Thread(target=ask)
+        thread.start()
+        loop.call_later(0.2, loop.stop)
+        loop.run_forever()
+        ended.set()
+        loop.call_later(0.1, loop.stop)  # the last answer
+        loop.run_forever()
+        thread.join()
+
+
+def test_a_request_can_stop_the_loop() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        loop.stop()
+        await answer(send)
+
+    with serving_loop(app) as (loop, port), socket.socket() as sock:
+        sock.connect(("127.0.0.1", port))
+        sock.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        loop.run_forever()
+        loop.call_soon(loop.stop)  # a last turn sends the answer
+        loop.run_forever()
+        sock.settimeout(10)
+        assert b" 204 " in sock.recv(4096)
+
+
+def test_a_debugged_loop_times_its_batches(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await answer(send)
+
+    with serving_loop(app, debug=True) as (loop, port):
+        loop.slow_callback_duration = 0.0
+        thread = ask_from_a_thread(port, 3, lambda: loop.call_soon_threadsafe(loop.stop))
+        loop.run_forever()
+        thread.join()
+        assert loop.turns > 3
+    assert "_batch" in caplog.text
+
+
+def test_requests_run_in_the_context_of_the_server() -> None:
+    place: contextvars.ContextVar[str] = contextvars.ContextVar("place", default="nowhere")
+    seen: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(place.get())
+        place.set("a request")
+        await answer(send)
+
+    def start() -> None:
+        place.set("the server")
+        with serving_loop(app) as (loop, port):
+            place.set("later")
+            thread = ask_from_a_thread(port, 3, lambda: loop.call_soon_threadsafe(loop.stop))
+            loop.run_forever()
+            thread.join()
+            assert place.get() == "later"
+
+    contextvars.copy_context().run(start)
+    assert seen == ["the server"] * 3

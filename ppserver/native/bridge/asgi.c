@@ -11,34 +11,10 @@
  * response leaves with its Content-Length in one piece. When the response is COMPLETE the
  * connection goes on to its next request, although the application may still run (background work).
  * `conn` is NULL from then on, and after a disconnect. */
+#include "bridge/asgi.h"
 #include "bridge/message.h"
 
 #include <string.h>
-
-enum req_state { REQ_START, REQ_HEAD, REQ_BODY, REQ_COMPLETE };
-
-struct PpRequest {
-    PyObject_HEAD
-    vectorcallfunc vectorcall; /* send(message) */
-    PpCore *core;              /* owned */
-    struct pp_conn *conn;      /* borrowed; NULL when the connection is not ours any more */
-    PyObject *headers;         /* owned fast sequence in REQ_HEAD, else NULL */
-    PyObject *receive_waiters; /* owned list or NULL */
-    PyObject *drain_waiters;   /* owned list or NULL */
-    int status;
-    uint8_t state;          /* enum req_state */
-    bool body_read;         /* the last http.request message was given out */
-    bool peer_eof;          /* the peer has shut down its sending side */
-    bool disconnect_told;   /* receive() gave http.disconnect */
-    bool disconnect_raised; /* send() raised ClientDisconnected */
-    bool listened;          /* a receive() was waiting when the peer went */
-};
-
-typedef struct {
-    PyObject_HEAD
-    vectorcallfunc vectorcall;
-    PpRequest *req; /* owned */
-} PpReceive;
 
 #define FIELDS_ON_STACK 48
 
@@ -75,77 +51,6 @@ static void release_conn(PpRequest *req)
     pp_conn_set_app(conn, NULL);
     pp_conn_finish(conn);
     Py_DECREF((PyObject *)req); /* the connection's reference; the caller has its own */
-}
-
-/* ---- receive ---- */
-
-static PyObject *disconnect_message(PpRequest *req)
-{
-    struct pp_constants *k = &req->core->k;
-    PyObject *message = PyDict_New();
-    if (message != NULL && PyDict_SetItem(message, k->type, k->http_disconnect) < 0) {
-        Py_CLEAR(message);
-    }
-    req->disconnect_told = message != NULL;
-    return message;
-}
-
-static PyObject *request_message(PpRequest *req, PyObject *body, bool more)
-{
-    struct pp_constants *k = &req->core->k;
-    PyObject *message = PyDict_New();
-    if (message == NULL || PyDict_SetItem(message, k->type, k->http_request) < 0 ||
-        PyDict_SetItem(message, k->body, body) < 0 ||
-        PyDict_SetItem(message, k->more_body, more ? Py_True : Py_False) < 0) {
-        Py_CLEAR(message);
-    }
-    return message;
-}
-
-int pp_request_try_receive(PpRequest *req, PyObject **message)
-{
-    if (req->conn == NULL || (req->body_read && req->peer_eof)) {
-        *message = disconnect_message(req);
-        return *message != NULL ? 1 : -1;
-    }
-    if (req->body_read) {
-        return 0; /* until the peer goes, or the response is complete */
-    }
-    const uint8_t *data;
-    size_t len;
-    enum pp_body_status status = pp_conn_body_peek(req->conn, &data, &len);
-    if (status == PP_BODY_FAILED) {
-        req->body_read = true;
-        *message = disconnect_message(req);
-        return *message != NULL ? 1 : -1;
-    }
-    if (status == PP_BODY_MORE && len == 0) {
-        pp_conn_body_want(req->conn);
-        return pp_selector_output_queued(req->core) < 0 ? -1 : 0; /* 100 Continue may be due */
-    }
-    PyObject *body = len == 0 ? Py_NewRef(req->core->k.empty_bytes)
-                              : PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)len);
-    if (body == NULL) {
-        return -1;
-    }
-    *message = request_message(req, body, status == PP_BODY_MORE);
-    Py_DECREF(body);
-    if (*message == NULL) {
-        return -1;
-    }
-    pp_conn_body_consume(req->conn, len);
-    req->body_read = status == PP_BODY_END;
-    return 1;
-}
-
-static PyObject *receive_call(PyObject *op, PyObject *const *Py_UNUSED(args), size_t nargsf,
-                              PyObject *kwnames)
-{
-    if (PyVectorcall_NARGS(nargsf) != 0 || (kwnames != NULL && PyTuple_GET_SIZE(kwnames) != 0)) {
-        PyErr_SetString(PyExc_TypeError, "receive() takes no arguments");
-        return NULL;
-    }
-    return pp_wait_new(((PpReceive *)op)->req, PP_WAIT_RECEIVE);
 }
 
 /* ---- send: checks ---- */
@@ -602,22 +507,11 @@ static PpRequest *request_new(PpCore *core, struct pp_conn *conn)
     return req;
 }
 
-static PyObject *receive_new(PpCore *core, PpRequest *req)
-{
-    PyTypeObject *type = core->state->receive_type;
-    PpReceive *receive = (PpReceive *)pp_kept_take(&core->kept_receives, type);
-    if (receive != NULL) {
-        receive->vectorcall = receive_call;
-        receive->req = (PpRequest *)Py_NewRef((PyObject *)req);
-    }
-    return (PyObject *)receive;
-}
-
 static void start_request(PpCore *core, struct pp_conn *conn)
 {
     PyObject *scope = core->app != NULL ? pp_scope_new(core, conn) : NULL;
     PpRequest *req = scope != NULL ? request_new(core, conn) : NULL;
-    PyObject *receive = req != NULL ? receive_new(core, req) : NULL;
+    PyObject *receive = req != NULL ? pp_receive_new(core, req) : NULL;
     if (receive != NULL) {
         pp_worker_run(core, req, scope, receive);
     } else {
@@ -740,41 +634,4 @@ PyType_Spec pp_request_spec = {
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL |
              Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = request_slots,
-};
-
-static int receive_traverse(PyObject *op, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(op));
-    Py_VISIT((PyObject *)((PpReceive *)op)->req);
-    return 0;
-}
-
-static void receive_dealloc(PyObject *op)
-{
-    PpRequest *req = ((PpReceive *)op)->req;
-    PyObject_GC_UnTrack(op);
-    pp_kept_give(&req->core->kept_receives, op);
-    Py_DECREF((PyObject *)req);
-}
-
-static PyMemberDef receive_members[] = {
-    {"__vectorcalloffset__", T_PYSSIZET, offsetof(PpReceive, vectorcall), READONLY, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
-static PyType_Slot receive_slots[] = {
-    {Py_tp_doc, (void *)PyDoc_STR("receive(): the ASGI receive callable of one request.")},
-    {Py_tp_dealloc, receive_dealloc},
-    {Py_tp_traverse, receive_traverse},
-    {Py_tp_members, receive_members},
-    {Py_tp_call, PyVectorcall_Call},
-    {0, NULL},
-};
-
-PyType_Spec pp_receive_spec = {
-    .name = "ppserver._native.Receive",
-    .basicsize = sizeof(PpReceive),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL |
-             Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = receive_slots,
 };

@@ -73,6 +73,10 @@ PpState *pp_state_of_type(PyTypeObject *type); /* of one of our types; never NUL
     X(create_future, "create_future") \
     X(set_result, "set_result") \
     X(done, "done") \
+    X(append, "append") \
+    X(stopping, "_stopping") \
+    X(debug, "_debug") \
+    X(scheduled, "_scheduled") \
     X(args, "args") \
     X(cancel, "cancel") \
     X(msg, "msg") \
@@ -161,11 +165,13 @@ typedef struct {
     PyObject *selector;      /* owned or NULL: the CoreSelector of selector() */
     PyObject *ready_key;     /* owned or NULL: what poll() returns when a batch is due */
     PyObject *selector_keys; /* owned dict or NULL: of _select() */
-    PyObject *ready_append, *ready_handle; /* owned or NULL: instead of ready_key (_wire) */
-    PyObject *alarm;                       /* owned or NULL: what poll() calls... */
-    uint64_t alarm_ms;                     /* ...from this time on */
-    PyObject *context;                     /* owned or NULL: what attached callbacks run in */
-    bool attached;                         /* driven by add_reader instead of poll() */
+    /* Owned, all or none (_wire), instead of ready_key: where asyncio keeps the handles that are
+     * ready, the one that runs a batch, its context, and the event loop. */
+    PyObject *ready, *ready_handle, *ready_context, *ready_loop;
+    PyObject *alarm;   /* owned or NULL: what poll() calls... */
+    uint64_t alarm_ms; /* ...from this time on */
+    PyObject *context; /* owned or NULL: what attached callbacks run in */
+    bool attached;     /* driven by add_reader instead of poll() */
     bool in_batch;
     bool entered; /* the worker Task is the current one */
     bool flush_scheduled, tick_scheduled, batch_scheduled;
@@ -269,6 +275,8 @@ PyObject *pp_raise_thrown(PyObject *const *args, Py_ssize_t nargs);
 extern PyType_Spec pp_runner_spec;
 /* Runs the application for one request by core->task_mode; never raises. */
 void pp_worker_run(PpCore *core, PpRequest *req, PyObject *scope, PyObject *receive);
+/* Whether an attribute is true; -1 with an exception. */
+int pp_flag_of(PyObject *object, PyObject *attr);
 void pp_worker_batch_end(PpCore *core); /* leaves the worker Task if one was entered */
 void pp_worker_drop(PpCore *core);      /* at close */
 

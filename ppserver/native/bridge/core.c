@@ -546,6 +546,7 @@ static PyObject *core_serve_asgi(PyObject *self, PyObject *args, PyObject *kwarg
         Py_DECREF(r);
     }
     pp_loop_adopt(core->loop);
+    pp_loop_take_bodies(core->loop);
     core->mode = PP_MODE_ASGI;
     Py_RETURN_NONE;
 }
@@ -640,8 +641,10 @@ static PyObject *get_draining(PyObject *self, void *Py_UNUSED(closure))
     X(board) \
     X(selector) \
     X(selector_keys) \
-    X(ready_append) \
+    X(ready) \
     X(ready_handle) \
+    X(ready_context) \
+    X(ready_loop) \
     X(ready_key) \
     X(alarm)
 

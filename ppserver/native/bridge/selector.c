@@ -2,13 +2,13 @@
  *
  * Two ways. As the loop's selector (asyncio): select() detaches from the interpreter once, lets the
  * native loop flush, wait, receive and parse, and returns the ready descriptors of asyncio. When
- * requests are due, it appends a handle whose callback is _batch to those that asyncio is going to
- * run (or returns one synthetic key whose reader that is, where it does not know how a loop keeps
- * them). So applications start inside an ordinary asyncio Handle and all of asyncio's rules for
- * exceptions, stop() and debugging hold. By add_reader (uvloop, a loop that runs already): the
- * epoll descriptor becomes readable, _on_readable makes a turn without waiting and runs the batch;
- * time-outs need a tick by call_later, and output that a task queues later needs a flush by
- * call_soon. */
+ * requests are due and asyncio has nothing else to do, it runs them as a batch and goes on waiting.
+ * Else it appends a handle whose callback is _batch to those that asyncio is going to run (or
+ * returns one synthetic key whose reader that is, where it does not know how a loop keeps them):
+ * timers, callbacks, stop() and debugging go by asyncio's rules. By add_reader (uvloop, a loop that
+ * runs already): the epoll descriptor becomes readable, _on_readable makes a turn without waiting
+ * and runs the batch; time-outs need a tick by call_later, and output that a task queues later
+ * needs a flush by call_soon. */
 #include "bridge/bridge.h"
 
 #include <math.h>
@@ -100,29 +100,24 @@ static int append_foreign(PpCore *core, PyObject *ready, PyObject *keys)
  * known, its key to what select() returns. */
 static int append_batch(PpCore *core, PyObject *ready)
 {
-    if (core->ready_append != NULL) {
-        PyObject *append = Py_NewRef(core->ready_append), *handle = Py_NewRef(core->ready_handle);
-        PyObject *r = PyObject_CallOneArg(append, handle);
-        Py_DECREF(append);
-        Py_DECREF(handle);
+    if (core->ready != NULL) {
+        PyObject *args[] = {Py_NewRef(core->ready), Py_NewRef(core->ready_handle)};
+        PyObject *r = PyObject_VectorcallMethod(core->k.append, args, 2, NULL);
+        Py_DECREF(args[0]);
+        Py_DECREF(args[1]);
         Py_XDECREF(r);
         return r != NULL ? 0 : -1;
     }
     return core->ready_key != NULL ? append_ready(ready, core->ready_key, 1) : 0;
 }
 
-/* How long the turn may wait before the alarm goes off. */
-static int until_alarm(const PpCore *core, int ms)
+/* When the turn must end at the latest. */
+static uint64_t until_alarm(const PpCore *core, uint64_t until)
 {
-    if (core->alarm == NULL) {
-        return ms;
-    }
-    uint64_t now = pp_loop_now_ms(core->loop);
-    uint64_t left = core->alarm_ms > now ? core->alarm_ms - now : 0;
-    return ms < 0 || left < (uint64_t)ms ? (int)left : ms;
+    return core->alarm != NULL && core->alarm_ms < until ? core->alarm_ms : until;
 }
 
-/* Once; it only schedules what it is for. */
+/* Once; it only schedules what it is for. 1: it rang. */
 static int ring_alarm(PpCore *core)
 {
     if (PP_LIKELY(core->alarm == NULL || pp_loop_now_ms(core->loop) < core->alarm_ms)) {
@@ -133,36 +128,115 @@ static int ring_alarm(PpCore *core)
     PyObject *r = PyObject_CallNoArgs(alarm);
     Py_XDECREF(r);
     Py_DECREF(alarm);
-    return r != NULL ? 0 : -1;
+    return r != NULL ? 1 : -1;
+}
+
+/* 1: asyncio has nothing to do but for our requests, and so many timers. 0: it has, or wants to
+ * time every callback. */
+static int event_loop_idle(PpCore *core, Py_ssize_t *timers)
+{
+    PyObject *loop = Py_NewRef(core->ready_loop), *scheduled = NULL;
+    Py_ssize_t ready = PyObject_Size(core->ready);
+    int busy = ready < 0 ? -1 : ready > 0;
+    if (busy == 0) {
+        busy = pp_flag_of(loop, core->k.stopping);
+    }
+    if (busy == 0) {
+        busy = pp_flag_of(loop, core->k.debug);
+    }
+    if (busy == 0) {
+        scheduled = PyObject_GetAttr(loop, core->k.scheduled);
+        *timers = scheduled != NULL ? PyObject_Size(scheduled) : -1;
+        busy = *timers < 0 ? -1 : 0;
+    }
+    Py_XDECREF(scheduled);
+    Py_DECREF(loop);
+    return busy < 0 ? -1 : !busy;
+}
+
+/* Runs a batch in the context in which its handle would run. 1: asyncio has nothing to do after it,
+ * as before. */
+static int serve_here(PpCore *core, Py_ssize_t timers_before)
+{
+    PyObject *context = Py_NewRef(core->ready_context);
+    int rc = PyContext_Enter(context);
+    if (rc == 0) {
+        pp_asgi_run_batch(core);
+        rc = PyContext_Exit(context);
+    }
+    Py_DECREF(context);
+    if (rc < 0 || PyErr_CheckSignals() < 0) {
+        return -1;
+    }
+    if (core->loop == NULL || core->ready == NULL) {
+        return 0; /* closed by the application */
+    }
+    Py_ssize_t timers;
+    int idle = event_loop_idle(core, &timers);
+    /* A new timer may be due before the time that select() was given. */
+    return idle > 0 ? timers == timers_before : idle;
+}
+
+/* Requests are due. Where asyncio has nothing else to do they are served at once, and select() goes
+ * on waiting: a turn of asyncio's costs as much as a request. 1: so it was. */
+static int serve_or_append(PpCore *core, PyObject *ready)
+{
+    if (core->ready != NULL && !core->in_batch && PyList_GET_SIZE(ready) == 0) {
+        Py_ssize_t timers;
+        int idle = event_loop_idle(core, &timers);
+        if (idle != 0) {
+            return idle > 0 ? serve_here(core, timers) : -1;
+        }
+    }
+    return append_batch(core, ready);
+}
+
+/* One turn, to be over at `until`; what is ready of keys goes to `ready`. 1: another one can
+ * follow, as there was only a batch, and it has been served. */
+static int turn_once(PpCore *core, uint64_t until, PyObject *keys, PyObject *ready)
+{
+    struct pp_loop *loop = core->loop;
+    pp_core_apply_requests(core);
+    uint64_t end = until_alarm(core, until);
+    int count;
+    Py_BEGIN_ALLOW_THREADS count = pp_loop_turn_until(loop, until == 0 ? 0 : -1, end);
+    Py_END_ALLOW_THREADS if (count < 0)
+    {
+        pp_raise_code(core, count);
+        return -1;
+    }
+    pp_core_release(core);
+    int again = 0;
+    if (count > 0) {
+        if (append_foreign(core, ready, keys) < 0) {
+            return -1;
+        }
+        again = pp_loop_pending(loop) ? serve_or_append(core, ready) : 0;
+    }
+    if (again < 0 || core->loop == NULL) {
+        return again < 0 ? -1 : 0;
+    }
+    int rang = ring_alarm(core);
+    return rang < 0 ? -1 : again && !rang;
 }
 
 /* [(key, mask)] of what is ready of keys. */
 static PyObject *turn_polled(PpCore *core, PyObject *timeout, PyObject *keys)
 {
-    int ms;
+    int ms, again;
     if (pp_core_check_open(core) < 0 || timeout_ms(timeout, &ms) < 0) {
         return NULL;
     }
-    struct pp_loop *loop = core->loop;
-    pp_core_apply_requests(core);
-    ms = until_alarm(core, ms);
-    int count;
-    Py_BEGIN_ALLOW_THREADS count = pp_loop_turn(loop, ms);
-    Py_END_ALLOW_THREADS if (count < 0)
-    {
-        pp_raise_code(core, count);
-        return NULL;
-    }
-    pp_core_release(core);
+    uint64_t until = ms > 0 ? pp_loop_clock_ms() + (uint64_t)ms : ms == 0 ? 0 : UINT64_MAX;
     PyObject *ready = PyList_New(0);
     if (ready == NULL) {
         return NULL;
     }
-    if ((count > 0 && (append_foreign(core, ready, keys) < 0 ||
-                       (pp_loop_pending(loop) && append_batch(core, ready) < 0))) ||
-        ring_alarm(core) < 0) {
-        Py_DECREF(ready);
-        return NULL;
+    do {
+        again = turn_once(core, until, keys, ready);
+    } while (again > 0);
+    if (again < 0) {
+        Py_CLEAR(ready);
     }
     return ready;
 }
@@ -205,13 +279,15 @@ static void assign(PyObject **field, PyObject *value)
 static PyObject *core_wire(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
     PpCore *core = (PpCore *)self;
-    if (nargs != 3 || (args[0] != Py_None && !PyDict_Check(args[0]))) {
-        PyErr_SetString(PyExc_TypeError, "_wire(keys, handle, append)");
+    if (nargs != 5 || (args[0] != Py_None && !PyDict_Check(args[0]))) {
+        PyErr_SetString(PyExc_TypeError, "_wire(keys, ready, handle, context, loop)");
         return NULL;
     }
     assign(&core->selector_keys, args[0]);
-    assign(&core->ready_handle, args[1]);
-    assign(&core->ready_append, core->ready_handle != NULL ? args[2] : Py_None);
+    assign(&core->ready_handle, args[2]);
+    assign(&core->ready_context, args[3]);
+    assign(&core->ready_loop, args[4]);
+    assign(&core->ready, args[1]); /* the others are there if it is */
     Py_RETURN_NONE;
 }
 

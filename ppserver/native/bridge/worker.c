@@ -182,7 +182,7 @@ void pp_worker_drop(PpCore *core)
     worker_discard(core);
 }
 
-static int flag_of(PyObject *object, PyObject *attr)
+int pp_flag_of(PyObject *object, PyObject *attr)
 {
     PyObject *value = PyObject_GetAttr(object, attr);
     if (value == NULL) {
@@ -221,11 +221,11 @@ static bool worker_look_over(PpCore *core)
     /* A parked Task has its own wake-up among nobody's callbacks: those are on the future. */
     int traces = flag_call(task, core->k.cancelling);
     if (traces == 0) {
-        traces = flag_of(task, core->k.callbacks);
+        traces = pp_flag_of(task, core->k.callbacks);
     }
     if (traces == 0) {
         traces = runner->parking != NULL ? flag_call(runner->parking, core->k.done)
-                                         : flag_of(task, core->k.must_cancel);
+                                         : pp_flag_of(task, core->k.must_cancel);
     }
     if (traces == 0) {
         PyObject *name = PyObject_VectorcallMethod(core->k.get_name, &task, 1, NULL);

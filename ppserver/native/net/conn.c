@@ -661,6 +661,7 @@ void pp_conn_finish(struct pp_conn *conn)
     PP_CHECK(conn->held);
     PP_ASSERT(conn->app == NULL);
     bool raw = pp_conn_is_raw(conn);
+    pp_conn_body_settle(conn);
     if (!raw && !conn->closed && conn->h1.res != PP_H1_RES_DONE) {
         pp_conn_fail(conn, 500);
     }

@@ -46,6 +46,12 @@ enum pp_body_status {
 /* Decoded body bytes that are here now; valid until consume or the next turn. */
 enum pp_body_status pp_conn_body_peek(struct pp_conn *conn, const uint8_t **data, size_t *len);
 void pp_conn_body_consume(struct pp_conn *conn, size_t len);
+/* How much more than what peek shows pp_conn_body_take may bring now; 0 with bodies that are small
+ * or of unknown length, without pp_loop_take_bodies, and when the socket is empty. */
+size_t pp_conn_body_ahead(const struct pp_conn *conn);
+/* As peek and consume: moves what is here to `to`, and receives more behind it. room: at least what
+ * peek shows. Not FAILED and *len == 0: nothing was here after all. */
+enum pp_body_status pp_conn_body_take(struct pp_conn *conn, uint8_t *to, size_t room, size_t *len);
 /* The application waits: reading goes on if it was paused, 100 Continue is sent if due, and
  * PP_EV_BODY comes once as soon as peek has something new (also if it has already now: then by the
  * next take_event). */

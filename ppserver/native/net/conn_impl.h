@@ -94,6 +94,7 @@ struct pp_conn {
     bool closed : 1;     /* CLOSED was raised */
     bool eof_told : 1;   /* EOF was raised for this request */
     bool peer_last : 1;  /* the peer itself said that this is its last request */
+    bool settled : 1;    /* the application takes no more of the body: see pp_conn_body_settle */
     bool linger : 1;     /* unread input may be there when we close */
     bool reset : 1;      /* the end must not look orderly */
     bool ours : 1;       /* raw: we have closed it */
@@ -137,6 +138,9 @@ void pp_conn_flushed(struct pp_conn *conn);
 void pp_conn_read(struct pp_conn *conn);
 /* Starts the request whose first bytes are in the block behind the finished one. */
 void pp_conn_read_next(struct pp_conn *conn);
+/* The response is complete while a body is left for pp_conn_body_take: what is here of it is read,
+ * if that may be all, so that the connection can be used again. */
+void pp_conn_body_settle(struct pp_conn *conn);
 /* Room for input; NULL: no memory. */
 struct pp_block *pp_conn_block_new(struct pp_loop *loop, size_t cap);
 void pp_conn_block_drop(struct pp_conn *conn);

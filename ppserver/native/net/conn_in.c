@@ -10,6 +10,10 @@
  * the application has finished. When the block is full of bytes that were not consumed, nothing is
  * received (`readable` stays set and reading goes on after the next consume).
  *
+ * A body of known length that does not fit into the block stays in the socket until the application
+ * asks for it, and is then received into the application's own memory (pp_conn_body_take), if the
+ * application side does that (pp_loop_take_bodies).
+ *
  * A recv that brings less than was asked for has emptied the socket: no second one is made to hear
  * EAGAIN. Only after the peer has shut its side reading goes on until 0. */
 #include "net/conn_impl.h"
@@ -173,7 +177,7 @@ static void request_begin(struct pp_conn *conn)
     conn->error = PP_OK;
     conn->status = 0;
     conn->app = NULL;
-    conn->want = conn->full_told = conn->closed = conn->eof_told = false;
+    conn->want = conn->full_told = conn->closed = conn->eof_told = conn->settled = false;
     conn->read_due_ms = 0;
     pp_conn_step(conn, PP_CONN_ON_REQUEST);
     conn->held = true;
@@ -354,10 +358,36 @@ static bool body_news(const struct pp_conn *conn)
            conn->error != PP_OK;
 }
 
+/* Whether what is still to come is left to pp_conn_body_take. Not once the peer has shut its side:
+ * then reading goes on to find out whether it is all there. */
+static bool body_to_take(const struct pp_conn *conn)
+{
+    const struct pp_h1_body *body = &conn->h1.body;
+
+    return conn->h1.req == PP_H1_REQ_BODY && body->kind == PP_H1_BODY_LENGTH &&
+           body->total + body->remaining >= PP_BODY_TAKE_MIN && !conn->peer_shut &&
+           !conn->settled && conn->loop->take_bodies;
+}
+
+/* Tells the application that waits, and sets the deadline for what it waits for. */
+static void body_told(struct pp_conn *conn, bool news)
+{
+    if (conn->want && news) {
+        conn->want = false;
+        pp_conn_raise(conn, PP_EV_BODY);
+    }
+    /* The peer is late only while the application waits and the socket is empty. */
+    pp_conn_read_due(conn, conn->want && !conn->readable ? conn->loop->settings.body_idle_ms : 0);
+}
+
 static void body_read(struct pp_conn *conn)
 {
     int left = PP_CONN_READS_MAX;
 
+    if (body_to_take(conn)) {
+        body_told(conn, conn->readable || body_news(conn));
+        return;
+    }
     while (conn->readable && conn->h1.req == PP_H1_REQ_BODY && conn->error == PP_OK) {
         size_t got = 0, room = body_room(conn);
         if (room == 0 && conn->body_start == conn->body_end) {
@@ -383,12 +413,18 @@ static void body_read(struct pp_conn *conn)
         conn->in_end += (uint32_t)got;
         body_decode(conn);
     }
-    if (conn->want && body_news(conn)) {
-        conn->want = false;
-        pp_conn_raise(conn, PP_EV_BODY);
+    body_told(conn, body_news(conn));
+}
+
+void pp_conn_body_settle(struct pp_conn *conn)
+{
+    if (conn->state != PP_CONN_SERVE || !body_to_take(conn)) {
+        return;
     }
-    /* The peer is late only while the application waits and the socket is empty. */
-    pp_conn_read_due(conn, conn->want && !conn->readable ? conn->loop->settings.body_idle_ms : 0);
+    conn->settled = true;
+    if (conn->readable && conn->h1.body.remaining <= PP_BODY_BLOCK_BYTES) {
+        body_read(conn);
+    }
 }
 
 enum pp_body_status pp_conn_body_peek(struct pp_conn *conn, const uint8_t **data, size_t *len)
@@ -404,13 +440,59 @@ enum pp_body_status pp_conn_body_peek(struct pp_conn *conn, const uint8_t **data
     return conn->h1.req == PP_H1_REQ_DONE ? PP_BODY_END : PP_BODY_MORE;
 }
 
+size_t pp_conn_body_ahead(const struct pp_conn *conn)
+{
+    PP_CONN_ENTER(conn);
+    uint64_t remaining = conn->h1.body.remaining;
+    if (!conn->readable || conn->closed || conn->error != PP_OK || !body_to_take(conn)) {
+        return 0;
+    }
+    return remaining < PP_BODY_TAKE_MAX ? (size_t)remaining : PP_BODY_TAKE_MAX;
+}
+
+enum pp_body_status pp_conn_body_take(struct pp_conn *conn, uint8_t *to, size_t room, size_t *len)
+{
+    const uint8_t *data;
+    size_t have;
+    enum pp_body_status status = pp_conn_body_peek(conn, &data, &have);
+
+    PP_CHECK(have <= room);
+    *len = 0;
+    if (status == PP_BODY_FAILED) {
+        return status;
+    }
+    if (have > 0) {
+        memcpy(to, data, have);
+        conn->body_start += (uint32_t)have;
+    }
+    for (int i = 0; i < PP_CONN_READS_MAX && have < room && pp_conn_body_ahead(conn) > 0; i++) {
+        uint64_t most = conn->h1.body.remaining;
+        size_t got = 0, consumed = 0, produced = 0;
+        int rc =
+            pp_conn_receive(conn, to + have, room - have < most ? room - have : (size_t)most, &got);
+        if (rc == PP_AGAIN) {
+            break;
+        }
+        if (rc != PP_OK) {
+            pp_stats_error(&conn->loop->slot->counters, PP_ERR_DISCONNECTED);
+            pp_conn_kill(conn, PP_ERR_DISCONNECTED, false);
+            return PP_BODY_FAILED;
+        }
+        rc = pp_h1_conn_body(&conn->h1, to + have, got, to + have, &consumed, &produced);
+        PP_CHECK((rc == PP_OK || rc == PP_AGAIN) && consumed == got && produced == got);
+        have += got;
+    }
+    *len = have;
+    return conn->h1.req == PP_H1_REQ_DONE ? PP_BODY_END : PP_BODY_MORE;
+}
+
 void pp_conn_body_consume(struct pp_conn *conn, size_t len)
 {
     PP_CONN_ENTER(conn);
     PP_CHECK(len <= conn->body_end - conn->body_start);
     conn->body_start += (uint32_t)len;
     if (conn->readable && conn->state == PP_CONN_SERVE && conn->h1.req == PP_H1_REQ_BODY &&
-        conn->error == PP_OK) {
+        conn->error == PP_OK && !body_to_take(conn)) {
         pp_conn_resume_later(conn);
     }
 }

@@ -459,6 +459,9 @@ int pp_conn_respond(struct pp_conn *conn, struct pp_h1_response *r, const uint8_
     if (conn->h1.res != PP_H1_RES_WAIT) {
         return PP_ERR_APP_FAILED;
     }
+    if (r->complete) {
+        pp_conn_body_settle(conn);
+    }
     r->extra_fields = loop->settings.extra_fields;
     r->extra_count = loop->settings.extra_count;
     r->date = pp_loop_date(loop);

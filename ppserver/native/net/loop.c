@@ -417,7 +417,18 @@ static void batch_was(struct pp_slot *slot, uint32_t events)
     pp_stats_set32(&slot->depth16, (slot->depth16 * 7 + events * 16) / 8);
 }
 
+static int time_left(const struct pp_loop *loop, uint64_t until_ms)
+{
+    uint64_t left = until_ms > loop->now_ms ? until_ms - loop->now_ms : 0;
+    return left < INT32_MAX ? (int)left : INT32_MAX;
+}
+
 int pp_loop_turn(struct pp_loop *loop, int timeout_ms)
+{
+    return pp_loop_turn_until(loop, timeout_ms, UINT64_MAX);
+}
+
+int pp_loop_turn_until(struct pp_loop *loop, int timeout_ms, uint64_t until_ms)
 {
     int count = 0;
 
@@ -444,6 +455,9 @@ int pp_loop_turn(struct pp_loop *loop, int timeout_ms)
     pp_conn_resume_all(loop);
 
     int wait = earlier(wait_own(loop), timeout_ms);
+    if (until_ms != UINT64_MAX) {
+        wait = earlier(wait, time_left(loop, until_ms));
+    }
     if (!drained && pp_loop_drained(loop)) {
         wait = 0; /* the last connection has just gone: nothing would end the wait */
     }
@@ -656,6 +670,16 @@ const struct pp_counters *pp_loop_counters(const struct pp_loop *loop)
 const struct pp_slot *pp_loop_slot(const struct pp_loop *loop)
 {
     return loop->slot;
+}
+
+void pp_loop_take_bodies(struct pp_loop *loop)
+{
+    loop->take_bodies = true;
+}
+
+uint64_t pp_loop_clock_ms(void)
+{
+    return clock_us() / 1000;
 }
 
 uint64_t pp_loop_now_ms(const struct pp_loop *loop)

@@ -73,6 +73,8 @@ int pp_loop_bring(struct pp_loop *loop, int fd, uint16_t tag) PP_MUST_USE;
  * descriptor counts, and once each events, messages, released owners and dead users; 0 = nothing
  * (also after a signal). Or a PP_ERR code when epoll itself failed. */
 int pp_loop_turn(struct pp_loop *loop, int timeout_ms) PP_MUST_USE;
+/* The same, but not beyond a time of pp_loop_clock_ms; UINT64_MAX: no such time. */
+int pp_loop_turn_until(struct pp_loop *loop, int timeout_ms, uint64_t until_ms) PP_MUST_USE;
 /* Sends what is queued now, without waiting: for event loops that are not driven by our turn. */
 void pp_loop_flush(struct pp_loop *loop);
 /* True when output waits for pp_loop_flush or the next turn. */
@@ -106,6 +108,8 @@ int pp_loop_foreign_mod(struct pp_loop *loop, int fd, uint32_t events) PP_MUST_U
 int pp_loop_foreign_del(struct pp_loop *loop, int fd) PP_MUST_USE;
 bool pp_loop_take_foreign(struct pp_loop *loop, int *fd, uint32_t *events);
 
+/* Large bodies wait for pp_conn_body_take from now on; before, and otherwise, none does. */
+void pp_loop_take_bodies(struct pp_loop *loop);
 /* From any thread, and from a signal handler: makes the running or next turn return soon. */
 void pp_loop_wake(struct pp_loop *loop);
 /* Joins the contexts of `board` in slot `self`, which must be the slot of the settings: new
@@ -130,6 +134,8 @@ const struct pp_counters *pp_loop_counters(const struct pp_loop *loop);
 const struct pp_slot *pp_loop_slot(const struct pp_loop *loop);
 /* Cached once per turn. */
 uint64_t pp_loop_now_ms(const struct pp_loop *loop);
+/* The same clock, read now. */
+uint64_t pp_loop_clock_ms(void);
 
 /* Messages from other threads (net/mailbox.c): an intrusive stack, taken in the order posted. */
 struct pp_msg {

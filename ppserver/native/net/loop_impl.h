@@ -64,6 +64,7 @@ struct pp_loop {
     uint32_t magic;
     bool draining;
     bool turning; /* inside pp_loop_turn */
+    bool take_bodies;
     pthread_t owner;
     int epoll_fd;
     int reserve_fd;  /* given up to shed one waiting connection; -1 = none */
