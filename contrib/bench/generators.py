@@ -144,18 +144,27 @@ def errors_of(figures: dict[str, Any]) -> int:
     return int(sum(figures[kind] for kind in kinds))
 
 
-def paced(workload: Workload, port: int, seconds: float, cores: str, rate: float) -> Load:
-    """Requests fall due at fixed times; latency counts from then."""
-    figures, _, _ = storm(
+def paced(
+    workload: Workload,
+    port: int,
+    seconds: float,
+    cores: str,
+    rate: float,
+    at: Callable[[], tuple[float, ...]],
+) -> tuple[Load, tuple[float, ...]]:
+    """Requests fall due at fixed times; latency counts from then. With `at` of the start."""
+    figures, begin, _ = storm(
         port,
         workload.path,
         cores,
+        at,
         connections=workload.connections,
         threads=1,
         seconds=seconds,
+        warmup=1,  # opening the connections is not part of the question
         rate=round(rate),
     )
-    return Load(
+    load = Load(
         requests=figures["requests"],
         seconds=figures["seconds"],
         response_bytes=0,
@@ -164,3 +173,4 @@ def paced(workload: Workload, port: int, seconds: float, cores: str, rate: float
         p99_us=figures["p99_us"],
         p999_us=figures["p999_us"],
     )
+    return load, begin

@@ -313,9 +313,14 @@ def capacity(peer: Peer, workload: Workload, place: Placement) -> float:
 
 
 def measure(
-    peer: Peer, workload: Workload, place: Placement, seconds: float, rate: float = 0
+    peer: Peer,
+    workload: Workload,
+    place: Placement,
+    seconds: float,
+    rate: float = 0,
+    warm_up: bool = True,
 ) -> Sample:
-    """Starts the server anew, verifies, warms up, measures, ends it.
+    """Starts the server anew, verifies, warms up for a second, measures, ends it.
 
     With a rate (requests a second) they fall due at fixed times.
     """
@@ -337,19 +342,24 @@ def measure(
         idle: list[socket.socket] = []
         try:
             idle += [ask_once(workload, port) for _ in range(workload.idle)]
-            generators.wrk(workload, port, 1, load_cores)
-            busy, cpu, own = core_busy_s(cores), tree_cpu_ns(pid), children_s()
-            user = tree_user_s(pid)
-            began = time.monotonic()
+            if warm_up:
+                generators.wrk(workload, port, 1, load_cores)
+
+            def look() -> tuple[float, int, float, float, float]:
+                used = (tree_cpu_ns(pid), tree_user_s(pid))
+                return core_busy_s(cores), *used, children_s(), time.monotonic()
+
             if rate:
-                result = generators.paced(workload, port, seconds, load_cores, rate)
+                result, before = generators.paced(workload, port, seconds, load_cores, rate, look)
             else:
+                before = look()
                 result = generators.wrk(workload, port, seconds, load_cores)
-            took = time.monotonic() - began
-            cpu, user = tree_cpu_ns(pid) - cpu, tree_user_s(pid) - user
-            others = core_busy_s(cores) - busy - cpu / 1e9
+            busy, cpu, user, load, took = (
+                after - then for after, then in zip(look(), before, strict=True)
+            )
+            others = busy - cpu / 1e9
             if cores == load_cores:
-                others -= children_s() - own
+                others -= load
             if idle:
                 verify_on(idle[0], workload, port)
         finally:

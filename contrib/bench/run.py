@@ -26,6 +26,8 @@ from .measure import Placement, Sample, capacity, measure, raise_fd_limit
 from .peers import BUILD, ROOT, Peer, SetupError
 from .workloads import Workload
 
+QUICK_PEERS = ("bare", "ppserver", "uvicorn", "granian-rust", "h2corn", "fastpysgi", "bjoern")
+
 
 def parse() -> argparse.Namespace:
     known_peers = [p.name for p in peers.catalogue()]
@@ -54,7 +56,11 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5, help="of load in each turn, whole")
-    parser.add_argument("--quick", action="store_true", help="1 round of 1 s; a smoke test")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="1 round of 1 s, not warmed up, beside the quicker peers: a smoke test",
+    )
     parser.add_argument("--json", type=Path, help="where the raw figures go as well")
     parser.add_argument("--baseline", type=Path, help="raw figures of a former run to compare with")
     parser.add_argument("--report", type=Path, help="an HTML page with pictures, to be written")
@@ -80,6 +86,7 @@ def parse() -> argparse.Namespace:
     args = parser.parse_args()
     if args.quick:
         args.rounds, args.seconds, args.retries = 1, 1, 0
+        args.peers = ",".join(QUICK_PEERS) if args.peers is None else args.peers
     if args.memory is None:
         args.memory = "" if args.quick or args.workloads is not None else "idle"
     return args
@@ -215,7 +222,7 @@ def quiet_measure(
     peer: Peer, workload: Workload, place: Placement, args: argparse.Namespace, rate: float
 ) -> Sample:
     """The least disturbed of up to 1 + retries turns."""
-    best = measure(peer, workload, place, args.seconds, rate)
+    best = measure(peer, workload, place, args.seconds, rate, not args.quick)
     for _ in range(args.retries):
         if best.foreign <= report.BUSY:
             break
