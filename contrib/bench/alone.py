@@ -1,7 +1,7 @@
 """What an application costs without a server: called in a loop, in one process.
 
 Runs in ppserver's environment: `python alone.py MODULE:ATTR asgi|wsgi PATH SECONDS` prints the
-microseconds of user time a call took, of all threads.
+microseconds of user time a call took, of all threads. `SECONDS CALLS` ends after so many calls.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ def user_s() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_utime
 
 
-async def asgi(app: Any, path: str, seconds: float) -> float:
+async def asgi(app: Any, path: str, seconds: float, most: int) -> float:
     template = scope_of(path)
     statuses = set()
 
@@ -45,14 +45,14 @@ async def asgi(app: Any, path: str, seconds: float) -> float:
 
     await batch()
     calls, began, end = 0, user_s(), time.monotonic() + seconds
-    while time.monotonic() < end:
+    while time.monotonic() < end and calls < most:
         await batch()
         calls += BATCH
     check(statuses)
     return (user_s() - began) / calls * 1e6
 
 
-def wsgi(app: Any, path: str, seconds: float) -> float:
+def wsgi(app: Any, path: str, seconds: float, most: int) -> float:
     template = {
         "REQUEST_METHOD": "GET",
         "SCRIPT_NAME": "",
@@ -86,7 +86,7 @@ def wsgi(app: Any, path: str, seconds: float) -> float:
 
     batch()
     calls, began, end = 0, user_s(), time.monotonic() + seconds
-    while time.monotonic() < end:
+    while time.monotonic() < end and calls < most:
         batch()
         calls += BATCH
     check(statuses)
@@ -99,12 +99,12 @@ def check(statuses: set[int]) -> None:
 
 
 def main() -> None:
-    where, interface, path, seconds = sys.argv[1:]
-    app = load(where)
+    where, interface, path, seconds, *calls = sys.argv[1:]
+    app, most = load(where), int(calls[0]) if calls else sys.maxsize
     if interface == "asgi":
-        print(asyncio.run(asgi(app, path, float(seconds))))
+        print(asyncio.run(asgi(app, path, float(seconds), most)))
     else:
-        print(wsgi(app, path, float(seconds)))
+        print(wsgi(app, path, float(seconds), most))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ of requests are made; the difference leaves start-up and shutdown out.
 """
 
 import argparse
+import os
 import re
 import shutil
 import signal
@@ -21,6 +22,9 @@ from .generators import HOST, MeasureError
 from .measure import Placement, free_port, read_response, tree
 from .peers import BUILD
 from .workloads import Workload
+
+# Which names of a dict collide is chance, and worth a per cent.
+SAME_HASHES = {"PYTHONHASHSEED": "0"}
 
 
 def drive(workload: Workload, port: int, requests: int) -> None:
@@ -45,6 +49,12 @@ def instructions(folder: Path) -> int:
     return total
 
 
+def callgrind(folder: Path) -> list[str]:
+    """What stands before a command to have it counted, with all its processes."""
+    out = f"--callgrind-out-file={folder}/callgrind.out.%p"
+    return ["valgrind", "--tool=callgrind", "--trace-children=yes", "-q", out]
+
+
 def folder_of(peer: peers.Peer, workload: Workload, requests: int, mark: str = "") -> Path:
     return BUILD / "callgrind" / f"{peer.name}-{workload.name}-{requests}{mark}"
 
@@ -62,17 +72,10 @@ def count(
     )
     if not line[0].endswith(("python", "python3")) and "/bin/" in line[0]:
         line = [str(Path(line[0]).parent / "python"), *line]  # scripts have a #! of their own
-    valgrind = [
-        "valgrind",
-        "--tool=callgrind",
-        "--trace-children=yes",
-        "-q",
-        f"--callgrind-out-file={folder}/callgrind.out.%p",
-    ]
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(
-            [*valgrind, *line],
-            env=environ,
+            [*callgrind(folder), *line],
+            env=environ | SAME_HASHES,
             cwd=peers.HERE,
             stdout=log,
             stderr=log,
@@ -110,6 +113,28 @@ def each(
     return (many - few) / (2 * requests)
 
 
+def alone(workload: Workload, place: Placement, requests: int) -> float:
+    """Per request, of the application without a server: the difference of two runs."""
+    folder = BUILD / "callgrind" / f"alone-{workload.name}"
+    found = []
+    for number in (requests, 3 * requests):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        app = workload.app if ":" in workload.app else f"bench_apps:{workload.app}"
+        program = ["alone.py", app, workload.interface, workload.path, "600", str(number)]
+        done = subprocess.run(
+            [*callgrind(folder), place.python, *program],
+            cwd=peers.HERE,
+            env=os.environ | SAME_HASHES,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode != 0:
+            raise MeasureError(f"{workload.name} without a server: {done.stderr.strip()[-400:]}")
+        found.append(instructions(folder))
+    return (found[1] - found[0]) / (2 * requests)
+
+
 def functions(folder: Path) -> Counter[str]:
     """Instructions by function, over all processes of a run."""
     total: Counter[str] = Counter()
@@ -131,6 +156,9 @@ def main() -> None:
     parser.add_argument("--workloads", default="plain-1")
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--annotate", type=int, metavar="N", help="also the N dearest functions")
+    parser.add_argument(
+        "--alone", action="store_true", help="also the application without a server"
+    )
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--ppserver", type=Path, default=peers.ROOT)
     args = parser.parse_args()
@@ -143,6 +171,9 @@ def main() -> None:
         for load in args.workloads.split(","):
             figure = each(peer, by_load[load], place, args.requests)
             print(f"{name} {load}: {figure:,.0f} instructions a request", flush=True)
+            if args.alone:
+                own = alone(by_load[load], place, args.requests)
+                print(f"without a server: {own:,.0f}; the server's own: {figure - own:,.0f}")
             if args.annotate:
                 more = functions(folder_of(peer, by_load[load], 3 * args.requests))
                 more.subtract(functions(folder_of(peer, by_load[load], args.requests)))

@@ -132,9 +132,7 @@ def instructions(binary: Path, head: bytes, parser: str, times: int = COUNTED) -
         folder = binary.parent / "callgrind" / f"{parser}-{len(head)}-{number}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        valgrind = ["valgrind", "--tool=callgrind", "-q"]
-        valgrind.append(f"--callgrind-out-file={folder}/callgrind.out.%p")
-        run_heads(binary, head, [parser], 1, number, valgrind)
+        run_heads(binary, head, [parser], 1, number, count.callgrind(folder))
         found.append(count.instructions(folder))
     return (found[1] - found[0]) / (2 * times)
 

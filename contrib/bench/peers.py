@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -233,6 +234,9 @@ def catalogue() -> list[Peer]:
         *("numpy", "psycopg[binary,pool]"),  # the TEFB suite's
     )
     uvloop = "uvloop==0.23.0"
+    # Later ones have no wheel for 3.13 without a GIL.
+    free = sysconfig.get_config_var("Py_GIL_DISABLED") and sys.version_info < (3, 14)
+    granian_release = "granian==2.7.9" if free else "granian==2.8.7"
     return [
         Peer(BASELINE, bare, interfaces=both),
         Peer("ppserver", ppserver(), interfaces=own),
@@ -248,7 +252,7 @@ def catalogue() -> list[Peer]:
             uvicorn,
             ("uvicorn==0.54.0", "httptools==0.9.0", uvloop, *frameworks),
         ),
-        Peer("granian", granian(), ("granian==2.8.7", uvloop, *frameworks), interfaces=both),
+        Peer("granian", granian(), (granian_release, uvloop, *frameworks), interfaces=both),
         Peer("granian-rust", granian("--task-impl", "rust"), ("granian",), env="granian"),
         Peer("h2corn", h2corn, ("h2corn==2.0.0", uvloop, *frameworks)),
         Peer("fastpysgi", launched("fastpysgi"), ("fastpysgi==0.6", *frameworks), interfaces=both),
