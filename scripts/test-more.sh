@@ -90,7 +90,8 @@ freethreaded() {
 
 if freethreaded; then
     phase 900 "suite on free-threaded Python (contexts: threads)" \
-        env TEST_PLACE=threads make PYTHON="$python" test-python T="$suite"
+        env TEST_PLACE=threads make PYTHON="$python" test-python \
+        T="$suite --ignore tests/compliance"
     TEST_MORE=1 phase 600 "frozen data, long form" make PYTHON="$python" test-python \
         T="$parallel tests/integration/test_freeze_hammer.py tests/integration/test_freeze_exit.py"
 else

@@ -238,7 +238,7 @@ def catalogue() -> list[Peer]:
     free = sysconfig.get_config_var("Py_GIL_DISABLED") and sys.version_info < (3, 14)
     granian_release = "granian==2.7.9" if free else "granian==2.8.7"
     return [
-        Peer(BASELINE, bare, interfaces=both),
+        Peer(BASELINE, bare, interfaces=own),
         Peer("ppserver", ppserver(), interfaces=own),
         Peer("ppserver-uvloop", ppserver("--loop", "uvloop")),
         Peer("ppserver-plain", ppserver("--task", "plain"), default=False),

@@ -17,6 +17,13 @@ def middle(workload: dict[str, Any], server: str, key: str) -> float | None:
     return statistics.median(values) if values else None
 
 
+def ratios(workload: dict[str, Any], server: str, other: str, key: str) -> list[float]:
+    """Of two servers in each round: the machine is not the same from one round to the next."""
+    samples = workload["samples"]
+    pairs = zip(samples.get(server, []), samples.get(other, []), strict=False)
+    return [one[key] / two[key] for one, two in pairs if one.get(key) and two.get(key)]
+
+
 def figure(value: float) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 

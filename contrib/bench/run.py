@@ -172,7 +172,10 @@ def measure_workload(
     samples: dict[str, list[dict[str, float]]] = {peer.name: [] for peer in able}
     failures: dict[str, str] = {}
     rate = common_rate(workload, able, place, failures) if workload.share else 0
+    alone: list[float] = []
     for number in range(args.rounds):
+        if targets.OWN in samples and (user_us := measure_alone(workload, args)) is not None:
+            alone.append(user_us)
         for peer in able:
             if peer.name in failures:
                 continue
@@ -190,7 +193,13 @@ def measure_workload(
                 f"errors {sample.errors} foreign {sample.foreign:.1%}",
                 file=sys.stderr,
             )
-    return {"title": workload.title, "samples": samples, "failures": failures, "rate": rate}
+    return {
+        "title": workload.title,
+        "samples": samples,
+        "failures": failures,
+        "rate": rate,
+        "alone": alone,
+    }
 
 
 def common_rate(
@@ -321,7 +330,6 @@ def main() -> None:
         "ppserver": peers.check_ppserver(args.python, args.ppserver) if own else "",
         "versions": {peer.name: peers.versions(peer, args.python) for peer in ready},
         "workloads": {},
-        "alone": {},
     }
     results = BUILD / "results"
     results.mkdir(exist_ok=True)
@@ -335,8 +343,6 @@ def main() -> None:
     try:
         for workload in loads:
             run["workloads"][workload.name] = measure_workload(workload, ready, place, args)
-            if own and (alone := measure_alone(workload, args)) is not None:
-                run["alone"][workload.name] = alone
             save()
         run |= measure_memory(ready, place, args.memory.split(","))
         save()

@@ -1,8 +1,10 @@
 """What ppserver promises about its cost beside others, and whether a run kept it.
 
-All are ratios within one run, of medians; a run that lacks what a target is about says so.
+A ratio to another server is the median of those of the rounds, in which both took turns; a run that
+does not have what a target is about says nothing of it.
 """
 
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -40,28 +42,40 @@ def median(run: Run, workload: str, server: str, key: str = "cpu_us") -> float |
     return None if found is None else report.middle(found, server, key)
 
 
-def peers_of(run: Run, workload: str, key: str) -> dict[str, float]:
-    """The medians of all but ours and the floor."""
+def ratio(run: Run, workload: str, other: str, key: str) -> list[float]:
+    found = run["workloads"].get(workload)
+    return [] if found is None else report.ratios(found, OWN, other, key)
+
+
+def compared(
+    run: Run, workload: str, limit: float, other: str, called: str, key: str = "cpu_us"
+) -> Outcome | None:
+    """Ours beside another server's, round by round."""
+    own, theirs = median(run, workload, OWN, key), median(run, workload, other, key)
+    rounds = ratio(run, workload, other, key)
+    if own is None or theirs is None or not rounds:
+        return None
+    middle, low, high = report.spread(rounds)
+    text = f"{report.figure(own)} beside {report.figure(theirs)} of {called}"
+    if len(rounds) > 1:
+        text += f"; by round {low:.2f}..{high:.2f}"
+    return Outcome(middle, limit, text)
+
+
+def peers_of(run: Run, workload: str) -> list[str]:
+    """All but ours and the floor."""
     found = run["workloads"].get(workload, {"samples": {}})["samples"]
-    values = {name: median(run, workload, name, key) for name in found}
-    return {
-        name: value
-        for name, value in values.items()
-        if value is not None and not name.startswith(OWN) and name != BASELINE
-    }
+    return [name for name in found if not name.startswith(OWN) and name != BASELINE]
 
 
 def beside(workload: str, limit: float, peer: str | None = None, key: str = "cpu_us") -> Target:
     """At most ``limit`` of a peer's figure, or of the best peer's."""
 
     def look(run: Run) -> Outcome | None:
-        others = peers_of(run, workload, key)
-        own = median(run, workload, OWN, key)
-        if own is None or not others or (peer is not None and peer not in others):
-            return None
-        best = peer or min(others, key=lambda name: others[name])
-        text = f"{report.figure(own)} beside {report.figure(others[best])} of {best}"
-        return Outcome(own / others[best], limit, text)
+        names = [peer] if peer is not None else peers_of(run, workload)
+        found = [compared(run, workload, limit, name, name, key) for name in names]
+        outcomes = [outcome for outcome in found if outcome is not None]
+        return max(outcomes, key=lambda outcome: outcome.figure, default=None)
 
     name = {"cpu_us": "", "p99_us": ", p99", "worker_kb": ", PSS of a worker"}[key]
     return Target(f"{title(workload)}{name}", f"≤ {limit:g} of {peer or 'the best peer'}", look)
@@ -71,12 +85,7 @@ def floor(workload: str, limit: float) -> Target:
     """At most ``limit`` of what bare C takes for the same."""
 
     def look(run: Run) -> Outcome | None:
-        own, bare = median(run, workload, OWN), median(run, workload, BASELINE)
-        if own is None or bare is None:
-            return None
-        return Outcome(
-            own / bare, limit, f"{report.figure(own)} beside {report.figure(bare)} of bare C"
-        )
+        return compared(run, workload, limit, BASELINE, "bare C")
 
     return Target(title(workload), f"≤ {limit:g} of bare C", look)
 
@@ -90,14 +99,19 @@ def at_most(workload: str, limit_us: float) -> Target:
 
 
 def above_alone(workload: str, limit_us: float) -> Target:
-    """User time beyond what the application takes by itself."""
+    """User time beyond what the application takes by itself, in the same round."""
 
     def look(run: Run) -> Outcome | None:
-        user, alone = median(run, workload, OWN, "user_us"), run.get("alone", {}).get(workload)
-        if user is None or alone is None:
+        found = run["workloads"].get(workload, {})
+        alone = found.get("alone", [])
+        user = [sample["user_us"] for sample in found.get("samples", {}).get(OWN, [])]
+        more = [one - other for one, other in zip(user, alone, strict=False)]
+        if not more:
             return None
-        text = f"{report.figure(user)} in user space, {report.figure(alone)} without a server"
-        return Outcome(user - alone, limit_us, text)
+        middle, low, high = report.spread(more)
+        text = f"{statistics.median(user):.1f} in user space, {statistics.median(alone):.1f}"
+        text += f" without a server; by round {low:.1f}..{high:.1f}"
+        return Outcome(middle, limit_us, text)
 
     return Target(f"{title(workload)}, the server's own", f"≤ {limit_us:g} µs", look)
 

@@ -76,6 +76,13 @@ def test_scope_values(raw: Raw, server: serving.Server) -> None:
     assert scope["server"] == [f"str:{server.host}", server.port]
 
 
+def test_scope_client_of_connections_that_take_turns(server: serving.Server) -> None:
+    with Raw(server) as one, Raw(server) as other:
+        for raw in (one, other, one, one, other):
+            client = get_scope(raw, "/scope")["scope"]["client"]
+            assert client[1] == raw.socket.getsockname()[1]
+
+
 def test_scope_extensions_only_for_what_is_there(raw: Raw) -> None:
     assert get_scope(raw, "/scope")["scope"].get("extensions") in (None, {})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ PRISTINE = {"version": "3.0", "spec_version": "2.4"}
 Scope = dict[str, Any]
 
 
-def scopes_of(change: Any, requests: int = 5) -> list[tuple[Scope, Scope]]:
+def scopes_of(
+    change: Any, targets: Sequence[str] = ("/",) * 5, root_path: str = ""
+) -> list[tuple[Scope, Scope]]:
     """For each request its scope and "asgi" as they came; then `change` gets the scope."""
     seen: list[tuple[Scope, Scope]] = []
     failures: list[BaseException] = []
@@ -27,8 +30,10 @@ def scopes_of(change: Any, requests: int = 5) -> list[tuple[Scope, Scope]]:
 
     async def main(port: int) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * (requests - 1))
-        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        for target in targets[:-1]:
+            writer.write(f"GET {target} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+        last = f"GET {targets[-1]} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        writer.write(last.encode())
         answers = await asyncio.wait_for(reader.read(), 10)
         writer.close()
         return answers
@@ -38,10 +43,11 @@ def scopes_of(change: Any, requests: int = 5) -> list[tuple[Scope, Scope]]:
         listener.setblocking(False)
         loop = asyncio.SelectorEventLoop(core.selector())
         try:
-            core.serve_asgi(app, loop, state=None, on_error=lambda exc, _: failures.append(exc))
+            options = {"root_path": root_path, "on_error": lambda exc, _: failures.append(exc)}
+            core.serve_asgi(app, loop, state=None, **options)
             core.add_listener(listener.fileno())
             answers = loop.run_until_complete(main(listener.getsockname()[1]))
-            assert answers.count(b" 204 ") == requests
+            assert answers.count(b" 204 ") == len(targets)
         finally:
             core.close()
             loop.close()
@@ -87,3 +93,30 @@ def test_a_kept_dict_is_nobody_elses() -> None:
     kept.clear()
     scopes_of(kept.append)
     assert len({id(scope["asgi"]) for scope in kept}) == 5
+
+
+@pytest.mark.parametrize("root_path", ["", "/root"])
+@pytest.mark.parametrize("change", [id, clear])
+def test_a_path_is_the_requests_own_whatever_came_before(change: Any, root_path: str) -> None:
+    """The last path and peer stay in the template, as long as they are the same."""
+    targets = [
+        "/a",
+        "/a",
+        "/a?q",
+        "/%61",
+        "/a",
+        "/ab",
+        "/ab/",
+        "/ab",
+        "http://x",
+        "/",
+        "/%41",
+        "/A",
+    ]
+    raw = [target.partition("?")[0].replace("http://x", "/") for target in targets]
+    found = [scope for scope, _ in scopes_of(change, targets, root_path)]
+    assert [scope["raw_path"] for scope in found] == [f"{root_path}{path}".encode() for path in raw]
+    decoded = [path.replace("%61", "a").replace("%41", "A") for path in raw]
+    assert [scope["path"] for scope in found] == [root_path + path for path in decoded]
+    assert [scope["query_string"] for scope in found] == [b"", b"", b"q"] + [b""] * 9
+    assert len({scope["client"] for scope in found}) == 1

@@ -144,9 +144,10 @@ typedef struct {
     PyObject *root_path;       /* owned str */
     PyObject *root_path_bytes; /* owned bytes, for raw_path */
     /* ASGI */
-    PyObject *event_loop;       /* owned or NULL */
-    PyObject *scope_template;   /* owned dict */
-    PyObject *asgi_template;    /* owned dict */
+    PyObject *event_loop;                          /* owned or NULL */
+    PyObject *scope_template;                      /* owned dict */
+    PyObject *template_raw_path, *template_client; /* owned or NULL: what is in it of these */
+    PyObject *asgi_template;                       /* owned dict */
     PyObject *asgi_given;       /* owned or NULL: the "asgi" of scope_template, and of scopes */
     PyObject *done;             /* owned: the shared finished awaitable */
     PyObject *worker;           /* owned or NULL: the idle worker Task */

@@ -625,6 +625,8 @@ static PyObject *get_draining(PyObject *self, void *Py_UNUSED(closure))
     X(root_path_bytes) \
     X(event_loop) \
     X(scope_template) \
+    X(template_raw_path) \
+    X(template_client) \
     X(asgi_template) \
     X(asgi_given) \
     X(done) \

@@ -1,8 +1,9 @@
 /* The ASGI HTTP connection scope (ASGI 3, HTTP spec 2.4), built from the request head's spans.
  *
- * A request's scope starts as a copy of a per-context template with every key in place, so that
- * filling it never resizes the dict. Header fields that were seen lately come out of a small cache
- * as finished (name, value) tuples; what identifies a person (cookies, credentials) is never kept.
+ * A request's scope is a copy of a per-context template with every key in place, so that filling it
+ * never resizes the dict. What mostly stays, the path and the addresses, is set in the template.
+ * Header fields that were seen lately come out of a small cache as finished (name, value) tuples;
+ * what identifies a person (cookies, credentials) is never kept.
  */
 #include "bridge/bridge.h"
 
@@ -39,6 +40,8 @@ int pp_scope_setup(PpCore *core)
     }
     Py_XSETREF(core->asgi_template, asgi);
     Py_XSETREF(core->scope_template, scope);
+    Py_CLEAR(core->template_raw_path);
+    Py_CLEAR(core->template_client);
     return 0;
 fail:
     Py_XDECREF(asgi);
@@ -194,30 +197,58 @@ static PyObject *concat(PyObject *prefix, PyObject *rest, bool text)
     return joined;
 }
 
-/* With a root path, path and raw_path start with it (ASGI HTTP spec, root_path). */
-static int set_path(PpCore *core, PyObject *scope, const struct pp_h1_head *head,
-                    const uint8_t *base)
+/* Sets path and raw_path in the template, unless they are there from the last request: then neither
+ * they nor the copy's entries have to be made. With a root path both start with it (ASGI HTTP spec,
+ * root_path). */
+static int prepare_path(PpCore *core, const struct pp_h1_head *head, const uint8_t *base)
 {
     static const uint8_t slash[1] = {'/'};
     const uint8_t *data = base + head->path.off;
-    size_t len = head->path.len;
+    size_t len = head->path.len, root_len = (size_t)PyBytes_GET_SIZE(core->root_path_bytes);
     if (len == 0) { /* absolute-form without a path, authority-form */
         data = slash;
         len = 1;
     }
+    PyObject *last = core->template_raw_path;
+    if (last != NULL && (size_t)PyBytes_GET_SIZE(last) == root_len + len &&
+        memcmp(PyBytes_AS_STRING(last) + root_len, data, len) == 0) {
+        return 0;
+    }
     PyObject *path = pp_scope_decode_path(data, len, head->path_encoded);
     PyObject *raw = PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)len);
-    if (path != NULL && raw != NULL && PyBytes_GET_SIZE(core->root_path_bytes) > 0) {
+    if (path != NULL && raw != NULL && root_len > 0) {
         path = concat(core->root_path, path, true);
         raw = concat(core->root_path_bytes, raw, false);
     }
     int rc = -1;
-    if (path != NULL && raw != NULL && PyDict_SetItem(scope, core->k.path, path) == 0 &&
-        PyDict_SetItem(scope, core->k.raw_path, raw) == 0) {
+    Py_CLEAR(core->template_raw_path); /* until both are set */
+    if (path != NULL && raw != NULL &&
+        PyDict_SetItem(core->scope_template, core->k.path, path) == 0 &&
+        PyDict_SetItem(core->scope_template, core->k.raw_path, raw) == 0) {
+        core->template_raw_path = Py_NewRef(raw);
         rc = 0;
     }
     Py_XDECREF(path);
     Py_XDECREF(raw);
+    return rc;
+}
+
+/* The same with the peer's address, which stays for a connection's life. */
+static int prepare_client(PpCore *core, struct pp_conn *conn)
+{
+    PyObject *client = pp_scope_client(core, conn);
+    if (client == NULL) {
+        return -1;
+    }
+    int rc = 0;
+    if (client != core->template_client) {
+        Py_CLEAR(core->template_client);
+        rc = PyDict_SetItem(core->scope_template, core->k.client, client);
+        if (rc == 0) {
+            core->template_client = Py_NewRef(client);
+        }
+    }
+    Py_DECREF(client);
     return rc;
 }
 
@@ -394,12 +425,16 @@ static int refresh_asgi(PpCore *core)
     return 0;
 }
 
-/* A copy of the template, with the server's address. */
-static PyObject *scope_begin(PpCore *core, struct pp_conn *conn)
+/* A copy of the template, with both addresses and the path. */
+static PyObject *scope_begin(PpCore *core, struct pp_conn *conn, const struct pp_h1_head *head,
+                             const uint8_t *base)
 {
-    PyObject *server = pp_scope_server(core, conn); /* may change the template */
-    PyObject *scope =
-        server != NULL && refresh_asgi(core) == 0 ? PyDict_Copy(core->scope_template) : NULL;
+    PyObject *server = pp_scope_server(core, conn); /* may change the template, as all of these */
+    PyObject *scope = NULL;
+    if (server != NULL && refresh_asgi(core) == 0 && prepare_client(core, conn) == 0 &&
+        prepare_path(core, head, base) == 0) {
+        scope = PyDict_Copy(core->scope_template);
+    }
     if (scope != NULL && server != core->server_cache &&
         PyDict_SetItem(scope, core->k.server, server) < 0) {
         Py_CLEAR(scope);
@@ -413,12 +448,11 @@ PyObject *pp_scope_new(PpCore *core, struct pp_conn *conn)
     struct pp_constants *k = &core->k;
     const uint8_t *base;
     const struct pp_h1_head *head = pp_conn_head(conn, &base);
-    PyObject *scope = scope_begin(core, conn);
+    PyObject *scope = scope_begin(core, conn, head, base);
     if (scope == NULL) {
         return NULL;
     }
-    if (set_new(scope, k->client, pp_scope_client(core, conn)) < 0 ||
-        set_method(core, scope, head, base) < 0 || set_path(core, scope, head, base) < 0 ||
+    if (set_method(core, scope, head, base) < 0 ||
         set_new(scope, k->headers, headers_list(core, head, base)) < 0) {
         goto fail;
     }
