@@ -106,3 +106,9 @@ def postgres_folder() -> Iterator[str]:
 def postgres(postgres_folder: str) -> str:
     """The same as an address."""
     return f"postgresql://test@/postgres?host={postgres_folder}"
+
+
+@pytest.fixture(scope="session")
+def more() -> bool:
+    """Whether to run the long form: `make test-more` sets TEST_MORE."""
+    return bool(os.environ.get("TEST_MORE"))

@@ -388,7 +388,12 @@ def install(peer: Peer, python: str, loud: bool) -> None:
     stamp.write_text(wanted)
 
 
-PROBE = "from ppserver import _native; print(_native.BUILD, _native.simd_level())"
+PROBE = """
+from ppserver import _native
+build = _native.BUILD
+checks = "with assertions" if build["assertions"] else "without assertions"
+print(f"{build['version']}, {build['type']} build {checks}, {_native.simd_level()}")
+"""
 
 
 def check_ppserver(python: str, path: Path) -> str:

@@ -55,9 +55,13 @@ def header(run: dict[str, Any]) -> str:
         f"- {machine['python']}; {machine['compiler']}; TCP {machine['tcp']}",
     ]
     if run.get("ppserver"):
-        lines.append(f"- ppserver build: {run['ppserver']}")
-    named = [f"{name} {found[name]}" for name, found in run["versions"].items() if name in found]
-    if named:
+        lines.append(f"- ppserver {run['ppserver']}")
+    named = []
+    for name, found in run["versions"].items():
+        package = name.partition("-")[0]  # a variant has the name of what it varies in front
+        if package in found:
+            named.append(f"{package} {found[package]}")
+    if named := sorted(set(named)):
         lines.append("- peers: " + ", ".join(named))
     return "\n".join(lines)
 

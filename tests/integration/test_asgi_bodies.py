@@ -12,7 +12,7 @@ import pytest
 import serving
 from rawhttp import Raw
 
-SIZES = (16383, 16384, 20_000, 65_536, 131_072, 131_073, 400_000, 3_000_000)
+SIZES = (16383, 16384, 20_000, 65_536, 98_304, 131_073, 400_000, 3_000_000)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_pieces_have_a_limit(raw: Raw) -> None:
     messages = json.loads(raw.ask("/messages", method="POST", body=bytes(1_000_000)).body)
     sizes = [message["body"] for message in messages]
     assert sum(sizes) == 1_000_000
-    assert max(sizes) <= 65536 + 131072
+    assert max(sizes) <= 16384 + 98304
     assert [message["more_body"] for message in messages] == [True] * (len(sizes) - 1) + [False]
 
 

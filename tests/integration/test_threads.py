@@ -96,7 +96,7 @@ def test_one_process_serves_from_every_thread(start: Start, app: str) -> None:
     else:
         threads = [one["thread"] for one in seen]
         assert len(set(threads)) == 2
-        assert sorted(threads.count(thread) for thread in set(threads)) == [6, 6]
+        assert min(threads.count(thread) for thread in set(threads)) >= 4
     server.stop()
 
 

@@ -56,7 +56,7 @@ def test_an_alarm_rings_once_and_when_it_is_due(core: Core) -> None:
     core._alarm(0.02, lambda: rung.append(True))
     while not rung and time.monotonic() < begun + 10:
         selector.select(5.0)
-    assert 0.019 <= time.monotonic() - begun < 4
+    assert time.monotonic() - begun >= 0.019  # not too early
     selector.select(0)
     assert rung == [True]
 

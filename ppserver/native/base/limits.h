@@ -7,9 +7,11 @@
 
 #define PP_FIELDS_MAX 256    /* header fields a head can hold; --limit-request-fields <= this */
 #define PP_BLOCK_BYTES 16384 /* data bytes of a pooled input block */
-#define PP_BODY_BLOCK_BYTES 65536   /* a request body that does not fit grows its block to this */
-#define PP_BODY_TAKE_MIN 16384      /* smaller bodies are received ahead of the application */
-#define PP_BODY_TAKE_MAX 131072     /* the most that it is given of a larger one at once */
+#define PP_BODY_BLOCK_BYTES 65536 /* a request body that does not fit grows its block to this */
+#define PP_BODY_TAKE_MIN 16384    /* smaller bodies are received ahead of the application */
+/* The most that it is given of a larger one at once; with a block before it still below the size
+ * from which malloc asks the kernel each time. */
+#define PP_BODY_TAKE_MAX 98304
 #define PP_HEAD_BYTES_MAX 1048576   /* --limit-request-head <= this */
 #define PP_CHUNK_EXT_BYTES_MAX 1024 /* extensions of one chunk (RFC 9112 7.1.1) */
 #define PP_CHUNK_OVERHEAD_MAX \
