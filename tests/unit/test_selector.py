@@ -235,6 +235,42 @@ def test_a_timer_is_kept_while_requests_come() -> None:
         thread.join()
 
 
+def test_a_timer_does_not_wait_for_the_end_of_a_crowd() -> None:
+    """Requests are due in every turn, for much longer than the timer has."""
+    count, served, seen = 2000, 0, []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal served
+        served += 1
+        time.sleep(0.0001)  # noqa: ASYNC251  # It is what makes the crowd last.
+        await answer(send)
+
+    def ask() -> None:
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+                sock.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * count)
+                sock.shutdown(socket.SHUT_WR)
+                while sock.recv(65536):
+                    pass
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+
+    def look() -> None:  # From the first request on: before, there is nothing to wait for.
+        if served == 0:
+            loop.call_soon(look)
+        else:
+            loop.call_later(0.01, lambda: seen.append(served))
+
+    with serving_loop(app) as (loop, port):
+        thread = threading.Thread(target=ask)
+        thread.start()
+        loop.call_soon(look)
+        loop.run_forever()
+        thread.join()
+    assert served == count
+    assert seen[0] < count
+
+
 def test_a_request_can_stop_the_loop() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         loop.stop()

@@ -192,14 +192,14 @@ static int serve_or_append(PpCore *core, PyObject *ready)
 }
 
 /* One turn, to be over at `until`; what is ready of keys goes to `ready`. 1: another one can
- * follow, as there was only a batch, and it has been served. */
+ * follow, as there was only a batch, it has been served, and it is not yet time. */
 static int turn_once(PpCore *core, uint64_t until, PyObject *keys, PyObject *ready)
 {
     struct pp_loop *loop = core->loop;
     pp_core_apply_requests(core);
     uint64_t end = until_alarm(core, until);
     int count;
-    Py_BEGIN_ALLOW_THREADS count = pp_loop_turn_until(loop, until == 0 ? 0 : -1, end);
+    Py_BEGIN_ALLOW_THREADS count = pp_loop_turn_until(loop, -1, end);
     Py_END_ALLOW_THREADS if (count < 0)
     {
         pp_raise_code(core, count);
@@ -217,7 +217,8 @@ static int turn_once(PpCore *core, uint64_t until, PyObject *keys, PyObject *rea
         return again < 0 ? -1 : 0;
     }
     int rang = ring_alarm(core);
-    return rang < 0 ? -1 : again && !rang;
+    /* Where requests are always due no turn waits, and none would end at `until`. */
+    return rang < 0 ? -1 : again && !rang && pp_loop_now_ms(core->loop) < until;
 }
 
 /* [(key, mask)] of what is ready of keys. */
