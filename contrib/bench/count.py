@@ -120,8 +120,8 @@ def alone(workload: Workload, place: Placement, requests: int) -> float:
     for number in (requests, 3 * requests):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        app = workload.app if ":" in workload.app else f"bench_apps:{workload.app}"
-        program = ["alone.py", app, workload.interface, workload.path, "600", str(number)]
+        where = [peers.place_of(workload.app), workload.interface, workload.path]
+        program = ["alone.py", *where, "600", str(number)]
         done = subprocess.run(
             [*callgrind(folder), place.python, *program],
             cwd=peers.HERE,

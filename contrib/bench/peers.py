@@ -417,6 +417,11 @@ def ppserver_environ(path: Path) -> dict[str, str]:
     return environ
 
 
+def place_of(app: str) -> str:
+    """A workload's application, as a server is given it."""
+    return app if ":" in app or app.endswith(".py") else f"bench_apps:{app}"
+
+
 def command_line(
     peer: Peer,
     app: str,
@@ -430,7 +435,7 @@ def command_line(
     """The command of one server process tree and its environment."""
     folder = environment(peer, python)
     own = str(folder / "bin" / "python") if peer.requires else python
-    where = app if ":" in app or app.endswith(".py") else f"bench_apps:{app}"
+    where = place_of(app)
     loop = "uvloop" if interpreter(python).has_gil else "asyncio"
     target = Target(where, interface, port, own, folder / "bin", workers, lifespan, loop)
     environ = ppserver_environ(ppserver_path) if not peer.requires else dict(os.environ)

@@ -30,6 +30,19 @@ static char *post(const char *path, size_t size, const char *after, size_t *len)
     return text;
 }
 
+/* A connection that has sent such a POST, but for its last `less` bytes, to a loop that has seen
+ * it. */
+static int upload(struct rig *rig, const char *path, size_t size, size_t less)
+{
+    size_t len;
+    char *text = post(path, size, "", &len);
+    int fd = rig_connect(rig);
+    rig_write(rig, fd, text, len - less);
+    free(text);
+    rig_settle(rig);
+    return fd;
+}
+
 static uint64_t sum_of(const char *data, size_t size)
 {
     uint64_t sum = 0;
@@ -77,16 +90,11 @@ TEST(net_take_leaves_the_rest_in_the_socket)
     struct rig rig;
     start(&rig);
     rig.hold_body = true;
-    size_t len;
-    char *text = post("/count", 100000, "", &len);
-    int fd = rig_connect(&rig);
-    rig_write(&rig, fd, text, len);
-    rig_settle(&rig);
+    int fd = upload(&rig, "/count", 100000, 0);
     CHECK(pp_loop_counters(rig.loop)->bytes_in <= PP_BLOCK_BYTES);
     rig.hold_body = false;
     pp_conn_body_want(rig.requests->conn);
     rig_expect(&rig, fd, "", "HTTP/1.1 200", "\r\n\r\n100000 ");
-    free(text);
     (void)close(fd);
     rig_stop(&rig);
 }
@@ -96,16 +104,11 @@ TEST(net_take_unread_body_is_dropped)
 {
     struct rig rig;
     start(&rig);
-    size_t len;
-    char *text = post("/hold", 60000, "", &len);
-    int fd = rig_connect(&rig);
-    rig_write(&rig, fd, text, len);
-    rig_settle(&rig);
+    int fd = upload(&rig, "/hold", 60000, 0);
     rig_answer(&rig, rig_held(&rig, "/hold"), "not read");
     rig_expect(&rig, fd, "", "HTTP/1.1 200", "not read");
     rig_expect(&rig, fd, GET_HELLO, "HTTP/1.1 200", "Hello");
     CHECK_EQ(rig.bytes_taken, 0);
-    free(text);
     (void)close(fd);
     rig_stop(&rig);
 }
@@ -114,18 +117,14 @@ TEST(net_take_unread_long_body_ends_the_connection)
 {
     struct rig rig;
     start(&rig);
-    size_t len;
-    char *text = post("/hold", 200000, "", &len), answer[1000];
-    int fd = rig_connect(&rig);
-    rig_write(&rig, fd, text, len);
-    rig_settle(&rig);
+    char answer[1000];
+    int fd = upload(&rig, "/hold", 200000, 0);
     rig_answer(&rig, rig_held(&rig, "/hold"), "not read");
     bool ended = false;
     size_t n = rig_read(&rig, fd, answer, sizeof answer - 1, &ended);
     answer[n] = '\0';
     CHECK(ended && strstr(answer, "connection: close") != NULL &&
           strstr(answer, "not read") != NULL);
-    free(text);
     (void)close(fd);
     rig_stop(&rig);
 }
@@ -137,17 +136,12 @@ TEST(net_take_peer_gone)
     for (size_t i = 0; i < 2; i++) {
         struct rig rig;
         start(&rig);
-        size_t len;
-        char *text = post(paths[i], 50000, "", &len);
-        int fd = rig_connect(&rig);
-        rig_write(&rig, fd, text, len - 10);
-        rig_settle(&rig);
+        int fd = upload(&rig, paths[i], 50000, 10);
         CHECK_EQ(rig.requests_seen, 1);
         (void)close(fd);
         rig_settle(&rig);
         CHECK_EQ(rig.closed_seen, 1);
         CHECK_EQ(pp_loop_connections(rig.loop), 0);
-        free(text);
         rig_stop(&rig);
     }
 }
@@ -158,16 +152,12 @@ TEST(net_take_peer_shut)
     struct rig rig;
     start(&rig);
     rig.hold_body = true;
-    size_t len;
-    char *text = post("/count", 40000, "", &len);
-    int fd = rig_connect(&rig);
-    rig_write(&rig, fd, text, len);
+    int fd = upload(&rig, "/count", 40000, 0);
     CHECK(shutdown(fd, SHUT_WR) == 0);
     rig_settle(&rig);
     rig.hold_body = false;
     pp_conn_body_want(rig.requests->conn);
     rig_expect(&rig, fd, "", "HTTP/1.1 200", "\r\n\r\n40000 ");
-    free(text);
     (void)close(fd);
     rig_stop(&rig);
 }
@@ -182,11 +172,7 @@ TEST(net_take_idle_body)
     rig_start(&rig, &s);
     pp_loop_take_bodies(rig.loop);
     rig.hold_body = true;
-    size_t len;
-    char *text = post("/count", 100000, "", &len);
-    int fd = rig_connect(&rig);
-    rig_write(&rig, fd, text, len - 10);
-    rig_settle(&rig);
+    int fd = upload(&rig, "/count", 100000, 10);
     rig_clock(rig_now_ms + 5000);
     rig_settle(&rig);
     CHECK_EQ(rig.closed_seen, 0);
@@ -195,7 +181,6 @@ TEST(net_take_idle_body)
     rig_settle(&rig);
     rig_clock(rig_now_ms + 5000);
     rig_expect(&rig, fd, "", "HTTP/1.1 408", NULL);
-    free(text);
     (void)close(fd);
     rig_stop(&rig);
 }
