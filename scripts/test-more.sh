@@ -4,20 +4,42 @@
 set -u
 cd "$(dirname "$0")/.."
 
-failed=() table=()
+failed=0 table=()
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+
+# The last phase failed: what went wrong is said again, shortly, at the end, where it is looked for.
+remember() {
+    {
+        printf -- '--- %s: %s\n' "$1" "$2"
+        grep -hE '^(FAILED|ERROR|E  |SUMMARY: )|ERROR: .*Sanitizer|WARNING: Thread' "$logs/phase" |
+            cut -c 1-200 | awk '!seen[$0]++' | head -n 20
+        printf '...\n'
+        tail -n 6 "$logs/phase" | cut -c 1-200
+    } >>"$logs/failures"
+}
 
 # phase SECONDS NAME COMMAND...
 phase() {
     local limit=$1 name=$2 start=$SECONDS status outcome
     shift 2
     printf '\n=== %s ===\n' "$name"
-    timeout --kill-after=30 "$limit" "$@" </dev/null
+    # A pipe would be waited for until all have left it that the phase has left running.
+    exec 3> >(exec tee "$logs/phase")
+    local tee=$!
+    timeout --kill-after=30 "$limit" "$@" </dev/null >&3 2>&1 3>&-
     status=$?
+    exec 3>&-
+    timeout 5 tail --pid=$tee -f /dev/null
     case $status in
         0) outcome=passed ;;
-        124 | 137) outcome="FAILED: not done after $limit s"; failed+=("$name") ;;
-        *) outcome="FAILED: exit status $status"; failed+=("$name") ;;
+        124 | 137) outcome="FAILED: not done after $limit s" ;;
+        *) outcome="FAILED: exit status $status" ;;
     esac
+    if [ "$outcome" != passed ]; then
+        failed=1
+        remember "$name" "$outcome"
+    fi
     table+=("$(printf '%5d s  %-42s %s' $((SECONDS - start)) "$name" "$outcome")")
     printf -- '--- %s: %s, %d s\n' "$name" "$outcome" $((SECONDS - start))
 }
@@ -114,7 +136,8 @@ fi
 
 printf '\n=== test-more ===\n'
 printf '%s\n' "${table[@]}"
-if [ ${#failed[@]} -gt 0 ]; then
-    printf 'failed: %s\n' "${failed[@]}"
+if [ "$failed" = 1 ]; then
+    printf '\n=== what failed, again ===\n'
+    cat "$logs/failures"
     exit 1
 fi

@@ -50,15 +50,17 @@ def test_select_returns_ready_keys(core: Core) -> None:
 
 
 def test_an_alarm_rings_once_and_when_it_is_due(core: Core) -> None:
-    rung: list[bool] = []
+    rung: list[float] = []
     selector = core.selector()
+    selector.select(0)
+    time.sleep(0.05)  # Python is busy for longer than the alarm takes: it counts from its call on.
     begun = time.monotonic()
-    core._alarm(0.02, lambda: rung.append(True))
+    core._alarm(0.02, lambda: rung.append(time.monotonic()))
     while not rung and time.monotonic() < begun + 10:
         selector.select(5.0)
-    assert time.monotonic() - begun >= 0.019  # not too early
+    assert rung[0] - begun >= 0.02  # not too early
     selector.select(0)
-    assert rung == [True]
+    assert len(rung) == 1
 
 
 def test_an_alarm_can_be_taken_back(core: Core) -> None:

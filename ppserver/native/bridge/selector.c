@@ -314,7 +314,9 @@ static PyObject *core_alarm(PyObject *self, PyObject *const *args, Py_ssize_t na
     if (pp_core_check_open(core) < 0) {
         return NULL;
     }
-    core->alarm_ms = pp_loop_now_ms(core->loop) + (uint64_t)ceil(seconds * 1000.0);
+    /* Not from the loop's own time, which is that of its last turn: Python may have run for long
+     * since. And the clock is cut to whole milliseconds. */
+    core->alarm_ms = pp_loop_clock_ms() + (uint64_t)(ceil(seconds * 1000.0) + (seconds > 0.0));
     assign(&core->alarm, args[1]);
     Py_RETURN_NONE;
 }
