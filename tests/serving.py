@@ -41,7 +41,8 @@ FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 # What an application under test puts into every exception that it raises on purpose.
 EXPECTED = "expected by the test"
 
-START_SECONDS = 30.0
+# An interpreter under ThreadSanitizer takes ten times as long to import anything.
+START_SECONDS = 90.0 if os.environ.get("TEST_SANITIZER") == "thread" else 30.0
 STOP_SECONDS = 20.0
 
 # Modules without a wheel for free-threaded builds, or that switch the GIL back on there.

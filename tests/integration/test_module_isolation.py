@@ -225,9 +225,10 @@ def test_what_ends_a_program(program: str, expected: str | None) -> None:
 
 @own_gil
 def test_only_the_main_interpreter_makes_others() -> None:
-    program = ascii(
-        f"import sys; sys.path[:] = {sys.path!r}\n"
-        "from ppserver import _native; _native.run_interpreter('pass')"
+    # The path of the fresh process: servers of other tests have left their folders in this one's.
+    program = (
+        "'import sys; sys.path[:] = ' + ascii(sys.path) + "
+        "'; from ppserver import _native; _native.run_interpreter(\"pass\")'"
     )
     assert interpreter(program) == (
         "RuntimeError RuntimeError: only the main interpreter makes others"
