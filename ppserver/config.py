@@ -232,7 +232,8 @@ class Config:
         str,
         Setting(
             group=_CTX,
-            help="event loop for ASGI; auto is asyncio on the server's own selector",
+            help="event loop for ASGI; auto is uvloop where it is installed and usable, else "
+            "asyncio on the server's own selector",
             choices=("auto", "asyncio", "uvloop"),
         ),
     ] = "auto"

@@ -22,12 +22,12 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, TypeVar
 
-from ppserver import hooks, logs, terminal
+from ppserver import eventloop, hooks, logs, terminal
 from ppserver._native import Board, Core
 from ppserver.config import Config
 from ppserver.contexts.errands import LoopErrands, MainThread
 from ppserver.contexts.seats import Seat
-from ppserver.errors import ConfigError, PPServerError
+from ppserver.errors import PPServerError
 from ppserver.lifespan import Lifespan
 from ppserver.loader import Application, load, recognise
 from ppserver.sockets import Listeners, Listening
@@ -256,8 +256,8 @@ class Server:
         assert self._application is not None
         if self._application.interface != "asgi":
             return asyncio.SelectorEventLoop
-        if self.config.loop == "uvloop":
-            return uvloop_factory()
+        if eventloop.choose(self.config) == "uvloop":
+            return eventloop.uvloop_factory()
         self.core = make_core(self.config, self._seat)
         self._owns_core_loop = True
         selector = self.core.selector()
@@ -562,18 +562,6 @@ class Server:
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 stream.flush()
         os._exit(1)
-
-
-def uvloop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """uvloop's way to make a loop. ConfigError if it is not installed."""
-    try:
-        import uvloop
-    except ImportError:
-        raise ConfigError(
-            "loop: uvloop is not installed", hint="pip install uvloop, or --loop asyncio"
-        ) from None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
 
 
 def _settle(future: asyncio.Future[None], failure: BaseException | None) -> None:

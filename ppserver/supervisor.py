@@ -237,7 +237,11 @@ class Supervisor:
                 return
             if not self._announced:
                 contexts.banner(
-                    self._config, generation.place, message["interface"], message["why"]
+                    self._config,
+                    generation.place,
+                    message["interface"],
+                    message["loop"],
+                    message["why"],
                 )
             if not self._stopping:
                 for slot in range(self._slots):

@@ -123,7 +123,7 @@ class Side:
         line = [self.python.path, "-m", "ppserver", target.app, "--app-dir", str(HERE)]
         line += ["--port", str(target.port), "--interface", "asgi", "--no-access-log"]
         line += ["--lifespan", "on" if lifespan else "off", "--contexts", self.backend]
-        return [*line, "--cores", str(cores), *freeze, *self.extra]
+        return [*line, "--loop", "asyncio", "--cores", str(cores), *freeze, *self.extra]
 
     def variables(self) -> dict[str, str]:
         # Modules that ask for a GIL (datrie does) get none; without a GIL is what is measured.

@@ -217,6 +217,8 @@ def ppserver(*extra: str) -> Callable[[Target], list[str]]:
         ]
         if "--access-log" not in extra:
             line.append("--no-access-log")
+        if "--loop" not in extra:  # Named, since the default goes by what is installed.
+            line += ["--loop", "asyncio"]
         return line + list(extra)
 
     return command

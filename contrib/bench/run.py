@@ -7,6 +7,7 @@ Raw figures go to build/bench/results/, tables to standard output.
 """
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from .peers import BUILD, ROOT, Peer, SetupError
 from .workloads import Workload
 
 QUICK_PEERS = ("bare", "ppserver", "uvicorn", "granian-rust", "h2corn", "fastpysgi", "bjoern")
+
+# The kernel's ticks tell user time from the rest to half a microsecond of Django's in so long.
+SHARE_TURNS, SHARE_SECONDS = 3, 15.0
 
 
 def parse() -> argparse.Namespace:
@@ -172,10 +176,10 @@ def measure_workload(
     samples: dict[str, list[dict[str, float]]] = {peer.name: [] for peer in able}
     failures: dict[str, str] = {}
     rate = common_rate(workload, able, place, failures) if workload.share else 0
-    alone: list[float] = []
+    own = next((peer for peer in able if peer.name == targets.OWN), None)
+    wanted = own is not None and is_framework(workload) and not args.quick
+    shares = measure_shares(own, workload, place, args) if own is not None and wanted else []
     for number in range(args.rounds):
-        if targets.OWN in samples and (user_us := measure_alone(workload, args)) is not None:
-            alone.append(user_us)
         for peer in able:
             if peer.name in failures:
                 continue
@@ -198,7 +202,7 @@ def measure_workload(
         "samples": samples,
         "failures": failures,
         "rate": rate,
-        "alone": alone,
+        "shares": shares,
     }
 
 
@@ -241,21 +245,58 @@ def quiet_measure(
     return best
 
 
-def measure_alone(workload: Workload, args: argparse.Namespace) -> float | None:
-    """Microseconds of user time the application takes without a server; None if not wanted."""
-    if not workload.app.startswith("framework_apps:") or workload.workers > 1:
-        return None
-    where = (workload.app, workload.interface, workload.path, str(args.seconds))
-    done = subprocess.run(
-        [*generators.pinned(str(args.server_core)), args.python, "alone.py", *where],
-        capture_output=True,
+def is_framework(workload: Workload) -> bool:
+    return workload.app.startswith("framework_apps:") and workload.workers == 1
+
+
+def measure_shares(
+    own: Peer, workload: Workload, place: Placement, args: argparse.Namespace
+) -> list[dict[str, float]]:
+    """User time of a request (`served_us`), and of the application without a server (`alone_us`).
+
+    Both run on the server's core in the same seconds, in turns of some milliseconds, so that what
+    the machine does to one it does to the other. The kernel tells user time from its own by looking
+    250 times a second or so: with a tenth of a millisecond a request, one microsecond takes more
+    seconds than a turn has.
+    """
+    found: list[dict[str, float]] = []
+    for _ in range(SHARE_TURNS):
+        seconds = max(args.seconds, SHARE_SECONDS)
+        # As long as the start of the server, its warming up and the load take.
+        with alone(workload, place, seconds + 2) as calls:
+            try:
+                sample = measure(own, workload, place, seconds)
+            except (MeasureError, SetupError, OSError) as why:
+                print(f"{workload.name} beside the application: {why}", file=sys.stderr)
+                break
+            output, errors = calls.communicate(timeout=60)
+        if calls.returncode != 0:
+            print(f"{workload.name} without a server: {errors.strip()[-400:]}", file=sys.stderr)
+            break
+        found.append({"served_us": sample.user_us, "alone_us": float(output)})
+        print(
+            f"{workload.name:10} user time {sample.user_us:.2f} µs, {float(output):.2f} µs "
+            "without a server",
+            file=sys.stderr,
+        )
+    return found
+
+
+@contextlib.contextmanager
+def alone(workload: Workload, place: Placement, seconds: float) -> Iterator[subprocess.Popen[str]]:
+    """The application called in a loop, on the server's core."""
+    where = (workload.app, workload.interface, workload.path, str(seconds))
+    with subprocess.Popen(
+        [*generators.pinned(place.server_cores(1)), place.python, "alone.py", *where],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         cwd=peers.HERE,
-    )
-    if done.returncode != 0:
-        print(f"{workload.name} without a server: {done.stderr.strip()[-400:]}", file=sys.stderr)
-        return None
-    return float(done.stdout)
+    ) as calls:
+        try:
+            yield calls
+        finally:
+            calls.kill()
 
 
 def measure_memory(ready: list[Peer], place: Placement, wanted: list[str]) -> dict[str, Any]:

@@ -99,18 +99,16 @@ def at_most(workload: str, limit_us: float) -> Target:
 
 
 def above_alone(workload: str, limit_us: float) -> Target:
-    """User time beyond what the application takes by itself, in the same round."""
+    """User time beyond what the application takes by itself, beside it on the same core."""
 
     def look(run: Run) -> Outcome | None:
-        found = run["workloads"].get(workload, {})
-        alone = found.get("alone", [])
-        user = [sample["user_us"] for sample in found.get("samples", {}).get(OWN, [])]
-        more = [one - other for one, other in zip(user, alone, strict=False)]
-        if not more:
+        shares = run["workloads"].get(workload, {}).get("shares", [])
+        if not shares:
             return None
-        middle, low, high = report.spread(more)
-        text = f"{statistics.median(user):.1f} in user space, {statistics.median(alone):.1f}"
-        text += f" without a server; by round {low:.1f}..{high:.1f}"
+        served, alone = ([one[key] for one in shares] for key in ("served_us", "alone_us"))
+        middle, low, high = report.spread([one["served_us"] - one["alone_us"] for one in shares])
+        text = f"{statistics.median(served):.1f} in user space, {statistics.median(alone):.1f}"
+        text += f" without a server; {low:.1f}..{high:.1f}"
         return Outcome(middle, limit_us, text)
 
     return Target(f"{title(workload)}, the server's own", f"≤ {limit_us:g} µs", look)

@@ -17,7 +17,7 @@ import pwd
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ppserver import gil, lifespan, topology
+from ppserver import eventloop, gil, lifespan, topology
 from ppserver.config import Config
 from ppserver.errors import ConfigError, StartupError
 from ppserver.loader import Application, recognise
@@ -34,9 +34,7 @@ def run(config: Config, *, may_execute: bool = False) -> int:
     gil.enforce(config, may_execute=may_execute)
     config = recognise(config)
     if config.loop == "uvloop" and importlib.util.find_spec("uvloop") is None:
-        raise ConfigError(
-            "loop: uvloop is not installed", hint="pip install uvloop, or --loop asyncio"
-        )
+        raise eventloop.missing()
     topology.check(config)
     alone = config.contexts == "auto" and context_count(config) == 1
     module = importlib.import_module("ppserver.contexts.inline" if alone else "ppserver.supervisor")
@@ -87,13 +85,12 @@ def available(config: Config) -> topology.Cores:
     return topology.available(bytes_each=0 if shared else topology.CONTEXT_BYTES)
 
 
-def banner(config: Config, place: str, interface: str, why: str = "") -> None:
+def banner(config: Config, place: str, interface: str, loop: str, why: str = "") -> None:
     """What is about to run, and why so."""
     from ppserver import __version__
 
     found = available(config)
     count, cores = context_count(config), found.count
-    loop = "asyncio" if config.loop == "auto" else config.loop
     logger.info(
         "ppserver %s: %s, %s, %d core%s available",
         __version__,

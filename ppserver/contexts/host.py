@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any, NoReturn, Protocol
 
-from ppserver import contexts, gil, hooks, logs
+from ppserver import contexts, eventloop, gil, hooks, logs
 from ppserver.config import Config
 from ppserver.contexts.channel import Channel, SignalPipe
 from ppserver.contexts.errands import HostErrands
@@ -122,6 +122,7 @@ class Host:
                 hooks.run(self._config)
         name, why = contexts.place_for(self._config, application, watch.culprit)
         module = importlib.import_module(_PLACES[name])
+        self._config = eventloop.settle(self._config, application.interface)
         if application.interface == "parallel":
             application.call.before_contexts(self._seats.board, forked=name == "processes")
         report: FreezeReport | None = module.prepare(self._config, application)
@@ -130,6 +131,7 @@ class Host:
         self._channel.send(
             "loaded",
             interface=application.interface,
+            loop=self._config.loop,
             place=name,
             why=why,
             addresses=[[(str(a), a.scheme) for a in one] for one in application.addresses],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ppserver import contexts, freezing, hooks, logs, topology
+from ppserver import contexts, eventloop, freezing, hooks, logs, topology
 from ppserver.config import Config
 from ppserver.loader import load
 from ppserver.server import Server
@@ -24,7 +24,8 @@ def run(config: Config) -> int:
         if config.interface == "parallel":
             listeners.open(application.addresses)
             application.call.before_contexts(None, forked=False)
-        contexts.banner(config, "", application.interface)
+        config = eventloop.settle(config, application.interface)
+        contexts.banner(config, "", application.interface, config.loop)
         server = Server(
             config, application=application, listeners=listeners, exit_at_second_signal=True
         )

@@ -138,7 +138,7 @@ def test_a_side_has_a_command_line() -> None:
     target = peers.Target("m:a", "asgi", 1234, "python", Path("bin"))
     line = side.command(target, 3, lifespan=True)
     text = " ".join(line)
-    assert "--contexts threads --cores 3 --no-freeze --more" in text
+    assert "--contexts threads --loop asyncio --cores 3 --no-freeze --more" in text
     assert "--port 1234" in text
     assert side.variables() == {"PYTHON_GIL": "0"}
     assert Side(python_of("3.13", True), "threads").variables() == {}

@@ -344,3 +344,17 @@ def test_run_from_a_script(tmp_path: pathlib.Path) -> None:
         assert server.wait() == 0
     assert server.log.count("once") == 1
     assert server.log.count("returned") == 1
+
+
+@pytest.mark.parametrize("contexts", [1, 2])
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_loop_by_itself(start: Start, installed: bool, contexts: int) -> None:
+    """uvloop, where that is installed and the contexts can have it; the start-up line tells."""
+    hide = serving.APPS / "without_uvloop"
+    env = {} if installed else {"PYTHONPATH": f"{hide}:{os.environ.get('PYTHONPATH', '')}"}
+    server = start("which_loop:app", loop="auto", contexts=contexts, env=env)
+    usable = serving.PLACE != "interpreters" or contexts == 1
+    expected = "uvloop" if installed and usable and serving.is_installed("uvloop") else "asyncio"
+    assert ask(server).endswith(f"\r\n\r\n{expected}")
+    server.stop()
+    assert f"ASGI, loop {expected}, " in server.log

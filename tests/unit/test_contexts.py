@@ -28,15 +28,15 @@ def test_banner_names_the_limit_and_the_binding(
     why = "16 by affinity, 2 by the cgroup's CPU quota (1.5)"
     monkeypatch.setattr(topology, "available", lambda **_: topology.Cores(2, why))
     with caplog.at_level("INFO", "ppserver.error"):
-        contexts.banner(Config(cores="all", pin="core"), "processes", "asgi")
+        contexts.banner(Config(cores="all", pin="core"), "processes", "asgi", "uvloop")
     first, second, third, fourth = caplog.messages[:4]
-    assert first.endswith("ASGI, loop asyncio, 2 cores available")
+    assert first.endswith("ASGI, loop uvloop, 2 cores available")
     assert second == "contexts: 2 \N{MULTIPLICATION SIGN} processes"
     assert third == f"cores: {why}"
     assert fourth.startswith("pin: each context to a core")
     caplog.clear()
     with caplog.at_level("INFO", "ppserver.error"):
-        contexts.banner(Config(cores=2), "processes", "wsgi")
+        contexts.banner(Config(cores=2), "processes", "wsgi", "auto")
     assert len(caplog.messages) == 2
 
 
