@@ -1,11 +1,13 @@
 """What an application costs without a server: called in a loop, in one process.
 
-Runs in ppserver's environment: `python alone.py MODULE:ATTR asgi|wsgi PATH SECONDS` prints the
-microseconds of user time a call took, of all threads. `SECONDS CALLS` ends after so many calls.
+Runs in ppserver's environment: `python alone.py MODULE:ATTR asgi|wsgi PATH SECONDS WIDTH` prints
+the microseconds of user time a call took, of all threads, with WIDTH calls of an ASGI application
+at once. `... WIDTH CALLS` ends after so many calls.
 """
 
 import asyncio
 import io
+import math
 import resource
 import sys
 import time
@@ -22,7 +24,7 @@ def user_s() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_utime
 
 
-async def asgi(app: Any, path: str, seconds: float, most: int) -> float:
+async def asgi(app: Any, path: str, seconds: float, width: int, most: int) -> float:
     template = scope_of(path)
     statuses = set()
 
@@ -39,15 +41,19 @@ async def asgi(app: Any, path: str, seconds: float, most: int) -> float:
     async def send(message: dict[str, Any]) -> None:
         statuses.add(message.get("status", 200))
 
-    async def batch() -> None:
-        for _ in range(BATCH):
+    async def some(end: float, most: int) -> int:
+        calls = 0
+        while calls < most and time.monotonic() < end:
+            calls += 1
             await app(dict(template), receiver(), send)
+        return calls
 
-    await batch()
-    calls, began, end = 0, user_s(), time.monotonic() + seconds
-    while time.monotonic() < end and calls < most:
-        await batch()
-        calls += BATCH
+    async def all_at_once(end: float, most: int) -> int:
+        return sum(await asyncio.gather(*(some(end, most // width) for _ in range(width))))
+
+    await all_at_once(math.inf, BATCH)
+    began = user_s()
+    calls = await all_at_once(time.monotonic() + seconds, most)
     check(statuses)
     return (user_s() - began) / calls * 1e6
 
@@ -99,10 +105,10 @@ def check(statuses: set[int]) -> None:
 
 
 def main() -> None:
-    where, interface, path, seconds, *calls = sys.argv[1:]
+    where, interface, path, seconds, width, *calls = sys.argv[1:]
     app, most = load(where), int(calls[0]) if calls else sys.maxsize
     if interface == "asgi":
-        print(asyncio.run(asgi(app, path, float(seconds), most)))
+        print(asyncio.run(asgi(app, path, float(seconds), int(width), most)))
     else:
         print(wsgi(app, path, float(seconds), most))
 

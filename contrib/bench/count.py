@@ -121,7 +121,7 @@ def alone(workload: Workload, place: Placement, requests: int) -> float:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         where = [peers.place_of(workload.app), workload.interface, workload.path]
-        program = ["alone.py", *where, "600", str(number)]
+        program = ["alone.py", *where, "600", "1", str(number)]
         done = subprocess.run(
             [*callgrind(folder), place.python, *program],
             cwd=peers.HERE,

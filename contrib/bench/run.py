@@ -286,8 +286,9 @@ def measure_shares(
 def alone(workload: Workload, place: Placement, seconds: float) -> Iterator[subprocess.Popen[str]]:
     """The application called in a loop, on the server's core."""
     where = (workload.app, workload.interface, workload.path, str(seconds))
+    width = str(workload.connections)
     with subprocess.Popen(
-        [*generators.pinned(place.server_cores(1)), place.python, "alone.py", *where],
+        [*generators.pinned(place.server_cores(1)), place.python, "alone.py", *where, width],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
