@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import gc
 import hashlib
 import os
 import pathlib
@@ -158,6 +159,10 @@ async def endless(request: Request) -> Response:
     return StreamingResponse(parts())
 
 
+async def collect(request: Request) -> Response:
+    return PlainTextResponse(str(gc.collect()))
+
+
 async def background(request: Request) -> Response:
     name = request.query_params["name"]
     return PlainTextResponse("started", background=BackgroundTask(record, f"sync {name}"))
@@ -304,6 +309,7 @@ app = Starlette(
         Route("/stream/async", async_stream),
         Route("/stream/sync", sync_stream),
         Route("/stream/endless", endless),
+        Route("/collect", collect),
         Route("/plain/stream-raises", stream_raises),
         Route("/background", background),
         Route("/backgrounds", backgrounds),
