@@ -29,7 +29,7 @@ from .workloads import Workload
 
 QUICK_PEERS = ("bare", "ppserver", "uvicorn", "granian-rust", "h2corn", "fastpysgi", "bjoern")
 
-# The kernel's ticks tell user time from the rest to half a microsecond of Django's in so long.
+# Turns of a second differed by more than what is asked for; these still do by some per cent.
 SHARE_TURNS, SHARE_SECONDS = 3, 15.0
 
 
@@ -177,8 +177,9 @@ def measure_workload(
     failures: dict[str, str] = {}
     rate = common_rate(workload, able, place, failures) if workload.share else 0
     own = next((peer for peer in able if peer.name == targets.OWN), None)
-    wanted = own is not None and is_framework(workload) and not args.quick
-    shares = measure_shares(own, workload, place, args) if own is not None and wanted else []
+    shares: list[dict[str, float]] = []
+    if own is not None and is_framework(workload) and not args.quick:
+        shares = measure_shares(own, workload, place, args)
     for number in range(args.rounds):
         for peer in able:
             if peer.name in failures:

@@ -90,15 +90,18 @@ def test_stream_compressed(client: httpx.Client) -> None:
     assert answer.text.endswith("line 49\n")
 
 
-def test_stream_is_closed_when_the_client_goes(client: httpx.Client, server: Any) -> None:
+def test_stream_is_closed_when_the_client_goes(
+    client: httpx.Client, server: Any, variant: dict[str, Any]
+) -> None:
     before = server.records().count("stream closed")
     with client.stream("GET", "/stream/endless") as answer:
         next(answer.iter_raw())
 
     def closed() -> bool:
-        # If send() is the first to find out, the exception's way through the base middleware leaves
-        # a cycle around the generator.
-        assert client.get("/collect").status_code == 200
+        # Under uvloop one in some hundred is closed only by a collection; what refers to it until
+        # then has not been found.
+        if variant["loop"] == "uvloop":
+            assert client.get("/collect").status_code == 200
         return bool(server.records().count("stream closed") == before + 1)
 
     serving.wait_until(closed, what="the stream is closed")
