@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import urllib.parse
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -69,6 +70,13 @@ async def hello(scope: Scope, receive: Receive, send: Send, query: dict[str, str
     """Answers without suspending and without reading."""
     await start(send, 200, [(b"content-type", b"text/plain"), (b"x-first", b"1"), (b"X-2nd", b"2")])
     await body(send, f"hello {query.get('id', '-')}".encode())
+
+
+@handler
+async def pid(scope: Scope, receive: Receive, send: Send, query: dict[str, str]) -> None:
+    """Which process serves this connection."""
+    await start(send)
+    await body(send, b"%d" % os.getpid())
 
 
 @handler
