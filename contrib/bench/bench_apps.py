@@ -7,6 +7,7 @@ top, and Starlette only where it is asked for.
 
 import json
 import os
+import time
 import wsgiref.util
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, cast
@@ -72,6 +73,14 @@ async def stream(scope: Scope, receive: Receive, send: Send) -> None:
 def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     start_response("200 OK", [("content-type", "text/plain"), ("content-length", "13")])
     return [HELLO]
+
+
+def wsgi_work(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """Five milliseconds of processor time with the GIL held."""
+    end = time.thread_time() + 0.005
+    while time.thread_time() < end:
+        sum(range(1000))
+    return wsgi(environ, start_response)
 
 
 def wsgi_json(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

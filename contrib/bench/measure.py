@@ -13,6 +13,7 @@ import resource
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -299,6 +300,19 @@ def ask_once(workload: Workload, port: int) -> socket.socket:
     return sock
 
 
+@contextmanager
+def neighbours(count: int, cores: str) -> Iterator[list[int]]:
+    """Other processes on the server's cores, which compute without an end: yields their pids."""
+    line = [*generators.pinned(cores), sys.executable, "-c", "while True: pass"]
+    processes = [subprocess.Popen(line, stdin=subprocess.DEVNULL) for _ in range(count)]
+    try:
+        yield [process.pid for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
 def verify_on(sock: socket.socket, workload: Workload, port: int) -> None:
     sock.sendall(workload.request(f"{HOST}:{port}"))
     with sock.makefile("rb") as stream:
@@ -328,16 +342,19 @@ def measure(
         raise SetupError(f"{peer.name} does not speak {workload.interface}")
     cores = place.server_cores(workload.workers)
     load_cores = place.load_cores(workload.workers)
-    with running(
-        peer,
-        workload.app,
-        workload.interface,
-        place,
-        cores=cores,
-        more=environ_of(workload.needs),
-        workers=workload.workers,
-        lifespan=workload.lifespan,
-    ) as (pid, port):
+    with (
+        running(
+            peer,
+            workload.app,
+            workload.interface,
+            place,
+            cores=cores,
+            more=environ_of(workload.needs),
+            workers=workload.workers,
+            lifespan=workload.lifespan,
+        ) as (pid, port),
+        neighbours(workload.neighbours, cores) as besides,
+    ):
         verify(workload, port)
         idle: list[socket.socket] = []
         try:
@@ -347,7 +364,8 @@ def measure(
 
             def look() -> tuple[float, int, float, float, float]:
                 used = (tree_cpu_ns(pid), tree_user_s(pid))
-                return core_busy_s(cores), *used, children_s(), time.monotonic()
+                busy = core_busy_s(cores) - sum(map(cpu_ns, besides)) / 1e9
+                return busy, *used, children_s(), time.monotonic()
 
             if rate:
                 result, before = generators.paced(workload, port, seconds, load_cores, rate, look)

@@ -247,7 +247,8 @@ def quiet_measure(
 
 
 def is_framework(workload: Workload) -> bool:
-    return workload.app.startswith("framework_apps:") and workload.workers == 1
+    beside = workload.workers > 1 or workload.neighbours > 0
+    return workload.app.startswith("framework_apps:") and not beside
 
 
 def measure_shares(

@@ -50,6 +50,7 @@ class Workload:
     share: float = 0  # of what the best peer takes, at that rate; 0: as much as the server can
     workers: int = 1
     lifespan: bool = False  # the application needs it
+    neighbours: int = 0  # processes that compute all the time on the server's cores
 
     def with_workers(self, workers: int) -> "Workload":
         """The same for so many workers, under a name of its own."""
@@ -162,6 +163,7 @@ def echo(name: str, title: str, body: bytes, default: bool) -> Workload:
 def catalogue() -> list[Workload]:
     kilobyte = b"abcdefghijklmnop" * 64
     closing = {"Connection": "close"}
+    flask = framework("flask", "Flask JSON", "wsgi_flask", COMPACT_BODY + b"\n")
     return [
         plain("plain", "64 connections"),
         plain("plain-1", "1 connection", 1),
@@ -207,10 +209,17 @@ def catalogue() -> list[Workload]:
         framework("fastapi", "FastAPI JSON", "asgi_fastapi", COMPACT_BODY),
         framework("django", "Django JSON, ASGI", "asgi_django", JSON_BODY),
         framework("django-wsgi", "Django JSON, WSGI", "wsgi_django", JSON_BODY),
-        framework("flask", "Flask JSON", "wsgi_flask", COMPACT_BODY + b"\n"),
+        flask,
+        dataclasses.replace(
+            flask,
+            name="flask-neighbour",
+            title=f"{flask.title}, another process computes on the same core",
+            neighbours=1,
+        ),
         framework("starlette-sync", "Starlette, thread pool", "asgi_starlette_sync", COMPACT_BODY),
         framework("yielding", "ASGI, asyncio.sleep(0)", "asgi_yielding", HELLO),
         framework("asking", "ASGI, a round trip by a socket", "asgi_asking", HELLO),
+        Workload("wsgi-work", "WSGI, 5 ms of computing", "wsgi_work", HELLO, "wsgi", default=False),
         Workload("wsgi-json", "WSGI JSON", "wsgi_json", JSON_BODY, "wsgi", default=False),
         Workload(
             "wsgi-echo",

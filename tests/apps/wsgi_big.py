@@ -1,9 +1,10 @@
-"""WSGI: bodies too large for memory, both ways; and calls that stay until a file is there."""
+"""WSGI: bodies too large for memory, both ways; calls that wait for a file, or compute."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,5 +36,11 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         (directory / "held").touch()
         while not (directory / "go").exists():
             time.sleep(0.01)
+    if path == "/compute":
+        until = time.thread_time() + float(environ["QUERY_STRING"])
+        while time.thread_time() < until:
+            sum(range(1000))
+        start_response("200 OK", [])
+        return [threading.current_thread().name.encode()]
     start_response("200 OK", [])
     return [str(os.getpid()).encode()]

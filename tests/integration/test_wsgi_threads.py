@@ -6,6 +6,7 @@ Order is shown by events, never by time: a test that hangs has failed.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import gc
 import hashlib
 import os
@@ -594,12 +595,31 @@ threading.Thread.{method} = interrupted
     assert (out.splitlines(), err, process.returncode) == (["interrupted"], "", 0)
 
 
-# ---- large bodies ----
+# ---- calls that compute ----
 
 
 @pytest.fixture(scope="module")
 def server(serve: Callable[..., Any]) -> serving.Server:
     return serve("wsgi_big:app", interface="wsgi")
+
+
+@pytest.mark.skipif(serving.FREE_THREADED, reason="there they run side by side")
+def test_calls_that_compute_need_no_further_thread(server: serving.Server) -> None:
+    """A thread that runs, or waits for nothing but a processor, is not taken for a blocked one.
+
+    Up to the GIL's interval. Two more are allowed for: who waits for a page of memory does wait.
+    """
+    names = set()
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(live.Client(server.connect(60.0))) for _ in range(16)]
+        for _ in range(5):
+            for client in clients:
+                client.send(request("/compute?0.003"))
+            names |= {client.answer().text for client in clients}
+    assert len(names) <= 3, sorted(names)
+
+
+# ---- large bodies ----
 
 
 @pytest.mark.slow

@@ -422,14 +422,10 @@ void pp_par_abandon(PpTransport *t)
 
 /* ---- runs ---- */
 
-/* Into the application; true if by handing the loop over to another thread first. */
-static bool begin(PpTransport *t, struct pp_wsgi_worker *self, struct pp_par_turn *turn,
-                  uint64_t *begin_us)
+/* Into the application. */
+static void begin(PpTransport *t, struct pp_wsgi_worker *self, struct pp_par_turn *turn,
+                  struct pp_wsgi_trip *trip)
 {
-    struct pp_wsgi *w = t->w;
-    bool eager = (t->protocol->concurrency ||
-                  __atomic_load_n(&w->eager, __ATOMIC_RELAXED) >= PP_WSGI_EAGER_AT) &&
-                 pp_wsgi_lead_spare(w);
     Py_INCREF((PyObject *)t);
     t->busy = true;
     turn->outs = turn->inline_outs;
@@ -438,21 +434,15 @@ static bool begin(PpTransport *t, struct pp_wsgi_worker *self, struct pp_par_tur
     turn->ended = false;
     t->turn = turn;
     __atomic_store_n(&t->worker, self, __ATOMIC_RELAXED);
-    if (eager) {
-        *begin_us = pp_park_now_us();
-        pp_wsgi_lead_hand_over(self);
-    } else {
-        pp_wsgi_lead_leave(self);
-    }
-    return eager;
+    pp_wsgi_lead_go(self, t->protocol->concurrency, trip);
 }
 
 /* Back, and settled: from here on another thread may run the transport. */
-static void end(PpTransport *t, struct pp_wsgi_worker *self, struct pp_par_turn *turn, bool eager,
-                uint64_t begin_us)
+static void end(PpTransport *t, struct pp_wsgi_worker *self, struct pp_par_turn *turn,
+                struct pp_wsgi_trip *trip)
 {
-    struct pp_wsgi *w = t->w;
-    bool slow = eager && pp_park_now_us() - begin_us >= PP_WSGI_TICK_US, settled = true;
+    bool settled = true;
+    pp_wsgi_lead_called(self, trip);
     t->turn = NULL;
     __atomic_store_n(&t->worker, NULL, __ATOMIC_RELAXED);
     bool leads = pp_wsgi_lead_enter(self);
@@ -460,9 +450,9 @@ static void end(PpTransport *t, struct pp_wsgi_worker *self, struct pp_par_turn 
         pp_par_settle(t, turn);
     } else {
         struct pp_wsgi_op op = {.kind = PP_WSGI_OP_SETTLE, .transport = t, .turn = turn};
-        settled = pp_wsgi_op_ask(w, &op);
+        settled = pp_wsgi_op_ask(t->w, &op);
     }
-    pp_wsgi_lead_learn(w, eager ? slow : !leads);
+    pp_wsgi_lead_back(self, trip, leads);
     for (uint32_t i = 0; i < turn->count; i++) {
         if (!turn->outs[i].borrowed) {
             Py_XDECREF(turn->outs[i].owner);
@@ -485,7 +475,7 @@ static void run(PpTransport *t, struct pp_wsgi_worker *self)
     struct news news = {.events = t->events};
     struct pp_par_turn turn;
     const uint8_t *data;
-    uint64_t begin_us = 0;
+    struct pp_wsgi_trip trip;
     t->events = 0;
     if (news.events & PP_EV_CLOSED) {
         news.code = pp_conn_error(t->conn);
@@ -496,7 +486,7 @@ static void run(PpTransport *t, struct pp_wsgi_worker *self)
         news.data = PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)len);
         pp_conn_raw_consume(t->conn, len);
     }
-    bool eager = begin(t, self, &turn, &begin_us);
+    begin(t, self, &turn, &trip);
     if (len > 0 && news.data == NULL) {
         failed(t);
         t->closing = true;
@@ -504,7 +494,7 @@ static void run(PpTransport *t, struct pp_wsgi_worker *self)
     run_callbacks(t, &news);
     Py_XDECREF(news.data);
     turn.ended = (news.events & PP_EV_CLOSED) != 0;
-    end(t, self, &turn, eager, begin_us);
+    end(t, self, &turn, &trip);
 }
 
 /* Nothing of the application ran: the raised exception is ours. The thread leads. */
@@ -668,7 +658,7 @@ void pp_par_request(struct pp_wsgi *w, struct pp_wsgi_worker *self, struct pp_co
     const uint8_t *base;
     const struct pp_h1_head *head = pp_conn_head(conn, &base);
     struct pp_par_turn turn;
-    uint64_t begin_us = 0;
+    struct pp_wsgi_trip trip;
     PpTransport *t = pp_conn_user(conn);
     PyObject *name = NULL, *data = NULL, *access = NULL;
     if (t == NULL && (t = transport_of(self, conn)) != NULL) {
@@ -699,10 +689,10 @@ void pp_par_request(struct pp_wsgi *w, struct pp_wsgi_worker *self, struct pp_co
     }
     t->conn = conn;
     pp_conn_set_app(conn, &t->slot);
-    bool eager = begin(t, self, &turn, &begin_us);
+    begin(t, self, &turn, &trip);
     __atomic_store_n(&t->recv_id, t->recv_id + 1, __ATOMIC_RELAXED);
     call_method(t, name, data);
     Py_DECREF(data);
     log_access(w->core, access, turn.status != 0 ? turn.status : 500);
-    end(t, self, &turn, eager, begin_us);
+    end(t, self, &turn, &trip);
 }

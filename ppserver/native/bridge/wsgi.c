@@ -224,18 +224,11 @@ void pp_wsgi_run(struct pp_wsgi *w, struct pp_wsgi_worker *self, struct pp_conn 
         return;
     }
     pp_conn_set_app(conn, &call->slot);
-    bool eager =
-        __atomic_load_n(&w->eager, __ATOMIC_RELAXED) >= PP_WSGI_EAGER_AT && pp_wsgi_lead_spare(w);
-    uint64_t begin_us = 0;
-    if (eager) {
-        begin_us = pp_park_now_us();
-        pp_wsgi_lead_hand_over(self);
-    } else {
-        pp_wsgi_lead_leave(self);
-    }
+    struct pp_wsgi_trip trip;
+    pp_wsgi_lead_go(self, false, &trip);
     run_call(call, env);
-    bool leads = pp_wsgi_op_finish(call);
-    pp_wsgi_lead_learn(w, eager ? pp_park_now_us() - begin_us >= PP_WSGI_TICK_US : !leads);
+    pp_wsgi_lead_called(self, &trip);
+    pp_wsgi_lead_back(self, &trip, pp_wsgi_op_finish(call));
     Py_DECREF((PyObject *)call);
 }
 

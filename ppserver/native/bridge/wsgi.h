@@ -14,12 +14,21 @@
 #include <pthread.h>
 
 #include "net/park.h"
+#include "net/thread.h"
 
-#define PP_WSGI_TICK_US 1000     /* a call that is seen twice at this interval is slow */
+#define PP_WSGI_TICK_US 1000   /* a call that is seen waiting after this interval is slow */
+#define PP_WSGI_SWITCH_US 5000 /* after so much computing a thread has to let go of the GIL */
+/* A call that only computes loses the lead after so much processor time: when it has to let others
+ * run as well. */
+#ifdef Py_GIL_DISABLED
+#define PP_WSGI_COMPUTE_US 1000
+#else
+#define PP_WSGI_COMPUTE_US PP_WSGI_SWITCH_US
+#endif
 #define PP_WSGI_QUIET_TICKS 8    /* ticks without a call until the watch sleeps */
 #define PP_WSGI_SLEEP_US 1000000 /* the sleeping watch still looks for signals */
-#define PP_WSGI_SLOW_WEIGHT 4    /* how much a slow call counts against a quick one... */
-#define PP_WSGI_EAGER_AT 8       /* ...until calls are taken to be slow from the start */
+#define PP_WSGI_WAIT_WEIGHT 4 /* how much a call that waited counts against one that did not... */
+#define PP_WSGI_EAGER_AT 8    /* ...until calls are taken to wait from the start */
 #define PP_WSGI_EAGER_MAX 32
 #define PP_WSGI_GATHER_BYTES 65536 /* a body up to this is awaited before the application runs */
 #define PP_WSGI_JOIN_BYTES 65536   /* a list of pieces up to this is sent as one */
@@ -87,12 +96,20 @@ struct pp_wsgi_worker {
     struct pp_park park;
     struct pp_wsgi *w;                  /* borrowed */
     struct pp_wsgi_worker *next_parked; /* borrowed */
-    uint64_t word;           /* its leadership; 0 = does not lead. Its own thread only. */
-    PyThreadState *detached; /* its thread state while it is detached; its own thread only */
-    bool appointed;          /* has been made leader and has to take over */
-    bool manager;            /* leads without running the application */
-    bool gone;               /* its thread has nothing left to do but end */
-    PyObject *thread;        /* owned threading.Thread or NULL; manager only */
+    uint64_t word;              /* its leadership; 0 = does not lead. Its own thread only. */
+    struct pp_thread os_thread; /* what the kernel knows it by; constant once it runs */
+    PyThreadState *detached;    /* its thread state while it is detached; its own thread only */
+    bool appointed;             /* has been made leader and has to take over */
+    bool manager;               /* leads without running the application */
+    bool gone;                  /* its thread has nothing left to do but end */
+    PyObject *thread;           /* owned threading.Thread or NULL; manager only */
+};
+
+/* One stay of a thread in the application. */
+struct pp_wsgi_trip {
+    bool eager;  /* it handed the lead over first; if so... */
+    bool waited; /* ...whether that was good for anything */
+    uint64_t begin_us, begin_cpu_us;
 };
 
 struct pp_par; /* bridge/parallel.h */
@@ -109,10 +126,11 @@ struct pp_wsgi {
 
     /* Who leads: generation << 1 | "is inside the application". Atomic; see wsgi_lead.c. */
     uint64_t lead;
-    bool watch_asleep;   /* atomic */
-    int eager;           /* atomic: how slow calls have been lately */
-    bool stop_requested; /* atomic */
-    bool done;           /* atomic: the leader found everything drained, or failed */
+    struct pp_wsgi_worker *leader; /* atomic; borrowed: whose generation it is */
+    bool watch_asleep;             /* atomic */
+    int eager;                     /* atomic: how much calls have waited lately */
+    bool stop_requested;           /* atomic */
+    bool done;                     /* atomic: the leader found everything drained, or failed */
 
     pthread_mutex_t mutex; /* short sections only, never while calling Python */
     struct pp_wsgi_worker *parked;
@@ -237,8 +255,13 @@ void pp_wsgi_lead_hand_over(struct pp_wsgi_worker *self);
 bool pp_wsgi_lead_spare(struct pp_wsgi *w);
 /* The calling thread if it is one of ours, or NULL. */
 struct pp_wsgi_worker *pp_wsgi_lead_self(void);
-/* A call has ended: was it slow? Decides whether the next ones are taken to be. Any thread. */
-void pp_wsgi_lead_learn(struct pp_wsgi *w, bool slow);
+/* From the loop into the application; the lead goes to a parked thread first if there is one and
+ * calls have waited lately, or always. */
+void pp_wsgi_lead_go(struct pp_wsgi_worker *self, bool always, struct pp_wsgi_trip *trip);
+/* The application is done; what is left to be sent may take its time. */
+void pp_wsgi_lead_called(struct pp_wsgi_worker *self, struct pp_wsgi_trip *trip);
+/* All is done. leads: never lost the lead. */
+void pp_wsgi_lead_back(struct pp_wsgi_worker *self, const struct pp_wsgi_trip *trip, bool leads);
 void pp_wsgi_lead_attach(struct pp_wsgi_worker *self); /* harmless when attached */
 void pp_wsgi_lead_detach(struct pp_wsgi_worker *self);
 /* The body of run_wsgi: starts threads, watches, ends. -1 with an exception. */

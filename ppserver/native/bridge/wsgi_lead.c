@@ -9,13 +9,17 @@
  *
  * w->lead is a generation and that bit. Only the leader changes it while the bit is clear. While it
  * is set, the manager may take the leadership away by compare-and-swap, and does when it sees the
- * same call at two ticks of about a millisecond: a parked thread (or the manager itself, when all
- * are busy) leads from then on. The old leader notices when it wants to touch the loop
- * (pp_wsgi_lead_enter); from then on it asks the new one by messages (wsgi_op.c) and parks when its
- * call is over.
+ * same call at two ticks of about a millisecond and the call waits for something, or when it has
+ * computed for long: a parked thread (or the manager itself, when all are busy) leads from then on.
+ * The old leader notices when it wants to touch the loop (pp_wsgi_lead_enter); from then on it asks
+ * the new one by messages (wsgi_op.c) and parks when its call is over.
+ *
+ * A call that is seen twice need not be slow: on a core that others use as well the leader may only
+ * have lost the processor, and whoever takes its place gets no more of it. So the manager asks the
+ * kernel what the thread does (net/thread.h).
  *
  * The manager ticks only while calls come; then it sleeps, and the next call wakes it. When most
- * calls have been slow lately, the leader hands over before a call instead of waiting to be found
+ * calls have waited lately, the leader hands over before a call instead of waiting to be found
  * slow, if a thread is parked.
  *
  * When the manager leads, requests wait in a queue: it takes care of connections, time-outs, bodies
@@ -103,12 +107,18 @@ static struct pp_wsgi_worker *pop_parked_locked(struct pp_wsgi *w)
     return worker;
 }
 
+static void appoint_locked(struct pp_wsgi *w, struct pp_wsgi_worker *target)
+{
+    target->appointed = true;
+    w->manager_leads = target->manager;
+    __atomic_store_n(&w->leader, target, __ATOMIC_RELEASE);
+}
+
 static void give_locked(struct pp_wsgi *w, struct pp_wsgi_worker *self,
                         struct pp_wsgi_worker *target)
 {
     PP_ASSERT(self->word != 0 && (self->word & 1) == 0);
-    target->appointed = true;
-    w->manager_leads = target->manager;
+    appoint_locked(w, target);
     __atomic_store_n(&w->lead, self->word + 2, __ATOMIC_SEQ_CST);
     self->word = 0;
 }
@@ -156,8 +166,7 @@ static bool steal(struct pp_wsgi *w, uint64_t word, bool for_manager)
     bool taken = __atomic_compare_exchange_n(&w->lead, &seen, (word & ~UINT64_C(1)) + 2, false,
                                              __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     if (taken) {
-        target->appointed = true;
-        w->manager_leads = target->manager;
+        appoint_locked(w, target);
     } else if (!target->manager) {
         target->next_parked = w->parked;
         w->parked = target;
@@ -188,16 +197,51 @@ static bool take_appointment(struct pp_wsgi_worker *self)
     return taken;
 }
 
-void pp_wsgi_lead_learn(struct pp_wsgi *w, bool slow)
+/* A call waited, or did not: decides whether the next ones are taken to wait. Any thread. */
+static void learn(struct pp_wsgi *w, bool waits)
 {
     /* Two threads may overwrite each other's vote; it is a tendency, not a count. */
     int eager = __atomic_load_n(&w->eager, __ATOMIC_RELAXED);
-    int next = slow ? eager + PP_WSGI_SLOW_WEIGHT : eager - 1;
+    int next = waits ? eager + PP_WSGI_WAIT_WEIGHT : eager - 1;
     if (next < 0 || next > PP_WSGI_EAGER_MAX) {
         next = next < 0 ? 0 : PP_WSGI_EAGER_MAX;
     }
     if (next != eager) {
         __atomic_store_n(&w->eager, next, __ATOMIC_RELAXED);
+    }
+}
+
+/* ---- into the application, and back ---- */
+
+void pp_wsgi_lead_go(struct pp_wsgi_worker *self, bool always, struct pp_wsgi_trip *trip)
+{
+    struct pp_wsgi *w = self->w;
+    trip->eager = (always || __atomic_load_n(&w->eager, __ATOMIC_RELAXED) >= PP_WSGI_EAGER_AT) &&
+                  pp_wsgi_lead_spare(w);
+    if (trip->eager) {
+        trip->begin_us = pp_park_now_us();
+        trip->begin_cpu_us = pp_thread_cpu_us(&self->os_thread);
+        pp_wsgi_lead_hand_over(self);
+    } else {
+        pp_wsgi_lead_leave(self);
+    }
+}
+
+void pp_wsgi_lead_called(struct pp_wsgi_worker *self, struct pp_wsgi_trip *trip)
+{
+    if (trip->eager) {
+        uint64_t cpu_us = pp_thread_cpu_us(&self->os_thread) - trip->begin_cpu_us;
+        uint64_t us = pp_park_now_us() - trip->begin_us;
+        /* One that computes for longer has had to wait for the GIL for that alone. */
+        trip->waited = us >= cpu_us + PP_WSGI_TICK_US && cpu_us < PP_WSGI_SWITCH_US;
+    }
+}
+
+void pp_wsgi_lead_back(struct pp_wsgi_worker *self, const struct pp_wsgi_trip *trip, bool leads)
+{
+    /* What became of a call that lost the lead, the manager has learnt when it took it. */
+    if (trip->eager || leads) {
+        learn(self->w, trip->eager && trip->waited);
     }
 }
 
@@ -310,6 +354,7 @@ static PyObject *thread_main(PyObject *Py_UNUSED(core), PyObject *capsule)
     }
     struct pp_wsgi *w = self->w;
     this_worker = self;
+    pp_thread_init(&self->os_thread);
     pp_wsgi_lead_detach(self);
     (void)pthread_mutex_lock(&w->mutex);
     for (;;) {
@@ -507,11 +552,54 @@ static enum pp_park_end wait_tick(struct pp_wsgi *w, uint64_t word, int *quiet, 
     return end;
 }
 
+/* The call that the watch saw last. */
+struct sight {
+    uint64_t word;   /* of w->lead; 0 = none yet */
+    uint64_t cpu_us; /* the leader's processor time when it was first seen */
+};
+
+static const struct pp_thread *leading_thread(struct pp_wsgi *w)
+{
+    return &__atomic_load_n(&w->leader, __ATOMIC_ACQUIRE)->os_thread;
+}
+
+static void first_sight(struct pp_wsgi *w, uint64_t word, struct sight *sight)
+{
+    sight->word = word;
+    if (word & 1) {
+        sight->cpu_us = pp_thread_cpu_us(leading_thread(w));
+    }
+}
+
+enum pace { PACE_FINE, PACE_COMPUTES, PACE_WAITS };
+
+/* Why a call that is seen again should go on without the lead, if it should. */
+static enum pace pace_of(struct pp_wsgi *w, const struct sight *sight)
+{
+    const struct pp_thread *thread = leading_thread(w);
+    if (pp_thread_cpu_us(thread) - sight->cpu_us >= PP_WSGI_COMPUTE_US) {
+        return PACE_COMPUTES;
+    }
+    return pp_thread_runs(thread) ? PACE_FINE : PACE_WAITS;
+}
+
+/* Somebody else leads while the call goes on. Detached. */
+static void relieve(struct pp_wsgi *w, uint64_t word, enum pace pace)
+{
+    keep_spare(w);
+    if (steal(w, word, false)) {
+        if (pace == PACE_WAITS) {
+            learn(w, true);
+        }
+        keep_spare(w);
+    }
+}
+
 /* Until the manager leads and it is time to end. Detached. */
 static void watch(struct pp_wsgi *w)
 {
     struct pp_wsgi_worker *manager = &w->manager;
-    uint64_t seen = 0;
+    struct sight sight = {.word = 0};
     int quiet = 0;
     for (;;) {
         if (take_appointment(manager)) {
@@ -522,21 +610,23 @@ static void watch(struct pp_wsgi *w)
         }
         uint64_t word = __atomic_load_n(&w->lead, __ATOMIC_SEQ_CST);
         bool stop = __atomic_load_n(&w->stop_requested, __ATOMIC_ACQUIRE);
-        if ((word & 1) && (word == seen || stop)) {
-            if (!stop) {
-                keep_spare(w);
-            }
-            if (steal(w, word, stop) && !stop) {
-                keep_spare(w);
-            }
-            seen = 0;
-            continue;
-        }
         if (stop) {
+            if ((word & 1) && steal(w, word, true)) {
+                continue;
+            }
             pp_loop_wake(w->loop); /* the leader gives its place to the manager */
+        } else if ((word & 1) && word == sight.word) {
+            enum pace pace = pace_of(w, &sight);
+            if (pace != PACE_FINE) {
+                relieve(w, word, pace);
+                sight.word = 0;
+                continue;
+            }
         }
-        quiet = (word & 1) || word != seen ? 0 : quiet + 1;
-        seen = word;
+        quiet = (word & 1) || word != sight.word ? 0 : quiet + 1;
+        if (word != sight.word) {
+            first_sight(w, word, &sight);
+        }
         bool slept;
         enum pp_park_end end = wait_tick(w, word, &quiet, &slept);
         if (end == PP_PARK_SIGNAL || slept) {
@@ -615,8 +705,8 @@ static void join_threads(struct pp_wsgi *w)
 int pp_wsgi_lead_manage(struct pp_wsgi *w)
 {
     /* Before the first thread is there to read them. */
-    w->manager.appointed = true;
-    w->manager_leads = true;
+    pp_thread_init(&w->manager.os_thread);
+    appoint_locked(w, &w->manager);
     __atomic_store_n(&w->lead, 2, __ATOMIC_SEQ_CST);
     if (spawn(w) < 0) {
         w->ended = true;

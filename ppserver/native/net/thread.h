@@ -1,0 +1,23 @@
+/* What another thread of this process is doing, as the kernel tells it. */
+#ifndef PP_NET_THREAD_H
+#define PP_NET_THREAD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <time.h>
+
+/* The calling thread, for the functions below. */
+struct pp_thread {
+    pid_t tid;
+    clockid_t cpu_clock;
+};
+
+void pp_thread_init(struct pp_thread *self);
+/* Processor time of the thread so far, in microseconds; 0 if it has ended. */
+uint64_t pp_thread_cpu_us(const struct pp_thread *thread);
+/* False if it waits for something: a lock, a socket, time, a page. True on a processor, and if all
+ * it waits for is one. False as well where the kernel does not say. Takes some ten microseconds. */
+bool pp_thread_runs(const struct pp_thread *thread);
+
+#endif
