@@ -224,8 +224,13 @@ def ppserver(*extra: str) -> Callable[[Target], list[str]]:
     return command
 
 
-def bare(target: Target) -> list[str]:
-    return [str(BUILD / "bare"), str(target.port), str(target.workers)]
+def bare(binary: str) -> Callable[[Target], list[str]]:
+    return lambda target: [str(BUILD / binary), str(target.port), str(target.workers)]
+
+
+def is_floor(name: str) -> bool:
+    """No server, but what one is compared with: bare.c, or a variant of it."""
+    return name.partition("-")[0] == BASELINE
 
 
 def catalogue() -> list[Peer]:
@@ -240,7 +245,8 @@ def catalogue() -> list[Peer]:
     free = sysconfig.get_config_var("Py_GIL_DISABLED") and sys.version_info < (3, 14)
     granian_release = "granian==2.7.9" if free else "granian==2.8.7"
     return [
-        Peer(BASELINE, bare, interfaces=own),
+        Peer(BASELINE, bare("bare"), interfaces=own),
+        Peer("bare-uring", bare("bare_uring"), interfaces=own, default=False),
         Peer("ppserver", ppserver(), interfaces=own),
         Peer("ppserver-uvloop", ppserver("--loop", "uvloop")),
         Peer("ppserver-plain", ppserver("--task", "plain"), default=False),
@@ -313,6 +319,8 @@ def prepare(peer: Peer, python: str, ppserver_path: Path, loud: bool = True) -> 
     """Installs or builds what `peer` needs; quick when it is there already."""
     if peer.name == BASELINE:
         build_bare()
+    elif is_floor(peer.name):
+        build_c("bare_uring", ["-luring"])  # Debian: liburing-dev
     elif not peer.requires:
         check_ppserver(python, ppserver_path)
     elif peer.env_name == peer.name:
@@ -346,15 +354,16 @@ def build_release(source: Path, objects: Path, *targets: str, options: Sequence[
 def build_c(name: str, more: Sequence[str] = ()) -> Path:
     """Compiles NAME.c of this folder into the build folder, unless it is newer already."""
     source, binary = HERE / f"{name}.c", BUILD / name
-    if binary.exists() and binary.stat().st_mtime > source.stat().st_mtime:
+    newest = max(path.stat().st_mtime for path in (source, *HERE.glob("*.h")))
+    if binary.exists() and binary.stat().st_mtime > newest:
         return binary
     BUILD.mkdir(parents=True, exist_ok=True)
     compiler = os.environ.get("CC", "cc")
-    flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", *more]
+    flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror"]
     # Under another name first: a test that runs at the same time must not find half of it.
     part = BUILD / f"{name}.{os.getpid()}"
     done = subprocess.run(
-        [compiler, *flags, "-o", str(part), str(source)], capture_output=True, text=True
+        [compiler, *flags, "-o", str(part), str(source), *more], capture_output=True, text=True
     )
     if done.returncode != 0:
         raise SetupError(f"{compiler} could not build {name}.c: {done.stderr.strip()}")

@@ -171,7 +171,8 @@ def measure_workload(
     able = [
         peer
         for peer in ready
-        if workload.interface in peer.interfaces and (workload.bare or peer.name != peers.BASELINE)
+        if workload.interface in peer.interfaces
+        and (workload.bare or not peers.is_floor(peer.name))
     ]
     samples: dict[str, list[dict[str, float]]] = {peer.name: [] for peer in able}
     failures: dict[str, str] = {}
@@ -223,7 +224,7 @@ def common_rate(
     others = [
         rate
         for name, rate in found.items()
-        if name != peers.BASELINE and not name.startswith(targets.OWN)
+        if not peers.is_floor(name) and not name.startswith(targets.OWN)
     ]
     rate = workload.share * max(others or found.values(), default=0)
     for name, most in found.items():
@@ -308,7 +309,7 @@ def measure_memory(ready: list[Peer], place: Placement, wanted: list[str]) -> di
     if "idle" in wanted:
         result["idle"] = {}
         for peer in ready:
-            if peer.name == peers.BASELINE:
+            if peers.is_floor(peer.name):
                 continue  # its buffers are fixed; the figure would say nothing
             workload = loads["plain" if "asgi" in peer.interfaces else "wsgi"]
             try:
@@ -360,7 +361,7 @@ def main() -> None:
     if args.setup_only:
         return
     place = Placement(args.server_core, args.load_core, args.python, args.ppserver)
-    own = any(not p.requires and p.name != peers.BASELINE for p in ready)
+    own = any(not p.requires and not peers.is_floor(p.name) for p in ready)
     now = datetime.datetime.now(datetime.UTC)
     run: dict[str, Any] = {
         "date": f"{now:%Y-%m-%d %H:%M} UTC",

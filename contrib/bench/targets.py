@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import report
-from .peers import BASELINE
+from .peers import BASELINE, is_floor
 
 Run = dict[str, Any]
 OWN = "ppserver"
@@ -65,7 +65,7 @@ def compared(
 def peers_of(run: Run, workload: str) -> list[str]:
     """All but ours and the floor."""
     found = run["workloads"].get(workload, {"samples": {}})["samples"]
-    return [name for name in found if not name.startswith(OWN) and name != BASELINE]
+    return [name for name in found if not name.startswith(OWN) and not is_floor(name)]
 
 
 def beside(workload: str, limit: float, peer: str | None = None, key: str = "cpu_us") -> Target:

@@ -1,5 +1,7 @@
 """The benchmark itself: its floor answers as it must, its figures add up, its tables render."""
 
+import ctypes
+import errno
 import io
 import os
 import re
@@ -21,12 +23,27 @@ from contrib.bench.measure import Placement
 PLACE = Placement(0, 1, sys.executable, peers.ROOT)
 
 
+def io_uring_is_allowed() -> bool:
+    """io_uring_setup(2) without parameters fails either way: what matters is how."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.syscall(425, 1, None) == -1
+    return ctypes.get_errno() == errno.EFAULT
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("cc") is None, reason="the floor is a C program")
+@pytest.mark.parametrize("floor", ["bare", "bare-uring"])
 @pytest.mark.parametrize("name", ["plain", "pipeline", "json", "headers", "big", "close"])
-def test_the_floor_answers_right(name: str) -> None:
-    peers.build_bare()
-    bare = next(peer for peer in peers.catalogue() if peer.name == peers.BASELINE)
+def test_the_floor_answers_right(name: str, floor: str) -> None:
+    bare = next(peer for peer in peers.catalogue() if peer.name == floor)
+    try:
+        peers.prepare(bare, sys.executable, peers.ROOT)
+    except peers.SetupError as why:
+        if floor == peers.BASELINE or "liburing" not in str(why):
+            raise
+        pytest.skip("liburing-dev is not installed")
+    if floor != peers.BASELINE and not io_uring_is_allowed():
+        pytest.skip("io_uring is switched off here")
     workload = next(load for load in workloads.catalogue() if load.name == name)
     with measure.running(bare, workload.app, "asgi", PLACE, pinned=False) as (pid, port):
         measure.verify(workload, port)
