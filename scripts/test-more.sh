@@ -57,6 +57,8 @@ print("cp%d%d%s" % (*sys.version_info[:2], "t" if sysconfig.get_config_var("Py_G
 # What measures has been run by make test, as has what is about C code alone.
 parallel="-n 2 --dist loadfile"
 suite="$parallel tests --ignore tests/bench --ignore tests/compliance/test_arm.py"
+# The examples use of the core what the other tests use; they run on three interpreters anyway.
+core="$suite --ignore tests/examples"
 
 phase 600 "fuzz targets, 60 s each" make fuzz FUZZ_SECONDS=60
 
@@ -88,11 +90,11 @@ for version in 3.11 3.12 3.13 3.14; do
 sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'; then
             # Several contexts live in processes by default; each other place has one suite of its
             # own. What an interpreter may change shows on asyncio as well as on uvloop.
-            place=auto
-            [ "$version" != 3.13 ] || place=interpreters
+            place=auto tests=$core
+            [ "$version" != 3.13 ] || { place=interpreters tests=$suite; }
             phase 900 "$name (contexts: $place)" \
                 env TEST_PLACE=$place make PYTHON="$found" test-python \
-                T="$suite --ignore tests/compliance -k 'not uvloop'"
+                T="$tests --ignore tests/compliance -k 'not uvloop'"
         else
             skip "$name" "$found has no headers (python$version-dev)"
         fi
@@ -126,7 +128,7 @@ else
     skip "suite under ThreadSanitizer" "$reason"
 fi
 
-phase 1200 "suite under AddressSanitizer" make asan T="$suite"
+phase 1200 "suite under AddressSanitizer" make asan T="$core"
 
 if command -v valgrind >/dev/null; then
     phase 900 "instructions a request" make gate
