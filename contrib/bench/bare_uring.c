@@ -98,17 +98,6 @@ static bool flush(struct conn *conn)
     return true;
 }
 
-static void advance(struct conn *conn)
-{
-    if (conn->writing)
-        return;
-    consume(conn);
-    if (flush(conn))
-        return;
-    if (conn->closing)
-        drop(conn);
-}
-
 static void on_accept(const struct io_uring_cqe *cqe)
 {
     if (cqe->res >= 0)
@@ -166,10 +155,10 @@ static void on_sent(struct conn *conn, const struct io_uring_cqe *cqe)
         return;
     conn->out_sent = conn->out_bytes = 0;
     conn->tail = NULL;
-    if (conn->closing)
+    if (!conn->closing)
+        consume(conn);
+    if (!flush(conn) && conn->closing)
         drop(conn);
-    else
-        advance(conn);
 }
 
 static void set_up(void)
