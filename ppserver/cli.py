@@ -7,17 +7,18 @@ environment, that beats the file, that beats the default.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NoReturn, TextIO
 
 import ppserver
 from ppserver import config as settings
+from ppserver import logs
 from ppserver.config import Config, Option, table
 from ppserver.errors import ConfigError, LoadError, PPServerError
+from ppserver.sources import gather, port_is_the_platforms, to_toml
 
 _USAGE = "ppserver APP [options]"
 _EPILOG = """\
@@ -80,48 +81,12 @@ def _run(argv: list[str]) -> int:
         return _check(config)
     from ppserver import contexts
 
+    if port_is_the_platforms(sources):
+        logs.configure(config)
+        logs.error_logger.info(
+            "PORT=%d is set: listening on every IPv4 address; --host sets another", config.port
+        )
     return contexts.run(config, may_execute=True)
-
-
-def gather(
-    flags: Mapping[str, object], environ: Mapping[str, str], path: str | None
-) -> tuple[Config, dict[str, str]]:
-    """The configuration from all its sources, and where each setting came from.
-
-    An environment file is read first, since it may hold ``PPSERVER_*`` variables. Raises
-    ConfigError.
-    """
-    from_file = settings.from_file(path) if path else {}
-    environment = dict(environ)
-    own = settings.from_environment(environ)
-    env_file = flags.get("env_file") or own.get("env_file") or from_file.get("env_file")
-    if isinstance(env_file, str):
-        environment.update(settings.read_env_file(env_file, environ))
-    values: dict[str, object] = {}
-    sources: dict[str, str] = {}
-    for source, found in (
-        ("file", from_file),
-        ("environment", settings.from_environment(environment)),
-        ("flag", flags),
-    ):
-        values.update(found)
-        sources.update(dict.fromkeys(found, source))
-    return Config(**values), sources  # type: ignore[arg-type]
-
-
-def to_toml(config: Config, sources: Mapping[str, str]) -> str:
-    """The configuration as a TOML file, with the source of what is not a default."""
-    lines = []
-    for name, option in table().items():
-        value = getattr(config, name)
-        source = sources.get(name, "default")
-        if value is None or (name == "app" and not value):
-            lines.append(f"# {name} is not set")
-            continue
-        text = f"0o{value:03o}" if name == "umask" else json.dumps(value)
-        lines.append(f"{name} = {text}" + (f"  # {source}" if source != "default" else ""))
-        del option
-    return "\n".join(lines) + "\n"
 
 
 def version() -> str:

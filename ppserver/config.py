@@ -13,11 +13,9 @@ import functools
 import os
 import re
 import sys
-import tomllib
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 from ppserver.errors import ConfigError
@@ -489,6 +487,11 @@ def table() -> Mapping[str, Option]:
     return types.MappingProxyType(rows)
 
 
+def is_octal(name: str) -> bool:
+    """Whether a setting is written in octal digits, as a file mode is."""
+    return table()[name].setting.parse is _octal
+
+
 def suggest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """A did-you-mean hint for ``word``, or ``""`` if nothing known is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
@@ -654,74 +657,3 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         raise ValueError("is not a number") from None
-
-
-def from_environment(environ: Mapping[str, str]) -> dict[str, object]:
-    """Settings from ``PPSERVER_*`` variables. ConfigError for one that names no setting."""
-    by_env = {option.env: option.name for option in table().values()}
-    known = {*by_env, ENV_PREFIX + "CONFIG"}
-    found = {}
-    for variable, text in environ.items():
-        if not variable.startswith(ENV_PREFIX):
-            continue
-        if variable not in known:
-            raise ConfigError(
-                f"environment variable {variable} names no setting", hint=suggest(variable, known)
-            )
-        if variable in by_env:
-            name = by_env[variable]
-            found[name] = check(name, convert(name, text))
-    return found
-
-
-def from_file(path: str) -> dict[str, object]:
-    """Settings from a TOML file; of a ``pyproject.toml`` its ``[tool.ppserver]`` table.
-
-    Raises ConfigError if it cannot be read, is not TOML, or names no setting.
-    """
-    try:
-        with open(path, "rb") as file:
-            data: dict[str, Any] = tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"cannot read configuration file {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"configuration file {path} is not valid TOML: {error}") from None
-    if Path(path).name == "pyproject.toml":
-        data = data.get("tool", {}).get("ppserver", {})
-    found = {}
-    for key, value in data.items():
-        name = key.replace("-", "_")
-        if name not in table():
-            raise ConfigError(
-                f"configuration file {path}: {key!r} names no setting",
-                hint=suggest(name, table()),
-            )
-        found[name] = check(name, value)
-    return found
-
-
-def read_env_file(path: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables of an environment file that ``environ`` does not have yet.
-
-    Lines are ``NAME=value``, optionally after ``export``; a value may be quoted. Raises
-    ConfigError if the file cannot be read or a line has another form.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"env_file: cannot read {path}: {error}") from None
-    found = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
-        match = re.fullmatch(
-            r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*"
-            r"(?:'([^']*)'|\"([^\"]*)\"|([^'\"#]*?))\s*(?:#.*)?",
-            line,
-        )
-        if match is None:
-            raise ConfigError(f"env_file: {path} line {number} is not NAME=value")
-        name, *values = match.groups()
-        found[name] = next((value for value in values if value is not None), "")
-    return {name: value for name, value in found.items() if name not in environ}

@@ -23,9 +23,10 @@ from types import FrameType, ModuleType, TracebackType
 from typing import Any, cast
 
 from ppserver import hooks
-from ppserver.config import Config, read_env_file, suggest
+from ppserver.config import Config, suggest
 from ppserver.errors import ConfigError, LoadError
 from ppserver.sockets import Address, addresses, parse_address
+from ppserver.sources import read_env_file
 from ppserver.types import Interface
 
 DEFAULT_ATTRIBUTES = ("app", "application")

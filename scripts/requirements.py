@@ -3,7 +3,8 @@
     python scripts/requirements.py test dev
 
 A reference to ppserver's own extras is expanded, so that pip can install what an extra needs
-without building the project itself. "build" stands for the build requirements.
+without building the project itself. "build" stands for the build requirements; with anything else
+come those that every installation has.
 """
 
 import re
@@ -18,6 +19,8 @@ def expand(extras: list[str]) -> list[str]:
     table: dict[str, list[str]] = dict(data["project"]["optional-dependencies"])
     table["build"] = data["build-system"]["requires"]
     found: dict[str, None] = {}
+    if extras != ["build"]:
+        found.update(dict.fromkeys(data["project"]["dependencies"]))
     waiting = list(reversed(extras))
     while waiting:
         for requirement in table[waiting.pop()]:

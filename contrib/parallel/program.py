@@ -76,7 +76,7 @@ def run(*, cores: int | str | None = None, **settings: Any) -> None:
         work.run_until_idle()
         return
     import ppserver
-    from ppserver.config import from_environment
+    from ppserver.sources import from_environment
 
     values: dict[str, Any] = {"access_log": False, "cores": "all" if registry.servers else 1}
     values.update(from_environment(os.environ))

@@ -12,9 +12,6 @@ from ppserver.config import (
     Setting,
     check,
     convert,
-    from_environment,
-    from_file,
-    read_env_file,
     suggest,
     table,
 )
@@ -147,72 +144,6 @@ def test_config_is_frozen() -> None:
 def test_response_headers_are_bytes() -> None:
     config = Config("m:app", header=("X-A: b c", "X-Empty:"))
     assert config.response_headers == [(b"X-A", b"b c"), (b"X-Empty", b"")]
-
-
-def test_environment() -> None:
-    found = from_environment({"PPSERVER_PORT": "9", "PPSERVER_CONFIG": "x", "HOME": "/"})
-    assert found == {"port": 9}
-
-
-def test_unknown_environment_variable_is_an_error_with_a_hint() -> None:
-    with pytest.raises(ConfigError, match="PPSERVER_PROT") as caught:
-        from_environment({"PPSERVER_PROT": "9"})
-    assert caught.value.hint == "did you mean PPSERVER_PORT?"
-
-
-def test_file(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "server.toml"
-    path.write_text('app = "m:app"\nport = 9\naccess-log = false\nbind = ["a:1"]\n')
-    assert from_file(str(path)) == {
-        "app": "m:app",
-        "port": 9,
-        "access_log": False,
-        "bind": ("a:1",),
-    }
-
-
-def test_pyproject_file(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "pyproject.toml"
-    path.write_text('[project]\nname = "x"\n[tool.ppserver]\ncores = "all"\n')
-    assert from_file(str(path)) == {"cores": "all"}
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("prt = 3", "prt"),
-        ("port = 'x'", "whole number"),
-        ("port = ", "not valid TOML"),
-        ("[port]\nx = 1", "port"),
-    ],
-)
-def test_wrong_file(tmp_path: pathlib.Path, text: str, message: str) -> None:
-    path = tmp_path / "server.toml"
-    path.write_text(text)
-    with pytest.raises(ConfigError, match=message):
-        from_file(str(path))
-
-
-def test_missing_file() -> None:
-    with pytest.raises(ConfigError, match="No such file"):
-        from_file("/nowhere/at/all.toml")
-
-
-def test_env_file(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "env"
-    path.write_text(
-        "# comment\n\nA=1\nexport B = two words # comment\nC='x # y'\nD=\"q\"\nE=\nSET=new\n"
-    )
-    found = read_env_file(str(path), {"SET": "old"})
-    assert found == {"A": "1", "B": "two words", "C": "x # y", "D": "q", "E": ""}
-
-
-@pytest.mark.parametrize("line", ["nonsense", "1A=2", "A='x"])
-def test_wrong_env_file(tmp_path: pathlib.Path, line: str) -> None:
-    path = tmp_path / "env"
-    path.write_text(f"OK=1\n{line}\n")
-    with pytest.raises(ConfigError, match="line 2"):
-        read_env_file(str(path), {})
 
 
 def test_suggest_knows_when_to_be_silent() -> None:

@@ -1,0 +1,219 @@
+"""Where settings come from: flags, environment, TOML file, and other platforms' variables.
+
+In this order each wins over the next. An error says which of them it is about. A ``--config`` file
+and an environment file may both be given; the latter counts as environment.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ppserver.config import ENV_PREFIX, Config, check, convert, is_octal, suggest, table
+from ppserver.errors import ConfigError
+
+# Variables that platforms set for any server, as gunicorn and uvicorn read them: they replace
+# defaults, and win over nothing that is said to ppserver itself.
+_PLATFORM = {"WEB_CONCURRENCY": "cores", "FORWARDED_ALLOW_IPS": "forwarded_allow_ips"}
+_ADDRESSES = ("host", "port", "uds", "fd", "bind")
+# A Kubernetes service whose name begins with "ppserver", and a container link, inject these:
+# https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+_SERVICE = re.compile(
+    ENV_PREFIX + r"(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?"
+    r"|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:ADDR|PORT|PROTO))?)"
+)
+_SERVICE_ADDRESS = re.compile(r"(?:tcp|udp|sctp)://.+")
+
+
+def gather(
+    flags: Mapping[str, object], environ: Mapping[str, str], path: str | None
+) -> tuple[Config, dict[str, str]]:
+    """The configuration from all its sources, and where each setting came from.
+
+    ``path`` is the TOML file's. An environment file is read first, since it may hold
+    ``PPSERVER_*`` variables. Raises ConfigError.
+    """
+    file = from_file(path) if path else {}
+    own = from_environment(environ)
+    env_file = flags.get("env_file") or own.get("env_file") or file.get("env_file")
+    if isinstance(env_file, str):
+        added = read_env_file(env_file, environ)
+        own = {**from_environment(added, f" of {env_file}"), **own}
+        environ = {**environ, **added}
+    given = {**file, **own, **flags}
+    platform, said_by = from_platform(
+        environ, address_given=not given.keys().isdisjoint(_ADDRESSES)
+    )
+    values = {**platform, **given}
+    sources = {
+        **said_by,
+        **dict.fromkeys(file, "file"),
+        **dict.fromkeys(own, "environment"),
+        **dict.fromkeys(flags, "flag"),
+    }
+    return Config(**values), sources  # type: ignore[arg-type]
+
+
+def from_environment(environ: Mapping[str, str], where: str = "") -> dict[str, object]:
+    """Settings from ``PPSERVER_*`` variables. ConfigError for one that names no setting.
+
+    The variables of Kubernetes services and container links are passed over. ``where`` is added
+    to messages: " of FILE".
+    """
+    by_env = {option.env: option.name for option in table().values()}
+    known = {*by_env, ENV_PREFIX + "CONFIG"}
+    found = {}
+    for variable, text in environ.items():
+        if not variable.startswith(ENV_PREFIX) or _is_of_a_service(variable, text, environ):
+            continue
+        if variable not in known:
+            raise ConfigError(
+                f"environment variable {variable}{where} names no setting",
+                hint=suggest(variable, known)
+                or f"{ENV_PREFIX}… is for settings; ppserver --help lists them",
+            )
+        if variable in by_env:
+            found[by_env[variable]] = _read(by_env[variable], text, variable, where)
+    return found
+
+
+def _is_of_a_service(variable: str, text: str, environ: Mapping[str, str]) -> bool:
+    if _SERVICE.fullmatch(variable):
+        return True
+    if variable.endswith("PORT") and _SERVICE_ADDRESS.fullmatch(text):
+        return True
+    # A container link names itself "/web/ppserver" and hands over the other side's variables.
+    linked = environ.get(ENV_PREFIX + "NAME", "").startswith("/")
+    return linked and (variable == ENV_PREFIX + "NAME" or variable.startswith(ENV_PREFIX + "ENV_"))
+
+
+def _read(name: str, text: str, variable: str, where: str = "") -> object:
+    try:
+        return check(name, convert(name, text))
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error} (environment variable {variable}{where})", hint=error.hint
+        ) from None
+
+
+def from_platform(
+    environ: Mapping[str, str], *, address_given: bool
+) -> tuple[dict[str, object], dict[str, str]]:
+    """What ``WEB_CONCURRENCY``, ``FORWARDED_ALLOW_IPS`` and ``PORT`` say, and who said what.
+
+    ``PORT`` counts only where no address is given: then the server listens on every IPv4 address,
+    as platforms that set it expect. Raises ConfigError.
+    """
+    found: dict[str, object] = {}
+    said_by: dict[str, str] = {}
+    for variable, name in _PLATFORM.items():
+        if environ.get(variable):
+            found[name] = _read(name, environ[variable], variable)
+            said_by[name] = variable
+    if environ.get("PORT") and not address_given:
+        found.update(port=_read("port", environ["PORT"], "PORT"), host="0.0.0.0")
+        said_by.update(port="PORT", host="PORT")
+    return found, said_by
+
+
+def from_file(path: str) -> dict[str, object]:
+    """Settings from a TOML file; of a ``pyproject.toml`` its ``[tool.ppserver]`` table.
+
+    Raises ConfigError if it cannot be read, is not TOML, or names no setting.
+    """
+    try:
+        text = Path(path).read_bytes().decode()
+        data: dict[str, Any] = tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"cannot read configuration file {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration file {path} is not valid TOML: {error}") from None
+    if Path(path).name == "pyproject.toml":
+        data = data.get("tool", {}).get("ppserver", {})
+    found = {}
+    for key, value in data.items():
+        name = key.replace("-", "_")
+        if name not in table():
+            raise ConfigError(
+                f"configuration file {path}: {key!r} names no setting",
+                hint=suggest(name, table()),
+            )
+        if is_octal(name) and type(value) is int and not _is_written_octal(text, key):
+            raise ConfigError(
+                f"configuration file {path}: {key} = {value} is a decimal number",
+                hint=f'for octal digits write {key} = "0{value}" or {key} = 0o{value}',
+            )
+        try:
+            found[name] = check(name, value)
+        except ConfigError as error:
+            raise ConfigError(f"configuration file {path}: {error}", hint=error.hint) from None
+    return found
+
+
+def _is_written_octal(text: str, key: str) -> bool:
+    """Whether the file writes the number after ``key`` as 0o22: TOML's reader does not tell."""
+    return re.search(rf"(?m)^[\s{{,]*[\"']?{re.escape(key)}[\"']?\s*=\s*0o", text) is not None
+
+
+def read_env_file(path: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables of an environment file that ``environ`` does not have yet.
+
+    The grammar is that of python-dotenv: ``NAME=value`` lines, ``export`` before them, quotes
+    that may span lines, comments after white space, ``${NAME}``. Raises ConfigError if the file
+    cannot be read or a line has another form.
+    """
+    from dotenv.main import DotEnv  # Only who has such a file pays for the import.
+    from dotenv.parser import parse_stream
+
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"env_file: cannot read {path}: {error}") from None
+    for binding in parse_stream(io.StringIO(text)):
+        if binding.error or (binding.key and not re.fullmatch(r"[A-Za-z_][\w.-]*", binding.key)):
+            skipped = len(binding.original.string) - len(binding.original.string.lstrip("\r\n"))
+            line = binding.original.line + binding.original.string[:skipped].count("\n")
+            raise ConfigError(f"env_file: {path} line {line} is not NAME=value")
+    values = DotEnv(None, stream=io.StringIO(text), override=False).dict()
+    if any("\0" in (value or "") for value in values.values()):
+        raise ConfigError(f"env_file: {path} contains a NUL character")
+    return {
+        name: value for name, value in values.items() if value is not None and name not in environ
+    }
+
+
+def to_toml(config: Config, sources: Mapping[str, str]) -> str:
+    """The configuration as a TOML file that gives it again, with the source of what is not a
+    default. Raises ConfigError for text that TOML cannot hold."""
+    lines = []
+    for name in table():
+        value = getattr(config, name)
+        source = sources.get(name, "default")
+        if value is None or (name == "app" and not value):
+            lines.append(f"# {name} is not set")
+            continue
+        text = f"0o{value:03o}" if is_octal(name) else _toml(name, value)
+        lines.append(f"{name} = {text}" + (f"  # {source}" if source != "default" else ""))
+    return "\n".join(lines) + "\n"
+
+
+def _toml(name: str, value: object) -> str:
+    if isinstance(value, str | tuple):
+        parts = value if isinstance(value, tuple) else (value,)
+        for part in parts:
+            try:
+                part.encode()
+            except UnicodeEncodeError:
+                raise ConfigError(f"{name}: {part!r} is not UTF-8, which TOML is") from None
+    # JSON's strings are TOML's, but for DEL, and for what JSON writes as surrogates.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def port_is_the_platforms(sources: Mapping[str, str]) -> bool:
+    """Whether only ``PORT`` says where to listen: worth a line at start."""
+    return sources.get("host") == "PORT"
