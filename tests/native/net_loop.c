@@ -334,6 +334,31 @@ TEST(net_user_pointer_is_handed_back)
     rig_stop(&rig);
 }
 
+/* Two wait to be handed back when the pointer of the first is taken: the second is handed back. */
+TEST(net_user_pointer_that_was_taken_is_no_end)
+{
+    struct rig rig;
+    struct pp_settings s = rig_settings();
+    int user = 0, fds[2];
+    rig_start(&rig, &s);
+    for (int i = 0; i < 2; i++) {
+        fds[i] = rig_connect(&rig);
+        rig_expect(&rig, fds[i], GET("/hello"), "HTTP/1.1 200", NULL);
+    }
+    struct pp_conn *first = pp_loop_next_conn(rig.loop, NULL);
+    pp_conn_set_user(first, &user);
+    pp_conn_set_user(pp_loop_next_conn(rig.loop, first), &user);
+    (void)close(fds[0]);
+    (void)close(fds[1]);
+    rig_settle(&rig);
+    CHECK(pp_loop_turn(rig.loop, 0) > 0);
+    pp_conn_set_user(first, NULL);
+    CHECK(pp_loop_take_dead_user(rig.loop) == &user);
+    CHECK(pp_loop_take_dead_user(rig.loop) == NULL);
+    CHECK(pp_loop_next_conn(rig.loop, NULL) == NULL);
+    rig_stop(&rig);
+}
+
 TEST(net_addresses_and_options)
 {
     struct rig rig;

@@ -92,15 +92,20 @@ int pp_core_check_open(PpCore *core)
     return 0;
 }
 
-void pp_core_release(PpCore *core)
+static void release_of(struct pp_loop *loop)
 {
     PyObject *owner;
-    while ((owner = pp_loop_take_released(core->loop)) != NULL) {
+    while ((owner = pp_loop_take_released(loop)) != NULL) {
         Py_DECREF(owner);
     }
-    while ((owner = pp_loop_take_dead_user(core->loop)) != NULL) {
+    while ((owner = pp_loop_take_dead_user(loop)) != NULL) {
         Py_DECREF(owner);
     }
+}
+
+void pp_core_release(PpCore *core)
+{
+    release_of(core->loop);
 }
 
 void pp_core_apply_requests(PpCore *core)
@@ -408,6 +413,20 @@ static PyObject *core_drained(PyObject *self, PyObject *Py_UNUSED(ignored))
                             (core->tasks == NULL || PySet_GET_SIZE(core->tasks) == 0)));
 }
 
+/* Closes every connection, and tells the application of each request of it. A batch is bounded, and
+ * no turn is made between them: it might bring new connections. */
+static void abort_all(PpCore *core)
+{
+    pp_loop_abort(core->loop);
+    do {
+        pp_loop_batch(core->loop);
+        pp_asgi_run_batch(core);
+    } while (core->loop != NULL && !core->in_batch && pp_loop_pending_events(core->loop));
+    if (core->loop != NULL) {
+        pp_core_release(core);
+    }
+}
+
 static PyObject *core_stop(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     PpCore *core = (PpCore *)self;
@@ -423,30 +442,32 @@ static PyObject *core_stop(PyObject *self, PyObject *Py_UNUSED(ignored))
         Py_RETURN_NONE;
     }
     pp_loop_unlisten(core->loop);
-    pp_loop_abort(core->loop);
-    pp_asgi_run_batch(core); /* tells the applications */
-    pp_core_release(core);
+    abort_all(core);
     Py_RETURN_NONE;
 }
 
+/* Aborts what is left, so that the loop gives back what it borrowed. Nobody reaches the loop by the
+ * core any more when the references go, which may run anything. */
 static void close_loop(PpCore *core)
 {
-    if (core->loop == NULL) {
-        return;
-    }
-    struct pp_conn *conn = NULL;
-    while ((conn = pp_loop_next_conn(core->loop, conn)) != NULL) {
-        PP_CHECK(pp_conn_app(conn) == NULL);
-        PyObject *user = pp_conn_user(conn);
-        pp_conn_set_user(conn, NULL);
-        Py_XDECREF(user);
-    }
-    pp_core_release(core);
     struct pp_loop *loop = NULL;
     Py_BEGIN_CRITICAL_SECTION((PyObject *)core);
     loop = core->loop;
     core->loop = NULL;
     Py_END_CRITICAL_SECTION();
+    if (loop == NULL) {
+        return;
+    }
+    pp_loop_adopt(loop); /* the last reference may go on any thread */
+    pp_loop_abort(loop);
+    release_of(loop);
+    struct pp_conn *conn = NULL;
+    while ((conn = pp_loop_next_conn(loop, conn)) != NULL) {
+        PP_CHECK(pp_conn_app(conn) == NULL);
+        PyObject *user = pp_conn_user(conn);
+        pp_conn_set_user(conn, NULL);
+        Py_XDECREF(user);
+    }
     pp_loop_free(loop);
 }
 
@@ -462,15 +483,7 @@ static PyObject *core_close(PyObject *self, PyObject *Py_UNUSED(ignored))
     }
     if (core->mode != PP_MODE_WSGI) {
         pp_loop_adopt(core->loop);
-        pp_loop_abort(core->loop);
-        pp_asgi_run_batch(core);
-        while (pp_loop_next_conn(core->loop, NULL) != NULL && pp_loop_in_flight(core->loop) > 0) {
-            /* A batch is bounded: go on until every request has heard of the end. */
-            if (pp_loop_turn(core->loop, 0) < 0) {
-                break;
-            }
-            pp_asgi_run_batch(core);
-        }
+        abort_all(core);
     }
     pp_worker_drop(core);
     Py_BEGIN_CRITICAL_SECTION(self);

@@ -396,15 +396,17 @@ void pp_conn_free_dead(struct pp_loop *loop)
 
 void *pp_loop_take_dead_user(struct pp_loop *loop)
 {
+    struct pp_list *n;
     PP_LOOP_ENTER(loop);
-    struct pp_list *n = pp_list_pop(&loop->users);
-    if (n == NULL) {
-        return NULL;
+    while ((n = pp_list_pop(&loop->users)) != NULL) {
+        struct pp_conn *conn = PP_CONTAINER(n, struct pp_conn, life);
+        void *user = conn->user;
+        conn_free(conn);
+        if (user != NULL) { /* else it was taken from the connection while it waited here */
+            return user;
+        }
     }
-    struct pp_conn *conn = PP_CONTAINER(n, struct pp_conn, life);
-    void *user = conn->user;
-    conn_free(conn);
-    return user;
+    return NULL;
 }
 
 /* The last output is written. Closing while unread input is there or on its way would make the

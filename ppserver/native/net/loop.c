@@ -504,6 +504,17 @@ bool pp_loop_pending(const struct pp_loop *loop)
            !pp_list_empty(&loop->dirty);
 }
 
+bool pp_loop_pending_events(const struct pp_loop *loop)
+{
+    return !pp_list_empty(&loop->ready);
+}
+
+void pp_loop_batch(struct pp_loop *loop)
+{
+    PP_LOOP_ENTER(loop);
+    loop->batch_left = PP_BATCH_REQUESTS;
+}
+
 void *pp_loop_take_released(struct pp_loop *loop)
 {
     PP_LOOP_ENTER(loop);

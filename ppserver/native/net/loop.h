@@ -99,6 +99,9 @@ struct pp_conn *pp_loop_take_event(struct pp_loop *loop, unsigned *events);
 /* True when pp_loop_take_event would give something, now or after the next turn (left over from a
  * bounded batch, or a pipelined request that begins). */
 bool pp_loop_pending(const struct pp_loop *loop);
+/* Another batch without a turn, for the end: what is ready can be taken, nothing new comes. */
+void pp_loop_batch(struct pp_loop *loop);
+bool pp_loop_pending_events(const struct pp_loop *loop); /* a batch would have something */
 /* Owners (see pp_conn_respond) whose bytes are not needed any more. */
 void *pp_loop_take_released(struct pp_loop *loop);
 
