@@ -111,6 +111,7 @@ class Listeners:
         self._own_tags: list[int] = []  # as the sockets of a slot
         self._shared_tags: list[int] = []
         self._files: list[tuple[str, int]] = []
+        self._v4_ports: frozenset[int] = frozenset()
         if config.interface != "parallel":  # Its addresses are known once it is loaded.
             self.open([addresses(config)])
 
@@ -130,10 +131,16 @@ class Listeners:
 
         Raises BindError if one cannot be had; then nothing stays open.
         """
+        self._v4_ports = _v4_ports([address for one in addresses for address in one])
         try:
             for tag, one in enumerate(addresses):
                 for address in one:
                     self._open(address)
+                    if len(self._own[0]) + len(self._shared) > SOCKETS_MAX:
+                        raise ConfigError(
+                            f"bind: more than {SOCKETS_MAX} sockets to listen on",
+                            hint="an address such as 0.0.0.0 or [::] stands for many",
+                        )
                     self._own_tags += [tag] * (len(self._own[0]) - len(self._own_tags))
                     self._shared_tags += [tag] * (len(self._shared) - len(self._shared_tags))
         except BaseException:
@@ -242,15 +249,19 @@ class Listeners:
         families = {family for family, _ in found}
         port, failed = address.port, None
         opened = []
+        # [::] takes IPv4 connections, too, unless that port of IPv4 has a socket of its own here.
+        v6_only = len(families) > 1 or address.port in self._v4_ports
         for family, sockaddr in found:
-            sock = socket.socket(family, socket.SOCK_STREAM)
+            sock = None
             try:
-                _prepare(sock, v6_only=len(families) > 1 or len(self._config.bind) > 1)
+                sock = socket.socket(family, socket.SOCK_STREAM)
+                _prepare(sock, v6_only=v6_only)
                 sock.bind((sockaddr[0], port or sockaddr[1], *sockaddr[2:]))
                 sock.listen(self._config.backlog)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             except OSError as error:
-                sock.close()
+                if sock is not None:
+                    sock.close()
                 if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) and len(found) > 1:
                     failed = error
                     continue
@@ -318,6 +329,16 @@ def _prepare(sock: socket.socket, *, v6_only: bool) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(v6_only))
+
+
+def _v4_ports(addresses: Sequence[Address]) -> frozenset[int]:
+    """The ports that one of several addresses takes of IPv4; 0 is a different one each time."""
+    hosts = [one for one in addresses if one.path is None and one.fd is None and one.port]
+    if len(hosts) < 2:
+        return frozenset()
+    return frozenset(
+        one.port for one in hosts if any(family == socket.AF_INET for family, _ in _resolve(one))
+    )
 
 
 def _resolve(address: Address) -> list[tuple[socket.AddressFamily, tuple[str, int, int, int]]]:

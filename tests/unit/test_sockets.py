@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pathlib
 import socket
@@ -275,3 +276,50 @@ def test_neighbours_come_along() -> None:
         assert listening[2].socket is listeners.take(0)[0].socket
         many = listeners.take(0, neighbours=range(1, 200))
         assert len(many) == SOCKETS_MAX
+
+
+def test_many_addresses_are_a_clear_error() -> None:
+    with pytest.raises(ConfigError, match=f"more than {SOCKETS_MAX} sockets"):
+        Listeners(Config(bind=("127.0.0.1:0",) * (SOCKETS_MAX + 1)))
+
+
+def is_dual(sock: socket.socket) -> bool:
+    return not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+
+
+def test_a_second_address_leaves_dual_stack_on() -> None:
+    with Listeners(Config(bind=("[::]:0", "127.0.0.1:0"))) as listeners:
+        six = listeners.take(0)[0].socket
+        assert is_dual(six)
+        socket.create_connection(("127.0.0.1", six.getsockname()[1])).close()
+
+
+def test_both_families_of_a_port_can_be_given(free_port: int) -> None:
+    both = (f"[::]:{free_port}", f"0.0.0.0:{free_port}")
+    for bind in (both, both[::-1]):
+        with Listeners(Config(bind=bind)) as listeners:
+            sockets = [one.socket for one in listeners.take(0)]
+            assert {sock.family for sock in sockets} == {socket.AF_INET, socket.AF_INET6}
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def test_every_address_works_without_ipv6_in_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = socket.socket
+
+    class WithoutIPv6(socket.socket):
+        def __init__(self, family: int = -1, *args: object, **named: object) -> None:
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+            make.__init__(self, family, *args, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "socket", WithoutIPv6)
+    with Listeners(Config(bind=(":0",))) as listeners:
+        assert [one.socket.family for one in listeners.take(0)] == [socket.AF_INET]
+    with pytest.raises(BindError, match="cannot listen on"):
+        Listeners(Config(bind=("[::1]:0",)))
