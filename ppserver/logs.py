@@ -15,6 +15,7 @@ import logging
 import logging.config
 import os
 import re
+import resource
 import sys
 import time
 import tomllib
@@ -207,6 +208,60 @@ def reopen() -> None:
 
 # Counted, but every healthy server has them; or the application's, which are logged one by one.
 _ORDINARY = ("errors_idle_timeout", "errors_disconnected", "errors_app_")
+_REFUSED = "requests refused"
+_ENDED = "connections ended"
+# What a counter counts, and what to do about it.
+_EXPLAINED = {
+    "bad_request_line": (_REFUSED, "malformed request line"),
+    "bad_method": (_REFUSED, "not HTTP (TLS on a plain port?)"),
+    "bad_target": (_REFUSED, "malformed request target"),
+    "bad_version": (_REFUSED, "HTTP version not supported"),
+    "bad_header": (_REFUSED, "malformed header field"),
+    "bad_host": (_REFUSED, "missing, repeated or malformed Host"),
+    "bad_content_length": (_REFUSED, "malformed or repeated Content-Length"),
+    "bad_transfer_coding": (_REFUSED, "unacceptable Transfer-Encoding"),
+    "unknown_transfer_coding": (_REFUSED, "transfer coding not implemented"),
+    "bad_expect": (_REFUSED, "expectation not supported"),
+    "bad_chunk": (_REFUSED, "malformed chunk of a body"),
+    "bad_trailer": (_REFUSED, "malformed trailer field"),
+    "uri_too_long": (_REFUSED, "request line longer than --limit-request-line"),
+    "head_too_large": (_REFUSED, "request head larger than --limit-request-head"),
+    "too_many_fields": (_REFUSED, "more header fields than --limit-request-fields"),
+    "body_too_large": (_REFUSED, "body larger than --max-request-body-size"),
+    "header_timeout": (_ENDED, "request head not complete within --timeout-request-header"),
+    "body_timeout": (_ENDED, "request body paused for --timeout-body-idle"),
+    "write_timeout": (_ENDED, "client read nothing of its response for --timeout-write"),
+    "overloaded": (_REFUSED, "more requests at once than --limit-concurrency"),
+    "no_memory": (_REFUSED, "out of memory"),
+    "no_descriptors": ("connections waited", "out of file descriptors"),
+    "system": (_ENDED, "system call failed"),
+    "limit": (_ENDED, "internal limit reached"),
+    "accept_errors": ("connections waited", "the kernel did not hand them over"),
+}
+_SINGULAR = {"requests": "request", "connections": "connection"}
+
+
+def _explain(name: str, count: int) -> str:
+    """One counter's growth in words, with the counter's name."""
+    if name not in _EXPLAINED:
+        return f"{name} {count}"
+    what, why = _EXPLAINED[name]
+    if count == 1:
+        noun, _, verb = what.partition(" ")
+        what = f"{_SINGULAR[noun]} {verb}"
+    if name in ("no_descriptors", "accept_errors") and _descriptors_are_few():
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        why = f"out of file descriptors (limit {soft}): raise LimitNOFILE or ulimit -n"
+    return f"{count} {what}: {why} [{name}]"
+
+
+def _descriptors_are_few() -> bool:
+    """Whether this process has used up most of the descriptors it may have."""
+    try:
+        used = len(os.listdir("/proc/self/fd"))
+    except OSError:  # There is none left to look with.
+        return True
+    return used >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 3 // 4
 
 
 class PeerErrors:
@@ -234,7 +289,5 @@ class PeerErrors:
         }
         self._last = counted
         if grown:
-            text = ", ".join(f"{name} {count}" for name, count in grown.items())
-            error_logger.warning(
-                "Errors of peers or limits in the last %g s: %s", self.interval, text
-            )
+            text = "; ".join(_explain(name, count) for name, count in grown.items())
+            error_logger.warning("In the last %g s: %s", self.interval, text)

@@ -6,12 +6,14 @@ import io
 import json
 import logging
 import pathlib
+import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
 
 from ppserver import logs
+from ppserver._native import Core
 from ppserver.config import Config
 from ppserver.errors import ConfigError
 
@@ -153,10 +155,35 @@ def test_peer_errors_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
     stats = {"errors_head": 0, "errors_bad_chunk": 3, "errors_app_failed": 5, "requests": 9}
     peers = logs.PeerErrors(lambda: dict(stats), interval=10.0)
     peers.report()
-    stats.update(errors_head=2, requests=20)
+    stats.update(errors_head=2, errors_bad_method=1, requests=20)
     peers.report()
     peers.report()
     assert [record.getMessage() for record in caplog.records] == [
-        "Errors of peers or limits in the last 10 s: bad_chunk 3",
-        "Errors of peers or limits in the last 10 s: head 2",
+        "In the last 10 s: 3 requests refused: malformed chunk of a body [bad_chunk]",
+        "In the last 10 s: 1 request refused: not HTTP (TLS on a plain port?) [bad_method]; head 2",
     ]
+
+
+def test_every_error_that_is_reported_is_explained() -> None:
+    """Core's counters, but for those that are not reported."""
+    names = {name.removeprefix("errors_") for name in Core().stats() if name.startswith("errors_")}
+    silent = {"idle_timeout", "disconnected"} | {name for name in names if name.startswith("app_")}
+    assert names - silent == logs._EXPLAINED.keys() - {"accept_errors"}
+
+
+def test_missing_descriptors_name_the_limit(caplog: pytest.LogCaptureFixture) -> None:
+    program = """
+import os, resource
+from ppserver import logs
+from ppserver._native import Core
+from ppserver.config import Config
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+kept = [os.open("/dev/null", os.O_RDONLY) for _ in range(50)]
+logs.configure(Config())
+logs.PeerErrors(lambda: {"errors_no_descriptors": 2}).report()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr == (
+        "WARNING:  In the last 10 s: 2 connections waited: out of file descriptors (limit 64): "
+        "raise LimitNOFILE or ulimit -n [no_descriptors]\n"
+    )
