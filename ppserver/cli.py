@@ -11,6 +11,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn, TextIO
 
 import ppserver
@@ -45,12 +46,52 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code. Reports errors on stderr, raises none of its own."""
     try:
+        _check_installation()
         return _run(sys.argv[1:] if argv is None else list(argv))
     except PPServerError as error:
         report(error, sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+
+
+def _check_installation() -> None:
+    """Say so where a source checkout, not what is installed, is what Python has imported.
+
+    Raises PPServerError if it has no extension that this interpreter can load.
+    """
+    here = Path(__file__).resolve().parent
+    is_checkout = (here / "native").is_dir()
+    installed = _installed() if is_checkout else here
+    shadows = installed not in (None, here)
+    also = f", which shadows the installed package in {installed}" if shadows else ""
+    try:
+        import ppserver._native  # noqa: F401
+    except ImportError as error:
+        if not is_checkout:
+            raise PPServerError(
+                f"the extension of {here} cannot be loaded: {error}",
+                hint="is it installed for another Python? pip install --force-reinstall ppserver",
+            ) from None
+        raise PPServerError(
+            f"{here} is a source checkout without an extension for this Python{also}",
+            hint="run ppserver from another directory"
+            if shadows
+            else "./dev makes one, or install the package: pip install .",
+        ) from None
+    if shadows:
+        print(f"ppserver: warning: running from a source checkout, {here}{also}", file=sys.stderr)
+
+
+def _installed() -> Path | None:
+    """The folder of the installed package, if one is installed as files."""
+    from importlib import metadata  # Dear to import, and of use in a checkout only.
+
+    try:
+        found = Path(str(metadata.distribution("ppserver").locate_file("ppserver"))).resolve()
+    except metadata.PackageNotFoundError:
+        return None
+    return found if (found / "__init__.py").is_file() else None
 
 
 def report(error: PPServerError, stream: TextIO) -> None:

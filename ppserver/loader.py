@@ -18,6 +18,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import FrameType, ModuleType, TracebackType
 from typing import Any, cast
@@ -161,8 +162,16 @@ def _is_parallel(config: Config) -> bool:
         if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             names = [node.module]
         if any(name.partition(".")[0] == "parallel" for name in names):
-            return True
+            return _finds_the_parallel_api(Path(config.app_dir, match["module"]).resolve().parent)
     return False
+
+
+def _finds_the_parallel_api(directory: Path) -> bool:
+    """Whether ``import parallel`` in a file there finds ours, not a module of the user's own."""
+    spec = PathFinder.find_spec("parallel", [str(directory), *sys.path])
+    return spec is not None and any(
+        Path(folder, "registry.py").is_file() for folder in spec.submodule_search_locations or ()
+    )
 
 
 def _load_parallel(config: Config) -> Application:

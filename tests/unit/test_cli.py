@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -132,3 +136,46 @@ def test_public_names() -> None:
         ppserver.nothing  # noqa: B018
     with pytest.raises(ppserver.PPServerError, match="port"):
         ppserver.run("m:app", port=-1)
+
+
+def fake_installation(folder: pathlib.Path) -> None:
+    """What an installed package looks like from outside."""
+    (folder / "ppserver").mkdir(parents=True)
+    (folder / "ppserver" / "__init__.py").touch()
+    (folder / "ppserver-9.dist-info").mkdir()
+    (folder / "ppserver-9.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: ppserver\nVersion: 9\n"
+    )
+
+
+def test_a_checkout_that_shadows_the_installed_package_says_so(tmp_path: pathlib.Path) -> None:
+    package = pathlib.Path(cli.__file__).parent
+    if not (package / "native").is_dir():
+        pytest.skip("this is a copy of the package without its sources")
+    fake_installation(tmp_path / "site")
+    done = serving_itself([package.parent, tmp_path / "site"], "--version")
+    assert done.returncode == 0
+    assert f"checkout, {package}, which shadows the installed package in {tmp_path}" in done.stderr
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_a_checkout_without_an_extension_says_what_to_do(
+    tmp_path: pathlib.Path, installed: bool
+) -> None:
+    package = pathlib.Path(cli.__file__).parent
+    copy = tmp_path / "checkout" / "ppserver"
+    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("*.so", "native", "__pycache__"))
+    (copy / "native").mkdir()
+    if installed:
+        fake_installation(tmp_path / "site")
+    done = serving_itself([copy.parent, tmp_path / "site"], "m:app")
+    assert done.returncode == 1
+    assert f"{copy} is a source checkout without an extension" in done.stderr
+    assert ("run ppserver from another directory" in done.stderr) is installed
+    assert "Traceback" not in done.stderr
+
+
+def serving_itself(path: list[pathlib.Path], *argv: str) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
+    command = [sys.executable, "-m", "ppserver", *argv]
+    return subprocess.run(command, env=environ, capture_output=True, text=True)

@@ -13,7 +13,7 @@ import pytest
 
 from ppserver.config import Config
 from ppserver.errors import ConfigError, LoadError
-from ppserver.loader import Target, detect, load, parse_target
+from ppserver.loader import Target, detect, load, parse_target, recognise
 from ppserver.proxy import ProxyHeadersASGI, ProxyHeadersWSGI
 
 
@@ -144,6 +144,19 @@ def loading(project: pathlib.Path, app: str, **settings: Any) -> Any:
 
 
 APP = "async def app(scope, receive, send): ...\n"
+
+
+@pytest.mark.parametrize("name", ["parallel.py", "parallel/__init__.py"])
+def test_a_module_called_parallel_of_the_users_own_makes_no_program(
+    project: pathlib.Path, name: str
+) -> None:
+    own = project / name
+    own.parent.mkdir(exist_ok=True)
+    own.write_text("")
+    (project / "main.py").write_text("import parallel\n" + APP)
+    assert recognise(Config("main.py", app_dir=str(project))).interface == "auto"
+    own.unlink()
+    assert recognise(Config("main.py", app_dir=str(project))).interface == "parallel"
 
 
 def test_module_and_attribute(project: pathlib.Path) -> None:
