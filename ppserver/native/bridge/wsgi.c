@@ -1,6 +1,7 @@
 /* WSGI (PEP 3333): serve_wsgi, run_wsgi, and the way of one request.
  *
- *   wsgi_lead.c      which thread leads the loop; threads; shutting down
+ *   wsgi_lead.c      which thread leads the loop
+ *   wsgi_threads.c   threads, the manager, shutting down
  *   wsgi_op.c        what a call does to its connection, directly or by message
  *   wsgi_environ.c   the environ
  *   wsgi_response.c  start_response, write, the result
@@ -369,7 +370,7 @@ static PyObject *run_wsgi(PyObject *self, PyObject *Py_UNUSED(ignored))
     }
     w->running = true;
     pp_wsgi_ref(w);
-    int rc = pp_wsgi_lead_manage(w);
+    int rc = pp_wsgi_threads_run(w);
     pp_wsgi_unref(w);
     if (rc < 0) {
         return NULL;

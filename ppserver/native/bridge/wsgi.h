@@ -242,7 +242,7 @@ void pp_wsgi_drop_left(struct pp_wsgi *w);
 void pp_wsgi_run(struct pp_wsgi *w, struct pp_wsgi_worker *self, struct pp_conn *conn,
                  uint8_t *body, size_t body_len, size_t body_cap);
 
-/* wsgi_lead.c: threads and leadership. */
+/* wsgi_lead.c: who leads. */
 /* Leaves the loop alone and goes into the application. The thread leads. */
 void pp_wsgi_lead_leave(struct pp_wsgi_worker *self);
 /* Back from the application: true if the thread still leads and may touch the loop. */
@@ -264,8 +264,32 @@ void pp_wsgi_lead_called(struct pp_wsgi_worker *self, struct pp_wsgi_trip *trip)
 void pp_wsgi_lead_back(struct pp_wsgi_worker *self, const struct pp_wsgi_trip *trip, bool leads);
 void pp_wsgi_lead_attach(struct pp_wsgi_worker *self); /* harmless when attached */
 void pp_wsgi_lead_detach(struct pp_wsgi_worker *self);
+/* The calling thread is that worker from now on; who it was before. */
+struct pp_wsgi_worker *pp_wsgi_lead_bind(struct pp_wsgi_worker *self);
+/* A parked thread, which is not parked any more, or NULL. */
+struct pp_wsgi_worker *pp_wsgi_lead_pop_locked(struct pp_wsgi *w);
+/* target is to take over; `lead` is the caller's to change. */
+void pp_wsgi_lead_appoint_locked(struct pp_wsgi *w, struct pp_wsgi_worker *target);
+/* The manager: takes the lead from a leader that is inside the application since `word`. */
+bool pp_wsgi_lead_steal(struct pp_wsgi *w, uint64_t word, bool for_manager);
+/* True: the thread had been appointed, and leads now. */
+bool pp_wsgi_lead_take(struct pp_wsgi_worker *self);
+bool pp_wsgi_lead_take_locked(struct pp_wsgi_worker *self);
+/* A call waited, or did not: decides whether the next ones are taken to wait. Any thread. */
+void pp_wsgi_lead_learn(struct pp_wsgi *w, bool waits);
+/* Leads until the lead is lost or given away; the manager returns with it (word != 0) when it is
+ * time to end. Begins and ends detached. */
+void pp_wsgi_lead_turn(struct pp_wsgi_worker *self);
+/* Drops what the loop has no more use for; leader. Attaches only if there is something. */
+void pp_wsgi_lead_release(struct pp_wsgi_worker *self);
+/* Runs signal handlers (a no-op where run_wsgi is not on the main thread). Manager. */
+void pp_wsgi_lead_signals(struct pp_wsgi_worker *manager);
+
+/* wsgi_threads.c: threads, and the manager. */
 /* The body of run_wsgi: starts threads, watches, ends. -1 with an exception. */
-int pp_wsgi_lead_manage(struct pp_wsgi *w);
+int pp_wsgi_threads_run(struct pp_wsgi *w);
+/* Manager, detached: keeps one thread parked while the limit allows. */
+void pp_wsgi_threads_keep_spare(struct pp_wsgi *w);
 
 /* wsgi_op.c: what is done to connections. */
 /* Carries out op for its call, from any thread; returns when it is done. Attached. */

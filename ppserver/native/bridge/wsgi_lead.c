@@ -1,4 +1,4 @@
-/* Threads of a WSGI context: leader and followers.
+/* Which thread of a WSGI context leads: leader and followers.
  *
  * One thread at a time leads: it turns the loop and calls the application itself, so a quick
  * request costs no hand-off. The others are parked. The thread inside run_wsgi is the manager: it
@@ -33,6 +33,13 @@ static _Thread_local struct pp_wsgi_worker *this_worker;
 struct pp_wsgi_worker *pp_wsgi_lead_self(void)
 {
     return this_worker;
+}
+
+struct pp_wsgi_worker *pp_wsgi_lead_bind(struct pp_wsgi_worker *self)
+{
+    struct pp_wsgi_worker *before = this_worker;
+    this_worker = self;
+    return before;
 }
 
 void pp_wsgi_lead_attach(struct pp_wsgi_worker *self)
@@ -97,7 +104,7 @@ void pp_wsgi_lead_exit(struct pp_wsgi_worker *self)
 
 /* ---- who leads ---- */
 
-static struct pp_wsgi_worker *pop_parked_locked(struct pp_wsgi *w)
+struct pp_wsgi_worker *pp_wsgi_lead_pop_locked(struct pp_wsgi *w)
 {
     struct pp_wsgi_worker *worker = w->parked;
     if (worker != NULL) {
@@ -107,7 +114,7 @@ static struct pp_wsgi_worker *pop_parked_locked(struct pp_wsgi *w)
     return worker;
 }
 
-static void appoint_locked(struct pp_wsgi *w, struct pp_wsgi_worker *target)
+void pp_wsgi_lead_appoint_locked(struct pp_wsgi *w, struct pp_wsgi_worker *target)
 {
     target->appointed = true;
     w->manager_leads = target->manager;
@@ -118,7 +125,7 @@ static void give_locked(struct pp_wsgi *w, struct pp_wsgi_worker *self,
                         struct pp_wsgi_worker *target)
 {
     PP_ASSERT(self->word != 0 && (self->word & 1) == 0);
-    appoint_locked(w, target);
+    pp_wsgi_lead_appoint_locked(w, target);
     __atomic_store_n(&w->lead, self->word + 2, __ATOMIC_SEQ_CST);
     self->word = 0;
 }
@@ -136,7 +143,7 @@ void pp_wsgi_lead_hand_over(struct pp_wsgi_worker *self)
 {
     struct pp_wsgi *w = self->w;
     (void)pthread_mutex_lock(&w->mutex);
-    struct pp_wsgi_worker *target = pop_parked_locked(w);
+    struct pp_wsgi_worker *target = pp_wsgi_lead_pop_locked(w);
     if (target == NULL) {
         target = &w->manager;
     }
@@ -155,18 +162,18 @@ bool pp_wsgi_lead_spare(struct pp_wsgi *w)
 }
 
 /* The manager: takes the leadership from a leader that is inside the application since `word`. */
-static bool steal(struct pp_wsgi *w, uint64_t word, bool for_manager)
+bool pp_wsgi_lead_steal(struct pp_wsgi *w, uint64_t word, bool for_manager)
 {
     uint64_t seen = word;
     (void)pthread_mutex_lock(&w->mutex);
-    struct pp_wsgi_worker *target = for_manager ? NULL : pop_parked_locked(w);
+    struct pp_wsgi_worker *target = for_manager ? NULL : pp_wsgi_lead_pop_locked(w);
     if (target == NULL) {
         target = &w->manager;
     }
     bool taken = __atomic_compare_exchange_n(&w->lead, &seen, (word & ~UINT64_C(1)) + 2, false,
                                              __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     if (taken) {
-        appoint_locked(w, target);
+        pp_wsgi_lead_appoint_locked(w, target);
     } else if (!target->manager) {
         target->next_parked = w->parked;
         w->parked = target;
@@ -178,7 +185,7 @@ static bool steal(struct pp_wsgi *w, uint64_t word, bool for_manager)
     return taken;
 }
 
-static bool take_appointment_locked(struct pp_wsgi_worker *self)
+bool pp_wsgi_lead_take_locked(struct pp_wsgi_worker *self)
 {
     if (!self->appointed) {
         return false;
@@ -189,16 +196,16 @@ static bool take_appointment_locked(struct pp_wsgi_worker *self)
     return true;
 }
 
-static bool take_appointment(struct pp_wsgi_worker *self)
+bool pp_wsgi_lead_take(struct pp_wsgi_worker *self)
 {
     (void)pthread_mutex_lock(&self->w->mutex);
-    bool taken = take_appointment_locked(self);
+    bool taken = pp_wsgi_lead_take_locked(self);
     (void)pthread_mutex_unlock(&self->w->mutex);
     return taken;
 }
 
 /* A call waited, or did not: decides whether the next ones are taken to wait. Any thread. */
-static void learn(struct pp_wsgi *w, bool waits)
+void pp_wsgi_lead_learn(struct pp_wsgi *w, bool waits)
 {
     /* Two threads may overwrite each other's vote; it is a tendency, not a count. */
     int eager = __atomic_load_n(&w->eager, __ATOMIC_RELAXED);
@@ -241,16 +248,11 @@ void pp_wsgi_lead_back(struct pp_wsgi_worker *self, const struct pp_wsgi_trip *t
 {
     /* What became of a call that lost the lead, the manager has learnt when it took it. */
     if (trip->eager || leads) {
-        learn(self->w, trip->eager && trip->waited);
+        pp_wsgi_lead_learn(self->w, trip->eager && trip->waited);
     }
 }
 
 /* ---- leading ---- */
-
-static bool has_parked(struct pp_wsgi *w)
-{
-    return pp_wsgi_lead_spare(w);
-}
 
 static bool must_end(struct pp_wsgi *w)
 {
@@ -265,7 +267,7 @@ static bool must_end(struct pp_wsgi *w)
 }
 
 /* Signal handlers, on the thread that runs run_wsgi (a no-op where it is not the main thread). */
-static void run_signal_handlers(struct pp_wsgi_worker *manager)
+void pp_wsgi_lead_signals(struct pp_wsgi_worker *manager)
 {
     struct pp_wsgi *w = manager->w;
     pp_wsgi_lead_attach(manager);
@@ -282,7 +284,7 @@ static void run_signal_handlers(struct pp_wsgi_worker *manager)
 }
 
 /* What the loop has no more use for. Attaches only if there is something. */
-static void release(struct pp_wsgi_worker *self)
+void pp_wsgi_lead_release(struct pp_wsgi_worker *self)
 {
     struct pp_wsgi *w = self->w;
     void *owners[64];
@@ -305,11 +307,9 @@ static void release(struct pp_wsgi_worker *self)
     }
 }
 
-static void keep_spare(struct pp_wsgi *w);
-
 /* Leads until the leadership is lost or given away; the manager returns with it (word != 0) when it
  * is time to end. Begins and ends detached. */
-static void lead(struct pp_wsgi_worker *self)
+void pp_wsgi_lead_turn(struct pp_wsgi_worker *self)
 {
     struct pp_wsgi *w = self->w;
     pp_loop_adopt(w->loop);
@@ -319,7 +319,7 @@ static void lead(struct pp_wsgi_worker *self)
             pp_wsgi_lead_detach(self);
             return;
         }
-        release(self);
+        pp_wsgi_lead_release(self);
         pp_wsgi_lead_detach(self);
         if (must_end(w)) {
             if (!self->manager) {
@@ -328,9 +328,9 @@ static void lead(struct pp_wsgi_worker *self)
             return;
         }
         if (self->manager) {
-            run_signal_handlers(self);
-            keep_spare(w); /* it parks, and wakes the loop */
-            if (has_parked(w)) {
+            pp_wsgi_lead_signals(self);
+            pp_wsgi_threads_keep_spare(w); /* it parks, and wakes the loop */
+            if (pp_wsgi_lead_spare(w)) {
                 pp_wsgi_lead_hand_over(self);
                 return;
             }
@@ -342,395 +342,4 @@ static void lead(struct pp_wsgi_worker *self)
             w->failure = rc;
         }
     }
-}
-
-/* ---- threads ---- */
-
-static PyObject *thread_main(PyObject *Py_UNUSED(core), PyObject *capsule)
-{
-    struct pp_wsgi_worker *self = PyCapsule_GetPointer(capsule, NULL);
-    if (self == NULL) {
-        return NULL;
-    }
-    struct pp_wsgi *w = self->w;
-    this_worker = self;
-    pp_thread_init(&self->os_thread);
-    pp_wsgi_lead_detach(self);
-    (void)pthread_mutex_lock(&w->mutex);
-    for (;;) {
-        bool parked = false;
-        while (!self->appointed && !w->stopping) {
-            if (!parked) {
-                self->next_parked = w->parked;
-                w->parked = self;
-                parked = true;
-                if (w->manager_leads) {
-                    pp_loop_wake(w->loop);
-                }
-            }
-            (void)pthread_mutex_unlock(&w->mutex);
-            pp_park_wait_woken(&self->park);
-            (void)pthread_mutex_lock(&w->mutex);
-        }
-        if (!take_appointment_locked(self)) {
-            break;
-        }
-        (void)pthread_mutex_unlock(&w->mutex);
-        lead(self);
-        (void)pthread_mutex_lock(&w->mutex);
-    }
-    w->live_count--;
-    self->gone = true;
-    (void)pthread_mutex_unlock(&w->mutex);
-    pp_park_wake(&w->manager.park);
-    pp_wsgi_lead_attach(self);
-    this_worker = NULL;
-    pp_wsgi_unref(w);
-    Py_RETURN_NONE;
-}
-
-static PyMethodDef thread_def = {"wsgi_thread", thread_main, METH_O, NULL};
-
-static struct pp_wsgi_worker *worker_new(struct pp_wsgi *w)
-{
-    struct pp_wsgi_worker *worker = PyMem_Calloc(1, sizeof(*worker));
-    if (worker == NULL) {
-        PyErr_NoMemory();
-        return NULL;
-    }
-    pp_park_init(&worker->park);
-    worker->w = w;
-    return worker;
-}
-
-/* The running threading.Thread for worker, or NULL with an exception. Not on the main thread. */
-static PyObject *thread_new(struct pp_wsgi *w, struct pp_wsgi_worker *worker)
-{
-    PyObject *threading = PyImport_ImportModule("threading");
-    PyObject *capsule = PyCapsule_New(worker, NULL, NULL);
-    PyObject *target = PyCFunction_New(&thread_def, (PyObject *)w->core);
-    PyObject *thread = NULL, *started = NULL;
-    if (threading != NULL && capsule != NULL && target != NULL) {
-        /* A daemon thread: an application that hangs must not keep the process from ending. */
-        PyObject *kwargs = Py_BuildValue(
-            "{s:O,s:(O),s:N,s:O}", "target", target, "args", capsule, "name",
-            PyUnicode_FromFormat("ppserver-wsgi-%u", w->worker_count + 1), "daemon", Py_True);
-        PyObject *class_ = PyObject_GetAttrString(threading, "Thread");
-        PyObject *args = PyTuple_New(0);
-        if (kwargs != NULL && class_ != NULL && args != NULL) {
-            thread = PyObject_Call(class_, args, kwargs);
-        }
-        Py_XDECREF(args);
-        Py_XDECREF(class_);
-        Py_XDECREF(kwargs);
-        if (thread != NULL) {
-            started = PyObject_CallMethod(thread, "start", NULL);
-        }
-    }
-    if (started == NULL) {
-        Py_CLEAR(thread);
-    }
-    Py_XDECREF(started);
-    Py_XDECREF(target);
-    Py_XDECREF(capsule);
-    Py_XDECREF(threading);
-    return thread;
-}
-
-struct start {
-    struct pp_wsgi *w;
-    struct pp_wsgi_worker *worker;
-    PyObject *exc; /* owned: why there is no thread */
-    struct pp_park done;
-};
-
-static PyObject *starter_main(PyObject *Py_UNUSED(core), PyObject *capsule)
-{
-    struct start *start = PyCapsule_GetPointer(capsule, NULL);
-    if (start == NULL) {
-        return NULL;
-    }
-    start->worker->thread = thread_new(start->w, start->worker);
-    start->exc = PyErr_GetRaisedException();
-    pp_park_wake(&start->done); /* start is gone from here on */
-    Py_RETURN_NONE;
-}
-
-static PyMethodDef starter_def = {"wsgi_starter", starter_main, METH_O, NULL};
-
-/* Starts worker's thread from a short-lived one: signal handlers run on the main thread between any
- * two steps of threading.Thread, and after one that raises nobody could tell whether there is a
- * thread. -1 with an exception: there is none. */
-static int thread_start(struct pp_wsgi *w, struct pp_wsgi_worker *worker)
-{
-    struct start start = {.w = w, .worker = worker};
-    pp_park_init(&start.done);
-    PyObject *thread = PyImport_ImportModule("_thread");
-    PyObject *capsule = PyCapsule_New(&start, NULL, NULL);
-    PyObject *starter = PyCFunction_New(&starter_def, (PyObject *)w->core);
-    PyObject *started = NULL;
-    if (thread != NULL && capsule != NULL && starter != NULL) {
-        started = PyObject_CallMethod(thread, "start_new_thread", "O(O)", starter, capsule);
-    }
-    if (started != NULL) {
-        Py_BEGIN_ALLOW_THREADS;
-        pp_park_wait_woken(&start.done);
-        Py_END_ALLOW_THREADS;
-    }
-    pp_park_fini(&start.done);
-    Py_XDECREF(starter);
-    Py_XDECREF(capsule);
-    Py_XDECREF(thread);
-    if (started == NULL) {
-        return -1;
-    }
-    Py_DECREF(started);
-    if (start.exc != NULL) {
-        PyErr_SetRaisedException(start.exc);
-        return -1;
-    }
-    return 0;
-}
-
-/* One thread more. Manager, attached; -1 with an exception. */
-static int spawn(struct pp_wsgi *w)
-{
-    struct pp_wsgi_worker *worker = worker_new(w);
-    if (worker == NULL) {
-        return -1;
-    }
-    pp_wsgi_ref(w); /* the thread's */
-    (void)pthread_mutex_lock(&w->mutex);
-    w->live_count++;
-    (void)pthread_mutex_unlock(&w->mutex);
-    if (thread_start(w, worker) < 0) {
-        (void)pthread_mutex_lock(&w->mutex);
-        w->live_count--;
-        (void)pthread_mutex_unlock(&w->mutex);
-        pp_park_fini(&worker->park);
-        PyMem_Free(worker);
-        pp_wsgi_unref(w);
-        return -1;
-    }
-    w->workers[w->worker_count++] = worker;
-    return 0;
-}
-
-/* Manager, detached: keeps one thread parked while the limit allows. */
-static void keep_spare(struct pp_wsgi *w)
-{
-    if (w->worker_count >= w->threads_max || has_parked(w)) {
-        return;
-    }
-    pp_wsgi_lead_attach(&w->manager);
-    if (spawn(w) < 0) {
-        /* Out of threads: go on with those that are there. */
-        w->threads_max = w->worker_count;
-        pp_core_report_error(w->core, NULL);
-    }
-    run_signal_handlers(&w->manager); /* for a signal that came while it waited for the thread */
-}
-
-/* ---- the manager ---- */
-
-/* Waits for the next tick, or sleeps when no call has come for a while. */
-static enum pp_park_end wait_tick(struct pp_wsgi *w, uint64_t word, int *quiet, bool *slept)
-{
-    struct pp_park *park = &w->manager.park;
-    *slept = false;
-    if (*quiet < PP_WSGI_QUIET_TICKS) {
-        return pp_park_wait(park, PP_WSGI_TICK_US);
-    }
-    __atomic_store_n(&w->watch_asleep, true, __ATOMIC_SEQ_CST);
-    enum pp_park_end end = PP_PARK_WOKEN;
-    if (__atomic_load_n(&w->lead, __ATOMIC_SEQ_CST) == word) {
-        end = pp_park_wait(park, PP_WSGI_SLEEP_US);
-        *slept = true;
-    }
-    __atomic_store_n(&w->watch_asleep, false, __ATOMIC_SEQ_CST);
-    *quiet = 0;
-    return end;
-}
-
-/* The call that the watch saw last. */
-struct sight {
-    uint64_t word;   /* of w->lead; 0 = none yet */
-    uint64_t cpu_us; /* the leader's processor time when it was first seen */
-};
-
-static const struct pp_thread *leading_thread(struct pp_wsgi *w)
-{
-    return &__atomic_load_n(&w->leader, __ATOMIC_ACQUIRE)->os_thread;
-}
-
-static void first_sight(struct pp_wsgi *w, uint64_t word, struct sight *sight)
-{
-    sight->word = word;
-    if (word & 1) {
-        sight->cpu_us = pp_thread_cpu_us(leading_thread(w));
-    }
-}
-
-enum pace { PACE_FINE, PACE_COMPUTES, PACE_WAITS };
-
-/* Why a call that is seen again should go on without the lead, if it should. */
-static enum pace pace_of(struct pp_wsgi *w, const struct sight *sight)
-{
-    const struct pp_thread *thread = leading_thread(w);
-    if (pp_thread_cpu_us(thread) - sight->cpu_us >= PP_WSGI_COMPUTE_US) {
-        return PACE_COMPUTES;
-    }
-    return pp_thread_runs(thread) ? PACE_FINE : PACE_WAITS;
-}
-
-/* Somebody else leads while the call goes on. Detached. */
-static void relieve(struct pp_wsgi *w, uint64_t word, enum pace pace)
-{
-    keep_spare(w);
-    if (steal(w, word, false)) {
-        if (pace == PACE_WAITS) {
-            learn(w, true);
-        }
-        keep_spare(w);
-    }
-}
-
-/* Until the manager leads and it is time to end. Detached. */
-static void watch(struct pp_wsgi *w)
-{
-    struct pp_wsgi_worker *manager = &w->manager;
-    struct sight sight = {.word = 0};
-    int quiet = 0;
-    for (;;) {
-        if (take_appointment(manager)) {
-            lead(manager);
-            if (manager->word != 0) {
-                return;
-            }
-        }
-        uint64_t word = __atomic_load_n(&w->lead, __ATOMIC_SEQ_CST);
-        bool stop = __atomic_load_n(&w->stop_requested, __ATOMIC_ACQUIRE);
-        if (stop) {
-            if ((word & 1) && steal(w, word, true)) {
-                continue;
-            }
-            pp_loop_wake(w->loop); /* the leader gives its place to the manager */
-        } else if ((word & 1) && word == sight.word) {
-            enum pace pace = pace_of(w, &sight);
-            if (pace != PACE_FINE) {
-                relieve(w, word, pace);
-                sight.word = 0;
-                continue;
-            }
-        }
-        quiet = (word & 1) || word != sight.word ? 0 : quiet + 1;
-        if (word != sight.word) {
-            first_sight(w, word, &sight);
-        }
-        bool slept;
-        enum pp_park_end end = wait_tick(w, word, &quiet, &slept);
-        if (end == PP_PARK_SIGNAL || slept) {
-            run_signal_handlers(manager);
-        }
-    }
-}
-
-/* stop(): everybody hears that the peer is gone, and calls get a moment to end. Leader, detached.
- */
-static void abort_all(struct pp_wsgi *w)
-{
-    uint64_t until = pp_park_now_us() + PP_WSGI_HANG_US;
-    pp_loop_unlisten(w->loop);
-    pp_loop_abort(w->loop);
-    do {
-        pp_wsgi_op_messages(w);
-        (void)pp_wsgi_op_serve(&w->manager);
-        release(&w->manager);
-        pp_wsgi_lead_detach(&w->manager);
-        if (pp_loop_in_flight(w->loop) == 0) {
-            break;
-        }
-    } while (pp_loop_turn(w->loop, 20) >= 0 && pp_park_now_us() < until);
-}
-
-/* Ends parked threads; those inside a call end by themselves, or never. Leader, detached. */
-static void end_threads(struct pp_wsgi *w)
-{
-    struct pp_wsgi_worker *worker;
-    uint32_t left;
-    (void)pthread_mutex_lock(&w->mutex);
-    w->stopping = w->ended = true;
-    w->manager_leads = false;
-    left = w->live_count;
-    while ((worker = pop_parked_locked(w)) != NULL) {
-        left--;
-        pp_park_wake(&worker->park);
-    }
-    (void)pthread_mutex_unlock(&w->mutex);
-    pp_wsgi_op_messages(w); /* what was posted before `ended` */
-    pp_wsgi_op_abandon(w);
-    for (;;) {
-        (void)pthread_mutex_lock(&w->mutex);
-        bool gone = w->live_count <= left;
-        (void)pthread_mutex_unlock(&w->mutex);
-        if (gone) {
-            break;
-        }
-        (void)pp_park_wait(&w->manager.park, PP_WSGI_SLEEP_US);
-    }
-}
-
-/* Waits until the threads that have nothing left to do are gone. Attached. */
-static void join_threads(struct pp_wsgi *w)
-{
-    for (uint32_t i = 0; i < w->worker_count; i++) {
-        struct pp_wsgi_worker *worker = w->workers[i];
-        (void)pthread_mutex_lock(&w->mutex);
-        bool gone = worker->gone;
-        (void)pthread_mutex_unlock(&w->mutex);
-        PyObject *thread = worker->thread;
-        worker->thread = NULL;
-        if (gone && thread != NULL) {
-            PyObject *joined = PyObject_CallMethod(thread, "join", NULL);
-            if (joined == NULL && w->interruption == NULL) {
-                w->interruption = PyErr_GetRaisedException();
-            }
-            PyErr_Clear();
-            Py_XDECREF(joined);
-        }
-        Py_XDECREF(thread);
-    }
-}
-
-int pp_wsgi_lead_manage(struct pp_wsgi *w)
-{
-    /* Before the first thread is there to read them. */
-    pp_thread_init(&w->manager.os_thread);
-    appoint_locked(w, &w->manager);
-    __atomic_store_n(&w->lead, 2, __ATOMIC_SEQ_CST);
-    if (spawn(w) < 0) {
-        w->ended = true;
-        return -1;
-    }
-    pp_wsgi_lead_detach(&w->manager);
-    watch(w);
-    if (__atomic_load_n(&w->stop_requested, __ATOMIC_ACQUIRE)) {
-        abort_all(w);
-    }
-    end_threads(w);
-    w->manager.word = 0;
-    pp_wsgi_lead_attach(&w->manager);
-    pp_wsgi_drop_left(w);
-    join_threads(w);
-    if (w->interruption != NULL) {
-        PyObject *exc = w->interruption;
-        w->interruption = NULL;
-        PyErr_SetRaisedException(exc);
-        return -1;
-    }
-    if (w->failure != PP_OK) {
-        pp_raise_code(w->core, w->failure);
-        return -1;
-    }
-    return 0;
 }
