@@ -16,6 +16,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from parallel.protocol import describe
+
 from ppserver._native import Core
 
 SECONDS = 20.0
@@ -125,17 +127,18 @@ class Context:
         self.listener.listen(128)
         self.listener.setblocking(False)
         self.core = Core(**options)
-        self.core.serve_wsgi(
-            app,
-            threads=threads,
-            root_path=root_path,
-            on_error=lambda exc, environ: self.errors.append((exc, environ)),
-        )
-        self.core.add_listener(self.listener.fileno())
+        self._serve(app, threads=threads, root_path=root_path)
         self.failure: BaseException | None = None
         self._expect_errors = expect_errors
         self._clients: list[Client] = []
         self._thread = threading.Thread(target=self._run, name="context")
+
+    def _serve(self, app: Any, *, threads: int, root_path: str) -> None:
+        self.core.serve_wsgi(app, threads=threads, root_path=root_path, on_error=self._on_error)
+        self.core.add_listener(self.listener.fileno())
+
+    def _on_error(self, exc: BaseException, environ: Any) -> None:
+        self.errors.append((exc, environ))
 
     def _run(self) -> None:
         try:
@@ -189,6 +192,15 @@ class Context:
         [(exc, _)] = self.errors
         self.errors.clear()
         return exc
+
+
+class Protocols(Context):
+    """The same for one protocol of the parallel API."""
+
+    def _serve(self, app: Any, *, threads: int, root_path: str) -> None:
+        protocol = describe(app, None)
+        self.core.serve_parallel((protocol.as_tuple(),), threads=threads, on_error=self._on_error)
+        self.core.add_listener(self.listener.fileno(), raw=protocol.raw)
 
 
 def plain(

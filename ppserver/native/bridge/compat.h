@@ -26,6 +26,31 @@ static inline int PyDict_GetItemRef(PyObject *dict, PyObject *key, PyObject **re
 #define Py_END_CRITICAL_SECTION() }
 #endif
 
+/* Up to 3.11 a collection, and with it any finaliser, may run where an object is allocated; later
+ * only between two steps of bytecode. Pauses it for a stretch that must not run foreign code; what
+ * was the state before is handed back at its end. */
+#if PY_VERSION_HEX < 0x030C0000
+static inline int pp_compat_gc_pause(void)
+{
+    return PyGC_Disable();
+}
+static inline void pp_compat_gc_resume(int was)
+{
+    if (was) {
+        (void)PyGC_Enable();
+    }
+}
+#else
+static inline int pp_compat_gc_pause(void)
+{
+    return 0;
+}
+static inline void pp_compat_gc_resume(int was)
+{
+    (void)was;
+}
+#endif
+
 #if PY_VERSION_HEX < 0x030C0000
 static inline PyObject *PyErr_GetRaisedException(void)
 {

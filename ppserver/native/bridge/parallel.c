@@ -453,6 +453,9 @@ static void end(PpTransport *t, struct pp_wsgi_worker *self, struct pp_par_turn 
         settled = pp_wsgi_op_ask(t->w, &op);
     }
     pp_wsgi_lead_back(self, trip, leads);
+    if (leads && turn->ended) {
+        pp_wsgi_lead_leave(self); /* what follows may be the end of the transport */
+    }
     for (uint32_t i = 0; i < turn->count; i++) {
         if (!turn->outs[i].borrowed) {
             Py_XDECREF(turn->outs[i].owner);
@@ -468,6 +471,9 @@ static void end(PpTransport *t, struct pp_wsgi_worker *self, struct pp_par_turn 
         Py_DECREF((PyObject *)t); /* the connection's reference; else transports_left has it */
     }
     Py_DECREF((PyObject *)t);
+    if (leads && turn->ended) {
+        (void)pp_wsgi_lead_enter(self);
+    }
 }
 
 static void run(PpTransport *t, struct pp_wsgi_worker *self)
@@ -498,21 +504,23 @@ static void run(PpTransport *t, struct pp_wsgi_worker *self)
 }
 
 /* Nothing of the application ran: the raised exception is ours. The thread leads. */
-static void refuse(PpCore *core, struct pp_conn *conn)
+static void refuse(struct pp_wsgi_worker *self, struct pp_conn *conn)
 {
-    pp_core_report_error(core, NULL);
     if (!pp_conn_is_raw(conn)) {
         pp_conn_fail(conn, 500);
     }
     pp_conn_finish(conn);
+    pp_wsgi_lead_report(self);
 }
 
 static PpTransport *transport_of(struct pp_wsgi_worker *self, struct pp_conn *conn)
 {
     pp_wsgi_lead_attach(self);
+    int gc = pp_compat_gc_pause();
     PpTransport *t = pp_transport_new(self->w, conn);
+    pp_compat_gc_resume(gc);
     if (t == NULL) {
-        refuse(self->w->core, conn);
+        refuse(self, conn);
     }
     return t;
 }
@@ -524,7 +532,7 @@ bool pp_par_on_event(struct pp_wsgi_worker *self, struct pp_conn *conn, unsigned
     PpTransport *t;
     if (events & PP_EV_REQUEST) {
         if ((t = transport_of(self, conn)) == NULL) {
-            return true;
+            return self->word != 0;
         }
         t->conn = conn;
         pp_conn_set_app(conn, &t->slot); /* the reference is the connection's */
@@ -585,7 +593,7 @@ bool pp_par_serve(struct pp_wsgi_worker *self)
 /* ---- requests of http11 protocols ---- */
 
 /* For the access log by way of Python: client, method, target and version, taken while the head is
- * there. NULL without such a log, or with an exception reported. */
+ * there. NULL without such a log, or without memory. */
 static PyObject *access_of(PpTransport *t, const struct pp_h1_head *head, const uint8_t *base)
 {
     PpCore *core = t->core;
@@ -602,7 +610,7 @@ static PyObject *access_of(PpTransport *t, const struct pp_h1_head *head, const 
                                              (Py_ssize_t)head->target.len, NULL),
                       head->minor == 0 ? core->k.v1_0 : core->k.v1_1);
     if (args == NULL) {
-        PyErr_WriteUnraisable(core->access_log);
+        PyErr_Clear(); /* no memory; the thread leads, so nothing of Python's can be told */
     }
     return args;
 }
@@ -668,7 +676,9 @@ void pp_par_request(struct pp_wsgi *w, struct pp_wsgi_worker *self, struct pp_co
         name = pp_par_route(t->protocol, (const char *)base + head->path.off, head->path.len);
         data = body_len > 0 ? PyBytes_FromStringAndSize((const char *)body, (Py_ssize_t)body_len)
                             : Py_NewRef(w->core->k.empty_bytes);
+        int gc = pp_compat_gc_pause();
         access = data != NULL ? access_of(t, head, base) : NULL;
+        pp_compat_gc_resume(gc);
     }
     if (body != NULL) {
         pp_mem_free(body, body_cap);
@@ -679,12 +689,18 @@ void pp_par_request(struct pp_wsgi *w, struct pp_wsgi_worker *self, struct pp_co
     if (name == NULL || data == NULL) {
         int status = data == NULL ? 500 : 404;
         if (data == NULL) {
-            refuse(w->core, conn);
+            refuse(self, conn);
         } else {
             pp_wsgi_op_answer(conn, status);
         }
         Py_XDECREF(data);
-        log_access(w->core, access, status);
+        if (access != NULL && self->word != 0) {
+            pp_wsgi_lead_leave(self);
+            log_access(w->core, access, status);
+            (void)pp_wsgi_lead_enter(self);
+        } else {
+            log_access(w->core, access, status);
+        }
         return;
     }
     t->conn = conn;

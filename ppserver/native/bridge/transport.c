@@ -166,8 +166,9 @@ static PyObject *transport_close(PyObject *self, PyObject *Py_UNUSED(ignored))
         pp_par_close(t);
         pp_wsgi_lead_exit(worker);
     } else {
-        struct pp_wsgi_op op = {.kind = PP_WSGI_OP_CLOSE, .transport = t};
-        (void)pp_wsgi_op_ask(t->w, &op);
+        if (pp_wsgi_op_post_close(t->w, t) < 0) {
+            return NULL;
+        }
     }
     Py_RETURN_NONE;
 }

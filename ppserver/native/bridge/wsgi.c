@@ -49,6 +49,10 @@ void pp_wsgi_drop_left(struct pp_wsgi *w)
     while ((n = pp_list_pop(&w->transports_left)) != NULL) {
         Py_DECREF((PyObject *)PP_CONTAINER(n, PpTransport, link));
     }
+    PyObject *transport;
+    while ((transport = pp_wsgi_op_take_spent(w)) != NULL) {
+        Py_DECREF(transport);
+    }
 }
 
 static struct pp_wsgi *wsgi_new(PpCore *core, int threads)
@@ -163,11 +167,11 @@ static void log_access(PpCore *core, PyObject *args, int status)
 }
 
 /* Nothing of the application ran: the raised exception is ours. The thread leads. */
-static void refuse(PpCore *core, struct pp_conn *conn)
+static void refuse(struct pp_wsgi_worker *self, struct pp_conn *conn)
 {
-    pp_core_report_error(core, NULL);
     pp_conn_fail(conn, 500);
     pp_conn_finish(conn);
+    pp_wsgi_lead_report(self);
 }
 
 /* The environ for call with its wsgi.input; NULL with an exception. body is taken over. */
@@ -202,26 +206,25 @@ static void run_call(PpWsgiCall *call, PyObject *env)
     if (core->access_log != NULL) {
         log_access(core, args, call->failed && !call->head_sent ? 500 : call->status);
     }
+    pp_wsgi_call_spent(call);
 }
 
 void pp_wsgi_run(struct pp_wsgi *w, struct pp_wsgi_worker *self, struct pp_conn *conn,
                  uint8_t *body, size_t body_len, size_t body_cap)
 {
-    PpCore *core = w->core;
-    PpWsgiCall *call = pp_wsgi_call_new(core, w, self, conn);
-    if (call == NULL) {
-        if (body != NULL) {
+    int gc = pp_compat_gc_pause();
+    PpWsgiCall *call = pp_wsgi_call_new(w->core, w, self, conn);
+    PyObject *env = call != NULL ? make_environ(call, body, body_len, body_cap) : NULL;
+    pp_compat_gc_resume(gc);
+    if (env == NULL) {
+        if (call != NULL) {
+            call->conn = NULL;
+            call->ended = true;
+            Py_DECREF((PyObject *)call);
+        } else if (body != NULL) {
             pp_mem_free(body, body_cap);
         }
-        refuse(core, conn);
-        return;
-    }
-    PyObject *env = make_environ(call, body, body_len, body_cap);
-    if (env == NULL) {
-        call->conn = NULL;
-        call->ended = true;
-        refuse(core, conn);
-        Py_DECREF((PyObject *)call);
+        refuse(self, conn);
         return;
     }
     pp_conn_set_app(conn, &call->slot);
@@ -229,8 +232,13 @@ void pp_wsgi_run(struct pp_wsgi *w, struct pp_wsgi_worker *self, struct pp_conn 
     pp_wsgi_lead_go(self, false, &trip);
     run_call(call, env);
     pp_wsgi_lead_called(self, &trip);
-    pp_wsgi_lead_back(self, &trip, pp_wsgi_op_finish(call));
-    Py_DECREF((PyObject *)call);
+    bool leads = pp_wsgi_op_finish(call);
+    pp_wsgi_lead_back(self, &trip, leads);
+    if (PP_UNLIKELY(leads && call->headers != NULL)) { /* the application held on to the call */
+        pp_wsgi_lead_drop(self, (PyObject *)call);
+    } else {
+        Py_DECREF((PyObject *)call);
+    }
 }
 
 /* ---- methods of Core ---- */

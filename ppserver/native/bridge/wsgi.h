@@ -147,6 +147,7 @@ struct pp_wsgi {
     struct pp_list ready;            /* pp_wsgi_pending that may run */
     struct pp_list transports_ready; /* PpTransport with events, which nobody runs yet */
     struct pp_list transports_left;  /* those the end found; a reference each, dropped attached */
+    struct pp_msg *spent;            /* messages of CLOSE, done: their transports are dropped */
     int failure;                     /* PP_ERR code of a loop that failed */
     PyObject *interruption; /* owned exception of a signal handler, or NULL; manager only */
 };
@@ -201,7 +202,7 @@ enum pp_wsgi_op_kind {
     PP_WSGI_OP_FAIL,    /* 500 or a visible break */
     PP_WSGI_OP_FINISH,  /* let go of the connection */
     PP_WSGI_OP_SETTLE,  /* a transport: what its callbacks left to do */
-    PP_WSGI_OP_CLOSE,   /* a transport: close() from outside of its callbacks */
+    PP_WSGI_OP_CLOSE,   /* a transport: close() from outside of its callbacks; nobody waits */
     PP_WSGI_OP_HEAD,    /* a transport: a copy of its request's head, allocated by pp_mem */
     PP_WSGI_OP_BRING    /* a connection that was made elsewhere */
 };
@@ -212,7 +213,7 @@ struct pp_wsgi_op {
     struct pp_msg msg; /* first: a message is an op */
     struct pp_park park;
     PpWsgiCall *call;              /* borrowed from who waits; or... */
-    struct PpTransport *transport; /* ...borrowed likewise, with... */
+    struct PpTransport *transport; /* ...borrowed likewise (CLOSE: owned), with... */
     struct pp_par_turn *turn;      /* ...what to settle */
     struct pp_wsgi *w;             /* BRING: borrowed likewise */
     int fd;                        /* BRING: the loop's from now on, if rc is PP_OK... */
@@ -236,7 +237,8 @@ struct pp_wsgi_op {
 /* wsgi.c */
 void pp_wsgi_ref(struct pp_wsgi *w);
 void pp_wsgi_unref(struct pp_wsgi *w); /* attached */
-/* Drops the references in transports_left. Attached; may run code of the application. */
+/* Drops the references in transports_left, and those of `spent`. Attached; may run code of the
+ * application. */
 void pp_wsgi_drop_left(struct pp_wsgi *w);
 /* Runs the application for the request on conn. body is owned by it. Attached; never raises. */
 void pp_wsgi_run(struct pp_wsgi *w, struct pp_wsgi_worker *self, struct pp_conn *conn,
@@ -280,8 +282,13 @@ void pp_wsgi_lead_learn(struct pp_wsgi *w, bool waits);
 /* Leads until the lead is lost or given away; the manager returns with it (word != 0) when it is
  * time to end. Begins and ends detached. */
 void pp_wsgi_lead_turn(struct pp_wsgi_worker *self);
-/* Drops what the loop has no more use for; leader. Attaches only if there is something. */
-void pp_wsgi_lead_release(struct pp_wsgi_worker *self);
+/* Drops what the loop has no more use for, which may run code of the application. Leader; attaches
+ * if there is something. False: leadership lost. */
+bool pp_wsgi_lead_release(struct pp_wsgi_worker *self);
+/* Leader, attached: drops a reference, or reports the raised exception, as above. May lose the
+ * lead: self->word tells. */
+void pp_wsgi_lead_drop(struct pp_wsgi_worker *self, PyObject *object);
+void pp_wsgi_lead_report(struct pp_wsgi_worker *self);
 /* Runs signal handlers (a no-op where run_wsgi is not on the main thread). Manager. */
 void pp_wsgi_lead_signals(struct pp_wsgi_worker *manager);
 
@@ -298,6 +305,11 @@ void pp_wsgi_op_run(struct pp_wsgi_op *op);
 void pp_wsgi_op_answer(struct pp_conn *conn, int status);
 /* Posts op, which names a transport, and waits; false if nobody leads any more. Attached. */
 bool pp_wsgi_op_ask(struct pp_wsgi *w, struct pp_wsgi_op *op);
+/* Posts CLOSE for a transport and goes on: from any thread, wherever it is. Attached; -1 with an
+ * exception. */
+int pp_wsgi_op_post_close(struct pp_wsgi *w, struct PpTransport *transport);
+/* Leader: a transport that was closed so, the reference is the caller's; or NULL. */
+void *pp_wsgi_op_take_spent(struct pp_wsgi *w);
 /* FINISH for the call's own thread: true if it still leads. */
 bool pp_wsgi_op_finish(PpWsgiCall *call);
 /* Leader: requests and events that are there. Returns false when the leadership was lost or given
@@ -318,6 +330,8 @@ PpWsgiCall *pp_wsgi_call_new(PpCore *core, struct pp_wsgi *w, struct pp_wsgi_wor
                              struct pp_conn *conn);
 /* Calls the application and answers with what it gives. Never raises. */
 void pp_wsgi_respond(PpWsgiCall *call, PyObject *env);
+/* Nothing more is sent: drops what the application gave, unless it holds the call itself. */
+void pp_wsgi_call_spent(PpWsgiCall *call);
 
 /* wsgi_input.c */
 /* A wsgi.input. With a body (taken over, also on failure) it is the whole of it; else the bytes

@@ -22,6 +22,12 @@
  * calls have waited lately, the leader hands over before a call instead of waiting to be found
  * slow, if a thread is parked.
  *
+ * Code of the application runs wherever a reference is dropped or Python is called: finalisers,
+ * weakref callbacks, signal handlers, loggers. All of that happens with bit 0 set, as part of the
+ * application: it may close a connection, which needs the loop, and it may block. So the leader
+ * goes inside (pp_wsgi_lead_leave) for it and has to expect that it has lost the lead when it comes
+ * back; and it makes its own objects with the collector paused.
+ *
  * When the manager leads, requests wait in a queue: it takes care of connections, time-outs, bodies
  * and what running calls send, and hands over to the first thread that parks. */
 #include "bridge/wsgi.h"
@@ -84,7 +90,7 @@ bool pp_wsgi_lead_enter(struct pp_wsgi_worker *self)
     if (self->word == 0) {
         return false;
     }
-    PP_ASSERT(self->word & 1);
+    PP_CHECK(self->word & 1); /* else there would be two leaders after pp_wsgi_lead_exit */
     uint64_t seen = self->word;
     if (__atomic_compare_exchange_n(&self->w->lead, &seen, self->word & ~UINT64_C(1), false,
                                     __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
@@ -252,6 +258,20 @@ void pp_wsgi_lead_back(struct pp_wsgi_worker *self, const struct pp_wsgi_trip *t
     }
 }
 
+void pp_wsgi_lead_drop(struct pp_wsgi_worker *self, PyObject *object)
+{
+    pp_wsgi_lead_leave(self);
+    Py_DECREF(object);
+    (void)pp_wsgi_lead_enter(self);
+}
+
+void pp_wsgi_lead_report(struct pp_wsgi_worker *self)
+{
+    pp_wsgi_lead_leave(self);
+    pp_core_report_error(self->w->core, NULL);
+    (void)pp_wsgi_lead_enter(self);
+}
+
 /* ---- leading ---- */
 
 static bool must_end(struct pp_wsgi *w)
@@ -283,32 +303,39 @@ void pp_wsgi_lead_signals(struct pp_wsgi_worker *manager)
     pp_wsgi_lead_detach(manager);
 }
 
-/* What the loop has no more use for. Attaches only if there is something. */
-void pp_wsgi_lead_release(struct pp_wsgi_worker *self)
+/* Up to `count` references that the loop has no more use for. */
+static int take_released(struct pp_wsgi *w, void **owners, int count)
+{
+    int taken = 0;
+    while (taken < count && ((owners[taken] = pp_loop_take_released(w->loop)) != NULL ||
+                             (owners[taken] = pp_loop_take_dead_user(w->loop)) != NULL ||
+                             (owners[taken] = pp_wsgi_op_take_spent(w)) != NULL)) {
+        taken++;
+    }
+    return taken;
+}
+
+bool pp_wsgi_lead_release(struct pp_wsgi_worker *self)
 {
     struct pp_wsgi *w = self->w;
     void *owners[64];
     int count;
-    do {
-        count = 0;
-        while (count < 64 && ((owners[count] = pp_loop_take_released(w->loop)) != NULL ||
-                              (owners[count] = pp_loop_take_dead_user(w->loop)) != NULL)) {
-            count++;
-        }
-        if (count > 0) {
-            pp_wsgi_lead_attach(self);
-        }
+    while ((count = take_released(w, owners, 64)) > 0) {
+        pp_wsgi_lead_attach(self);
+        pp_wsgi_lead_leave(self);
         for (int i = 0; i < count; i++) {
             Py_DECREF((PyObject *)owners[i]);
         }
-    } while (count == 64);
+        if (!pp_wsgi_lead_enter(self)) {
+            return false;
+        }
+    }
     if (__atomic_load_n(&w->core->drain_requested, __ATOMIC_ACQUIRE)) {
         pp_core_apply_requests(w->core);
     }
+    return true;
 }
 
-/* Leads until the leadership is lost or given away; the manager returns with it (word != 0) when it
- * is time to end. Begins and ends detached. */
 void pp_wsgi_lead_turn(struct pp_wsgi_worker *self)
 {
     struct pp_wsgi *w = self->w;
@@ -319,8 +346,11 @@ void pp_wsgi_lead_turn(struct pp_wsgi_worker *self)
             pp_wsgi_lead_detach(self);
             return;
         }
-        pp_wsgi_lead_release(self);
+        bool leads = pp_wsgi_lead_release(self);
         pp_wsgi_lead_detach(self);
+        if (!leads) {
+            return;
+        }
         if (must_end(w)) {
             if (!self->manager) {
                 give_to_manager(self);
@@ -328,8 +358,10 @@ void pp_wsgi_lead_turn(struct pp_wsgi_worker *self)
             return;
         }
         if (self->manager) {
+            pp_wsgi_lead_leave(self);
             pp_wsgi_lead_signals(self);
-            pp_wsgi_threads_keep_spare(w); /* it parks, and wakes the loop */
+            pp_wsgi_threads_keep_spare(w);  /* it parks, and wakes the loop */
+            (void)pp_wsgi_lead_enter(self); /* only the manager itself takes the lead away */
             if (pp_wsgi_lead_spare(w)) {
                 pp_wsgi_lead_hand_over(self);
                 return;

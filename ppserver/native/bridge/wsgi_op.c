@@ -70,7 +70,26 @@ static bool apply_read(PpWsgiCall *call, struct pp_wsgi_op *op)
 /* The waiting thread owns op: it is gone after this. */
 static void complete(struct pp_wsgi_op *op)
 {
+    if (op->kind == PP_WSGI_OP_CLOSE) {
+        struct pp_wsgi *w = op->w;
+        op->msg.next = w->spent;
+        w->spent = &op->msg;
+        return;
+    }
     pp_park_wake(&op->park);
+}
+
+void *pp_wsgi_op_take_spent(struct pp_wsgi *w)
+{
+    struct pp_msg *msg = w->spent;
+    if (PP_LIKELY(msg == NULL)) {
+        return NULL;
+    }
+    struct pp_wsgi_op *op = PP_CONTAINER(msg, struct pp_wsgi_op, msg);
+    PpTransport *transport = op->transport;
+    w->spent = msg->next;
+    pp_mem_free(op, sizeof(*op));
+    return transport;
 }
 
 static void fail_waiting(PpWsgiCall *call)
@@ -179,6 +198,24 @@ static bool post(struct pp_wsgi *w, struct pp_wsgi_op *op)
     return !ended;
 }
 
+/* Until op is done. The thread that runs run_wsgi may be asked to lead meanwhile, when every other
+ * one is busy, and then does what it waits for itself. Detached. */
+static void wait_done(struct pp_wsgi_op *op)
+{
+    struct pp_wsgi_worker *self = pp_wsgi_lead_self();
+    if (PP_LIKELY(self == NULL || !self->manager)) {
+        pp_park_wait_woken(&op->park);
+        return;
+    }
+    while (pp_park_wait(&op->park, PP_WSGI_TICK_US) != PP_PARK_WOKEN) {
+        if (pp_wsgi_lead_take(self)) {
+            pp_loop_adopt(self->w->loop);
+            pp_wsgi_op_messages(self->w);
+            pp_wsgi_lead_leave(self);
+        }
+    }
+}
+
 /* What the loop is done with, a few at a time: an answer in many pieces that the socket takes at
  * once keeps its thread here, where lead() would let go of nothing until the end. */
 static int take_released(struct pp_wsgi *w, void **owners, int count)
@@ -223,7 +260,7 @@ void pp_wsgi_op_run(struct pp_wsgi_op *op)
         Py_XINCREF(op->owner); /* the loop may give it back before we hear that it was taken */
         Py_BEGIN_ALLOW_THREADS;
         if (post(call->w, op)) {
-            pp_park_wait_woken(&op->park);
+            wait_done(op);
         }
         Py_END_ALLOW_THREADS;
         if (!op->borrowed) {
@@ -240,11 +277,28 @@ bool pp_wsgi_op_ask(struct pp_wsgi *w, struct pp_wsgi_op *op)
     Py_BEGIN_ALLOW_THREADS;
     posted = post(w, op);
     if (posted) {
-        pp_park_wait_woken(&op->park);
+        wait_done(op);
     }
     Py_END_ALLOW_THREADS;
     pp_park_fini(&op->park);
     return posted;
+}
+
+int pp_wsgi_op_post_close(struct pp_wsgi *w, struct PpTransport *transport)
+{
+    struct pp_wsgi_op *op = pp_mem_zalloc(sizeof(*op));
+    if (op == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    op->kind = PP_WSGI_OP_CLOSE;
+    op->w = w;
+    op->transport = (PpTransport *)Py_NewRef((PyObject *)transport);
+    if (!post(w, op)) {
+        pp_mem_free(op, sizeof(*op));
+        Py_DECREF((PyObject *)transport);
+    }
+    return 0;
 }
 
 bool pp_wsgi_op_finish(PpWsgiCall *call)

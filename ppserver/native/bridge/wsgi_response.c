@@ -50,6 +50,13 @@ static void drop_fields(PpWsgiCall *call)
     Py_CLEAR(call->status_text);
 }
 
+void pp_wsgi_call_spent(PpWsgiCall *call)
+{
+    if (Py_REFCNT((PyObject *)call) == 1) {
+        drop_fields(call);
+    }
+}
+
 static int call_traverse(PyObject *self, visitproc visit, void *arg)
 {
     PpWsgiCall *call = (PpWsgiCall *)self;

@@ -264,7 +264,8 @@ static void watch(struct pp_wsgi *w)
     struct sight sight = {.word = 0};
     int quiet = 0;
     for (;;) {
-        if (pp_wsgi_lead_take(manager)) {
+        /* It may have taken the lead already, while it waited for something (pp_wsgi_op_ask). */
+        if (pp_wsgi_lead_take(manager) || (manager->word != 0 && pp_wsgi_lead_enter(manager))) {
             pp_wsgi_lead_turn(manager);
             if (manager->word != 0) {
                 return;
@@ -307,12 +308,22 @@ static void abort_all(struct pp_wsgi *w)
     do {
         pp_wsgi_op_messages(w);
         (void)pp_wsgi_op_serve(&w->manager);
-        pp_wsgi_lead_release(&w->manager);
+        (void)pp_wsgi_lead_release(&w->manager);
         pp_wsgi_lead_detach(&w->manager);
         if (pp_loop_in_flight(w->loop) == 0) {
             break;
         }
     } while (pp_loop_turn(w->loop, 20) >= 0 && pp_park_now_us() < until);
+}
+
+/* Nobody leads from now on; what was asked before that is done. Leader or before the first. */
+static void end_lead(struct pp_wsgi *w)
+{
+    (void)pthread_mutex_lock(&w->mutex);
+    w->ended = true;
+    (void)pthread_mutex_unlock(&w->mutex);
+    pp_loop_adopt(w->loop);
+    pp_wsgi_op_messages(w);
 }
 
 /* Ends parked threads; those inside a call end by themselves, or never. Leader, detached. */
@@ -321,7 +332,7 @@ static void end_threads(struct pp_wsgi *w)
     struct pp_wsgi_worker *worker;
     uint32_t left;
     (void)pthread_mutex_lock(&w->mutex);
-    w->stopping = w->ended = true;
+    w->stopping = true;
     w->manager_leads = false;
     left = w->live_count;
     while ((worker = pp_wsgi_lead_pop_locked(w)) != NULL) {
@@ -329,7 +340,7 @@ static void end_threads(struct pp_wsgi *w)
         pp_park_wake(&worker->park);
     }
     (void)pthread_mutex_unlock(&w->mutex);
-    pp_wsgi_op_messages(w); /* what was posted before `ended` */
+    end_lead(w);
     pp_wsgi_op_abandon(w);
     for (;;) {
         (void)pthread_mutex_lock(&w->mutex);
@@ -364,14 +375,15 @@ static void join_threads(struct pp_wsgi *w)
     }
 }
 
-int pp_wsgi_threads_run(struct pp_wsgi *w)
+/* Everything between the first thread and the last. Attached; -1 with an exception. */
+static int manage(struct pp_wsgi *w)
 {
     /* Before the first thread is there to read them. */
     pp_thread_init(&w->manager.os_thread);
     pp_wsgi_lead_appoint_locked(w, &w->manager);
     __atomic_store_n(&w->lead, 2, __ATOMIC_SEQ_CST);
     if (spawn(w) < 0) {
-        w->ended = true;
+        end_lead(w);
         return -1;
     }
     pp_wsgi_lead_detach(&w->manager);
@@ -395,4 +407,12 @@ int pp_wsgi_threads_run(struct pp_wsgi *w)
         return -1;
     }
     return 0;
+}
+
+int pp_wsgi_threads_run(struct pp_wsgi *w)
+{
+    struct pp_wsgi_worker *before = pp_wsgi_lead_bind(&w->manager);
+    int rc = manage(w);
+    (void)pp_wsgi_lead_bind(before);
+    return rc;
 }
