@@ -28,6 +28,8 @@ from ppserver.errors import ConfigError
 access_logger = logging.getLogger("ppserver.access")
 error_logger = logging.getLogger("ppserver.error")
 
+_REOPEN_FIRST = 1.0
+_REOPEN_MAX = 60.0
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\\\"\u2028\u2029\ud800-\udfff]")
 
 
@@ -190,20 +192,67 @@ def announce(urls: Sequence[str]) -> None:
         error_logger.info("ppserver running on %s (Press CTRL+C to quit)", url)
 
 
+class _Reopening:
+    """When to try again to open log files that could not be opened."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+        self.pause = _REOPEN_FIRST
+
+
+_reopening = _Reopening()
+
+
 def reopen() -> None:
-    """Make every log file open anew (after rotation): at SIGUSR1."""
-    handlers = [ref() for ref in list(logging._handlerList)]  # type: ignore[attr-defined]
-    for handler in handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.acquire()
-            try:
-                stream, handler.stream = handler.stream, None
-                if stream is not None:
-                    stream.close()
-                handler.stream = handler._open()
-            finally:
-                handler.release()
-    error_logger.info("Log files reopened.")
+    """Make every log file open anew (after rotation): at SIGUSR1.
+
+    One that cannot be opened goes on as it was, which is logged and tried again later.
+    """
+    failed = _reopen_files()
+    for name, error in failed:
+        error_logger.error("Log file %s cannot be opened anew: %s", name, error.strerror or error)
+    _reopening.pause = _REOPEN_FIRST
+    _reopening.at = time.monotonic() + _REOPEN_FIRST if failed else 0.0
+    if not failed:
+        error_logger.info("Log files reopened.")
+
+
+def reopen_at() -> float:
+    """When ``reopen_again()`` has something to do, of ``time.monotonic()``; 0 for never."""
+    return _reopening.at
+
+
+def reopen_again(now: float) -> None:
+    """Try again what ``reopen()`` could not do, if it is time."""
+    if not _reopening.at or now < _reopening.at:
+        return
+    if _reopen_files():
+        _reopening.pause = min(2 * _reopening.pause, _REOPEN_MAX)
+        _reopening.at = now + _reopening.pause
+    else:
+        _reopening.at = 0.0
+        error_logger.info("Log files reopened.")
+
+
+def _reopen_files() -> list[tuple[str, OSError]]:
+    """Open every log file anew; those that could not be, and why."""
+    failed = []
+    for handler in [ref() for ref in list(logging._handlerList)]:  # type: ignore[attr-defined]
+        if not isinstance(handler, logging.FileHandler) or handler.stream is None:
+            continue
+        try:
+            fresh = handler._open()
+        except OSError as error:
+            failed.append((handler.baseFilename, error))
+            continue
+        handler.acquire()
+        try:
+            stream, handler.stream = handler.stream, fresh
+        finally:
+            handler.release()
+        with contextlib.suppress(OSError, ValueError):  # What it could not write is lost, too.
+            stream.close()
+    return failed
 
 
 # Counted, but every healthy server has them; or the application's, which are logged one by one.

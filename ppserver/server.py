@@ -412,6 +412,7 @@ class Server:
             if self._max_requests and self.stats().get("requests", 0) >= self._max_requests:
                 self._retire()
             if time.monotonic() >= next_report:
+                logs.reopen_again(time.monotonic())
                 peers.report()
                 next_report = time.monotonic() + peers.interval
         peers.report()
@@ -498,10 +499,14 @@ class Server:
                 await self._woken.wait()
 
     def _wake(self) -> None:
+        self._call_soon(self._woken.set)
+
+    def _call_soon(self, function: Callable[[], object]) -> None:
+        """Have the loop call it, if there is one; from any thread, or a signal handler."""
         loop = self._loop
         if loop is not None:
             with contextlib.suppress(RuntimeError):  # The loop may just have been closed.
-                loop.call_soon_threadsafe(self._woken.set)
+                loop.call_soon_threadsafe(function)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -534,7 +539,7 @@ class Server:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGUSR1:
-            logs.reopen()
+            self._call_soon(logs.reopen)  # Here it might interrupt who is writing to one.
         elif number == signal.SIGQUIT:
             self.exit_now()
         elif number in (signal.SIGTTIN, signal.SIGTTOU):

@@ -6,6 +6,10 @@ starts from clean memory. One thread, one ``poll``: messages of hosts, signals, 
 A *slot* is a place for a context, with its own listening sockets where the kernel spreads
 connections. A *generation* is one host with its contexts; a reload starts a second generation
 beside the first and ends the first once the second serves.
+
+It outlives everything: each system call of its own may fail, which is logged and tried again
+later, and touches nothing that serves. It never waits but in its ``poll``. And it believes nothing
+that comes by the channel but what the kernel confirms: see :mod:`~ppserver.contexts.messages`.
 """
 
 from __future__ import annotations
@@ -18,13 +22,22 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ppserver import contexts, freezing, logs, terminal
 from ppserver.config import Config
-from ppserver.contexts.channel import Channel, SignalPipe
+from ppserver.contexts import messages
+from ppserver.contexts.channel import SignalPipe
+from ppserver.contexts.generation import (
+    Context,
+    Generation,
+    kill,
+    kill_child_of,
+    reap_orphans,
+)
 from ppserver.contexts.host import start_host
+from ppserver.contexts.messages import Ended, Loaded, NonsenseError, Said, Started, Unstarted
 from ppserver.contexts.seats import Seats
 from ppserver.errors import PPServerError, StartupError
 from ppserver.sockets import Listeners, neighbours, parse_address
@@ -34,48 +47,10 @@ logger = logging.getLogger("ppserver.error")
 _START_FAILURES_MAX = 5
 _BACKOFF_FIRST = 0.1
 _BACKOFF_MAX = 5.0
+_FLUSH_PAUSE = 0.05  # Until what a channel had no room for is sent again.
+_MESSAGES_A_TURN = 256
 _STEADY_AFTER = 5.0  # A context that lived this long did not die of its start.
 _KILL_MARGIN = 8.0  # Beyond the graceful timeout: lifespan shutdown has its own minimum.
-
-
-@dataclasses.dataclass(slots=True)
-class Context:
-    """A context as the supervisor knows it; its key is the number of its process or thread."""
-
-    slot: int
-    key: int
-    seat: int | None
-    started: float
-    ready: bool = False
-    leaving: bool = False
-    drains: bool = False  # it uses its sockets no more
-    kill_at: float = 0.0
-
-
-@dataclasses.dataclass(slots=True)
-class Generation:
-    """A host and its contexts."""
-
-    number: int
-    pid: int
-    channel: Channel
-    place: str = ""
-    loaded: bool = False
-    leaving: bool = False
-    served: bool = False
-    contexts: dict[int, Context] = dataclasses.field(default_factory=dict)
-    starting: list[int] = dataclasses.field(default_factory=list)  # slots; no word of them yet
-
-    def in_slot(self, slot: int) -> list[Context]:
-        return [c for c in self.contexts.values() if c.slot == slot and not c.leaving]
-
-    def is_settled(self, slot: int) -> bool:
-        """Whether each context in ``slot`` serves, or has let go of its sockets."""
-        return slot not in self.starting and all(
-            context.drains if context.leaving else context.ready
-            for context in self.contexts.values()
-            if context.slot == slot
-        )
 
 
 def run(config: Config) -> int:
@@ -122,6 +97,8 @@ class Supervisor:
         self._exit_code = 0
         self._waiting: dict[int, float] = {}  # slot → when to start a context in it
         self._failures: dict[int, int] = {}  # slot → deaths in a row soon after the start
+        self._start_at = 0.0  # when to start a generation; 0 for never
+        self._start_failures = 0  # hosts in a row that never served, or could not be forked
         self._actions: list[str] = []
         self._pipe: SignalPipe | None = None
 
@@ -145,11 +122,16 @@ class Supervisor:
         )
         try:
             self._start_generation()
-            while self._generations:
-                self._turn()
+            while self._generations or self._start_at:
+                try:
+                    self._turn()
+                except Exception:
+                    # Ours, or of a machine at its end. What serves goes on, and so does this.
+                    logger.exception("The supervisor failed at something and goes on")
+                    time.sleep(_BACKOFF_FIRST)
         finally:
             for generation in self._generations:
-                _kill(generation.pid, signal.SIGKILL)
+                kill(generation.pid)
             self._pipe.close()
         logger.info("Finished supervisor process [%d]", os.getpid())
         return self._exit_code
@@ -171,7 +153,7 @@ class Supervisor:
             getattr(self, f"_on_{self._actions.pop(0)}")()
         for generation in list(self._generations):
             if generation.channel.fileno() in ready:
-                self._on_message(generation)
+                self._hear(generation)
         self._reap()
         self._resize()
         if os.getpid() == 1:
@@ -179,10 +161,14 @@ class Supervisor:
         self._on_time()
 
     def _timeout_ms(self) -> float | None:
-        times = list(self._waiting.values())
-        times += [c.kill_at for g in self._generations for c in g.contexts.values() if c.kill_at]
-        if self._quiet_at:
-            times.append(self._quiet_at)
+        times = [when for when in (self._quiet_at, self._start_at, logs.reopen_at()) if when]
+        times += self._waiting.values()
+        for generation in self._generations:
+            times += [c.kill_at for c in generation.contexts.values() if c.kill_at]
+            if generation.kill_at:
+                times.append(generation.kill_at)
+            if generation.channel.pending:
+                times.append(time.monotonic() + _FLUSH_PAUSE)
         if not times:
             return None
         return max(0.0, min(times) - time.monotonic()) * 1000 + 1
@@ -194,6 +180,8 @@ class Supervisor:
         return self._generations[-1] if self._generations else None
 
     def _start_generation(self) -> None:
+        """Fork a host. StartupError if that fails and there was never one that served; after that
+        it is tried again later."""
         assert self._pipe is not None
         pipe, others = self._pipe, [generation.channel for generation in self._generations]
 
@@ -203,66 +191,159 @@ class Supervisor:
             for channel in others:
                 channel.close()
 
+        self._start_at = 0.0
         number = self._generations[-1].number + 1 if self._generations else 1
-        pid, channel = start_host(self._config, self._seats, close_in_child)
-        self._generations.append(Generation(number, pid, channel))
+        try:
+            pid, channel = start_host(self._config, self._seats, close_in_child)
+        except OSError as error:
+            if not self._announced:
+                raise StartupError(f"cannot start a host process: {error.strerror}") from None
+            self._start_later(f"cannot start a host process: {error.strerror}")
+            return
+        self._generations.append(Generation(number, pid, channel, time.monotonic()))
         logger.debug("Started host [%d]", pid)
 
+    def _start_later(self, why: str) -> None:
+        """Try again to start a generation, after a pause that grows."""
+        self._start_failures += 1
+        pause = _pause(self._start_failures)
+        logger.error("%s%s: trying again in %g s", why[:1].upper(), why[1:], pause)
+        self._start_at = time.monotonic() + pause
+
     def _spawn(self, generation: Generation, slot: int) -> None:
-        """Have ``generation`` start a context in ``slot``."""
-        listening = self._listeners.take(
-            slot, alone=self._slots == 1, neighbours=neighbours(self._config, slot, self._slots)
-        )
+        """Have ``generation`` start a context in ``slot``, now or later."""
+        try:
+            listening = self._listeners.take(
+                slot,
+                alone=self._slots == 1,
+                neighbours=neighbours(self._config, slot, self._slots),
+            )
+        except (PPServerError, OSError) as error:
+            self._spawn_later(slot, str(error))
+            return
+        seat = self._seats.take()
+        generation.starting.append((slot, seat))
         generation.channel.send(
             "start",
             sockets=[entry.socket for entry in listening],
             slot=slot,
-            seat=self._seats.take(),
+            seat=seat,
             kinds=[entry.kind for entry in listening],
             tags=[entry.tag for entry in listening],
         )
-        generation.starting.append(slot)
 
-    def _on_message(self, generation: Generation) -> None:
-        received = generation.channel.receive()
-        if received is None:
-            return  # The host ended; its process number says more.
-        message, _ = received
-        kind = message["kind"]
-        if kind == "loaded":
-            generation.loaded = True
-            generation.place = message["place"]
-            if not self._stopping and not self._listen(message["addresses"]):
-                self._give_up(generation, "the program listens elsewhere now; restart it", 1)
-                return
-            if not self._announced:
-                contexts.banner(
-                    self._config,
-                    generation.place,
-                    message["interface"],
-                    message["loop"],
-                    message["why"],
-                )
-            if not self._stopping:
-                for slot in range(self._slots):
-                    self._spawn(generation, slot)
+    def _spawn_later(self, slot: int, why: str) -> None:
+        failures = self._failures[slot] = self._failures.get(slot, 0) + 1
+        pause = _pause(failures)
+        logger.error("Context %d could not be started (%s): again in %g s", slot + 1, why, pause)
+        self._waiting[slot] = time.monotonic() + pause
+
+    def _hear(self, generation: Generation) -> None:
+        """What a host and its contexts say; no more than a turn's share of it."""
+        for _ in range(_MESSAGES_A_TURN):
+            if (received := generation.channel.receive(0)) is None:
+                return  # If the host ended: its process number says more.
+            try:
+                message = messages.read(received)
+                self._on_message(generation, received.sender, message)
+            except NonsenseError as error:
+                self._on_nonsense(generation, received.sender, error)
+
+    def _on_nonsense(self, generation: Generation, sender: int, error: NonsenseError) -> None:
+        """Somebody sent what is no message, or was not for it to say: that ends its sender."""
+        context = generation.contexts.get(sender)
+        if sender == generation.pid:
+            logger.error("Host [%d] sent nonsense (%s): killing it", sender, error)
+            kill(generation.pid)
+        elif context is not None and generation.place == "processes":
+            logger.error("Context %d [%d] sent nonsense (%s)", context.slot + 1, sender, error)
+            context.kill_at = context.kill_at or time.monotonic() + _KILL_MARGIN
+            self._kill_context(generation, context)
+        elif not generation.warned:
+            generation.warned = True
+            logger.error("Process [%d] sent nonsense (%s): ignored", sender, error)
+
+    def _on_message(self, generation: Generation, sender: int, message: messages.Message) -> None:
+        """Do what a message asks for. NonsenseError if its sender has no business to say it."""
+        if isinstance(message, Said):
+            if sender not in (generation.pid, message.key):
+                raise NonsenseError("a message in the name of another")
+            context = generation.contexts.get(message.key)
+            if context is not None:
+                self._on_said(generation, context, message.kind)
+            elif len(generation.early) < len(generation.starting) * 4:
+                # It may overtake the host's word that this context has started.
+                generation.early.append((message.key, message))
+            return
+        if sender != generation.pid:
+            raise NonsenseError("a host's message from a context")
+        if isinstance(message, Loaded):
+            self._on_loaded(generation, message)
+        elif isinstance(message, Ended):
+            if (context := generation.contexts.pop(message.key, None)) is None:
+                raise NonsenseError("the end of a context that is not known")
+            self._on_ended(generation, context, message.code)
+        elif (message.slot, message.seat) not in generation.starting:
+            raise NonsenseError("word of a context that was not ordered")
+        elif isinstance(message, Started):
+            generation.starting.remove((message.slot, message.seat))
+            self._on_started(generation, message)
         else:
-            # A context's own message may overtake the host's word that it has started.
-            context = generation.contexts.get(message["key"])
-            if context is None:
-                context = self._add(generation, message)
-            if kind == "ready":
-                self._on_ready(generation, context)
-            elif kind == "stop":
-                self._on_stop()
-            elif kind == "retire" and context.slot < self._slots:
+            generation.starting.remove((message.slot, message.seat))
+            self._on_unstarted(generation, message)
+
+    def _on_loaded(self, generation: Generation, message: Loaded) -> None:
+        if generation.loaded:
+            raise NonsenseError("loaded twice")
+        generation.loaded = True
+        generation.place = message.place
+        if not self._stopping and not self._listen(message.addresses):
+            self._give_up(generation, "the program listens elsewhere now; restart it", 1)
+            return
+        if not self._announced:
+            contexts.banner(
+                self._config, message.place, message.interface, message.loop, message.why
+            )
+        if not self._stopping:
+            for slot in range(self._slots):
+                self._spawn(generation, slot)
+
+    def _on_started(self, generation: Generation, message: Started) -> None:
+        slot, key = message.slot, message.key
+        if key in generation.contexts:
+            raise NonsenseError("a context that is there already")
+        context = Context(slot, key, message.seat, time.monotonic())
+        generation.contexts[key] = context
+        if self._stopping or generation.leaving or slot >= self._slots:
+            self._end(generation, context)
+        early, generation.early = generation.early, []
+        for whose, said in early:
+            if whose == key:
+                self._on_said(generation, context, said.kind)
+            elif generation.starting:
+                generation.early.append((whose, said))
+
+    def _on_unstarted(self, generation: Generation, message: Unstarted) -> None:
+        self._seats.give(message.seat)
+        if self._stopping or generation.leaving or message.slot >= self._slots:
+            self._release(message.slot)
+        elif self._failures.get(message.slot, 0) + 1 < _START_FAILURES_MAX or generation.served:
+            self._spawn_later(message.slot, message.why)
+        else:
+            self._give_up(generation, f"context {message.slot + 1}: {message.why}", 1)
+
+    def _on_said(self, generation: Generation, context: Context, kind: str) -> None:
+        if kind == "ready" and not context.ready:
+            self._on_ready(generation, context)
+        elif kind == "stop":
+            self._on_stop()
+        elif kind == "retire" and not context.retiring:
+            context.retiring = True
+            if context.slot < self._slots and not self._stopping:
                 self._spawn(generation, context.slot)
-            elif kind == "draining":
-                context.leaving = context.drains = True
-                self._release(context.slot)
-            elif kind == "ended":
-                del generation.contexts[context.key]
-                self._on_ended(generation, context, message["code"])
+        elif kind == "draining":
+            context.leaving = context.drains = True
+            self._release(context.slot)
 
     def _listen(self, addresses: Sequence[Sequence[tuple[str, str]]]) -> bool:
         """Open the addresses that only the loaded application knows; False if they are others than
@@ -290,15 +371,6 @@ class Supervisor:
             self._stop()
         return True
 
-    def _add(self, generation: Generation, message: dict[str, Any]) -> Context:
-        slot, key = message["slot"], message["key"]
-        context = Context(slot, key, message["seat"], time.monotonic())
-        generation.contexts[key] = context
-        generation.starting.remove(slot)
-        if self._stopping or generation.leaving or slot >= self._slots:
-            self._end(generation, context)
-        return context
-
     def _on_ready(self, generation: Generation, context: Context) -> None:
         context.ready = True
         for other in generation.in_slot(context.slot):
@@ -308,6 +380,7 @@ class Supervisor:
         if len(ready) < self._slots:
             return
         generation.served = True
+        self._start_failures = 0
         if not self._announced:
             self._announced = True
             logs.announce(self._listeners.urls)
@@ -338,7 +411,7 @@ class Supervisor:
         if not context.ready and failures >= _START_FAILURES_MAX:
             self._give_up(generation, f"context {slot + 1} failed to start {failures} times", code)
             return
-        pause = min(_BACKOFF_FIRST * 2 ** (failures - 2), _BACKOFF_MAX) if failures > 1 else 0.0
+        pause = _pause(failures - 1) if failures > 1 else 0.0
         if code != 0:
             logger.error("Context %d [%d] ended %s: replacing it", slot + 1, context.key, how)
         self._waiting[slot] = time.monotonic() + pause
@@ -350,12 +423,19 @@ class Supervisor:
             self._listeners.release(slot)
 
     def _give_up(self, generation: Generation, why: str, code: int) -> None:
-        """A generation that cannot start: the end, unless an older one still serves."""
+        """A generation that cannot start: the end, unless an older one still serves, or one did
+        and another try may help."""
         older = [other for other in self._generations if other.served and not other.leaving]
         if older and generation not in older:
             logger.error("Reload failed: %s. The old contexts go on.", why)
             self._leave(generation)
             return
+        if self._announced and not generation.served:
+            if self._start_failures + 1 < _START_FAILURES_MAX:
+                self._leave(generation)
+                self._start_later(why)
+                return
+            why = f"{why}, {_START_FAILURES_MAX} times"
         if code not in (2, 3):  # With these it has said why by itself.
             logger.error("Giving up: %s", why)
         self._exit_code = code if code in (2, 3) else 3
@@ -374,49 +454,60 @@ class Supervisor:
     def _kill_context(self, generation: Generation, context: Context) -> None:
         """End a context by force. A thread has no end of its own: its host goes with it, unless
         other contexts there still serve."""
-        if generation.place in ("", "processes"):
-            _kill(context.key, signal.SIGKILL)
+        if generation.place == "processes":
+            if not kill_child_of(generation.pid, context.key):
+                generation.channel.send("tell", key=context.key, what="kill")
         elif generation.leaving or self._stopping:
-            _kill(generation.pid, signal.SIGKILL)
+            kill(generation.pid)
 
     def _leave(self, generation: Generation, how: str = "stop") -> None:
         """End a generation: its contexts, and the host after them."""
         generation.leaving = True
+        if generation.channel.pending:
+            generation.channel.drop()  # Orders for contexts that nobody needs any more.
         for context in generation.contexts.values():
             self._end(generation, context, how)
+        # The last resort, if it does not even end its contexts.
+        latest = max((c.kill_at for c in generation.contexts.values()), default=time.monotonic())
+        generation.kill_at = latest + _KILL_MARGIN
         if not generation.channel.send("leave") or not generation.loaded:
-            _kill(generation.pid, signal.SIGKILL)
+            kill(generation.pid)
 
     def _reap(self) -> None:
         """Learn which hosts ended."""
         for generation in list(self._generations):
-            pid, status = os.waitpid(generation.pid, os.WNOHANG)
-            if not pid:
-                continue
-            while (received := generation.channel.receive()) is not None:
-                message = received[0]
-                if message["kind"] == "ended":
-                    context = generation.contexts.pop(message["key"], None)
-                    if context is not None and (self._stopping or generation.leaving):
-                        self._on_ended(generation, context, message["code"])
-            generation.channel.close()
-            self._generations.remove(generation)
-            for context in generation.contexts.values():
-                self._seats.give(context.seat)
-            code = os.waitstatus_to_exitcode(status)
-            if self._stopping or generation.leaving:
-                continue
-            if not generation.loaded or not generation.served:
-                self._give_up(generation, "the application could not be loaded", code)
-                continue
-            logger.error("Host [%d] ended with %d and took its contexts along", pid, code)
-            self._waiting.clear()
-            self._start_generation()
+            try:
+                pid, status = os.waitpid(generation.pid, os.WNOHANG)
+            except ChildProcessError:  # Somebody else in this process has waited for it.
+                pid, status = generation.pid, 0
+            if pid:
+                self._on_host_ended(generation, os.waitstatus_to_exitcode(status))
+
+    def _on_host_ended(self, generation: Generation, code: int) -> None:
+        if self._stopping or generation.leaving:
+            self._hear(generation)  # It may have said how its contexts ended.
+        generation.channel.close()
+        self._generations.remove(generation)
+        for context in generation.contexts.values():
+            self._seats.give(context.seat)
+        for _, seat in generation.starting:
+            self._seats.give(seat)
+        if self._stopping or generation.leaving:
+            return
+        if not generation.loaded or not generation.served:
+            self._give_up(generation, "the application could not be loaded", code)
+            return
+        logger.error("Host [%d] ended with %d and took its contexts along", generation.pid, code)
+        self._waiting.clear()
+        self._start_generation()
 
     def _on_time(self) -> None:
         now = time.monotonic()
         if self._quiet_at and self._quiet_at <= now:
             self._be_quiet()
+        if self._start_at and self._start_at <= now:
+            self._start_generation()
+        logs.reopen_again(now)
         newest = self._newest
         for slot, when in list(self._waiting.items()):
             if when > now:
@@ -426,16 +517,22 @@ class Supervisor:
                 serving = [g for g in self._generations if g.served and not g.leaving]
                 self._spawn(serving[-1] if serving else newest, slot)
         for generation in self._generations:
+            generation.channel.flush()
             for context in generation.contexts.values():
                 if context.kill_at and context.kill_at <= now:
                     logger.error("Context [%d] did not end in time: killed", context.key)
                     context.kill_at = now + _KILL_MARGIN
                     self._kill_context(generation, context)
+            if generation.kill_at and generation.kill_at <= now:
+                logger.error("Host [%d] did not end in time: killed", generation.pid)
+                generation.kill_at = now + _KILL_MARGIN
+                kill(generation.pid)
 
     # Signals.
 
     def _stop(self, how: str = "stop") -> None:
         self._stopping = True
+        self._start_at = 0.0
         self._waiting.clear()
         self._quiet_at = time.monotonic() + self._config.shutdown_delay
         if not self._config.shutdown_delay:
@@ -459,7 +556,7 @@ class Supervisor:
                 for context in generation.contexts.values():
                     context.kill_at = context.kill_at or time.monotonic() + _KILL_MARGIN
                     self._kill_context(generation, context)
-                _kill(generation.pid, signal.SIGKILL)
+                kill(generation.pid)
             return
         logger.info("Shutting down")
         self._told_at = time.monotonic()
@@ -483,8 +580,7 @@ class Supervisor:
     def _on_reopen(self) -> None:
         logs.reopen()
         for generation in self._generations:
-            for context in generation.contexts.values():
-                generation.channel.send("tell", key=context.key, what="reopen")
+            generation.channel.send("reopen")
 
     def _on_more(self) -> None:
         self._wanted += 1
@@ -504,7 +600,7 @@ class Supervisor:
         while self._wanted > self._slots and newest.is_settled(self._slots):
             try:
                 self._listeners.take(self._slots)
-            except PPServerError as error:
+            except (PPServerError, OSError) as error:
                 logger.error("No further context: %s", error)
                 self._wanted = self._slots
                 return
@@ -520,23 +616,6 @@ class Supervisor:
                 self._end(newest, context)
 
 
-def reap_orphans(but: Container[int]) -> None:
-    """As a container's first process: take leave of everybody's orphans that ended.
-
-    Leaves the children in ``but`` to those who want their exit status.
-    """
-    while True:
-        try:
-            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return
-        if ended is None or ended.si_pid in but:
-            return
-        os.waitpid(ended.si_pid, 0)
-
-
-def _kill(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        pass
+def _pause(failures: int) -> float:
+    """How long to wait after so many failures in a row."""
+    return float(min(_BACKOFF_FIRST * 2 ** (min(failures, 20) - 1), _BACKOFF_MAX))

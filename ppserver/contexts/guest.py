@@ -123,7 +123,7 @@ class Guest:
     def _obey(self, server: Server) -> None:
         """Do what the host says, until the context ends."""
         while (received := self._host.receive()) is not None:
-            kind = received[0]["kind"]
+            kind = received.message["kind"]
             if kind == "stop":
                 server.should_exit = True
             elif kind == "quit":

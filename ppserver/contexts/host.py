@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import ctypes
 import dataclasses
+import errno
 import fcntl
 import importlib
 import logging
@@ -22,13 +23,14 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any, NoReturn, Protocol
 
 from ppserver import contexts, eventloop, gil, hooks, logs
 from ppserver.config import Config
-from ppserver.contexts.channel import Channel, SignalPipe
+from ppserver.contexts.channel import Channel, Received, SignalPipe
 from ppserver.contexts.errands import HostErrands
 from ppserver.contexts.seats import Seats
 from ppserver.errors import PPServerError
@@ -63,13 +65,16 @@ class Place(Protocol):
     thread."""
 
     def start(self, order: Order) -> int:
-        """Start a context and return its key; it says "ready" and the rest by itself."""
+        """Start a context and return its key; it says "ready" and the rest by itself.
+
+        OSError or RuntimeError if there is no room for one; then nothing is left of it.
+        """
 
     def ended(self) -> list[tuple[int, int]]:
         """(key, exit code) of those that ended since the last call."""
 
     def tell(self, key: int, what: str) -> None:
-        """Pass "stop", "quit" or "reopen" on to a context."""
+        """Pass "stop", "quit", "kill" or "reopen" on to a context. Its own failure is no error."""
 
     def abandon(self) -> None:
         """The supervisor is gone: end everything at once."""
@@ -162,7 +167,10 @@ class Host:
             errands.use(poll)
         staying = True
         while staying or self._running:
-            ready = {fd for fd, _ in poll.poll()}
+            again = logs.reopen_at()
+            timeout = max(0.0, again - time.monotonic()) * 1000 + 1 if again else None
+            ready = {fd for fd, _ in poll.poll(timeout)}
+            logs.reopen_again(time.monotonic())
             if pipe.fileno() in ready:
                 pipe.clear()
             if errands is not None:
@@ -172,26 +180,45 @@ class Host:
                 self._channel.send("ended", key=key, code=code)
             if self._channel.fileno() in ready:
                 received = self._channel.receive()
-                if received is None:  # The supervisor is gone: nobody may outlive it.
+                if received is not None:
+                    staying = self._obey(place, received) and staying
+                elif self._channel.ended:  # The supervisor is gone: nobody may outlive it.
                     place.abandon()
                     return 1
-                message, fds = received
-                if message["kind"] == "start":
-                    self._start(place, message, fds)
-                elif message["kind"] == "tell":
-                    place.tell(message["key"], message["what"])
-                else:
-                    staying = False
         return 0
+
+    def _obey(self, place: Place, received: Received) -> bool:
+        """Do what the supervisor says; False if that is to leave."""
+        message = received.message
+        kind = message["kind"]
+        if kind == "start":
+            self._start(place, message, received.fds)
+        elif kind == "tell":
+            place.tell(message["key"], message["what"])
+        elif kind == "reopen":
+            logs.reopen()  # Contexts that are forked later inherit these files.
+            for key in sorted(self._running):
+                place.tell(key, "reopen")
+        return bool(kind != "leave")
 
     def _start(self, place: Place, message: dict[str, Any], fds: list[int]) -> None:
         listening = [
             Listening(socket.socket(fileno=fd), kind, tag)
-            for fd, kind, tag in zip(fds, message["kinds"], message["tags"], strict=True)
+            for fd, kind, tag in zip(fds, message["kinds"], message["tags"], strict=False)
         ]
-        key = place.start(Order(message["slot"], message["seat"], listening))
+        slot, seat = message["slot"], message["seat"]
+        try:
+            if len(fds) != len(message["kinds"]):
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            key = place.start(Order(slot, seat, listening))
+        except (OSError, RuntimeError, MemoryError) as error:
+            for entry in listening:
+                entry.socket.close()
+            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            self._channel.send("unstarted", slot=slot, seat=seat, why=why)
+            return
         self._running.add(key)
-        self._channel.send("started", slot=message["slot"], seat=message["seat"], key=key)
+        self._channel.send("started", slot=slot, seat=seat, key=key)
 
 
 def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
@@ -256,10 +283,18 @@ def exit_code_of(main: Callable[[], int]) -> int:
 def start_host(
     config: Config, seats: Seats, close_in_child: Callable[[], None]
 ) -> tuple[int, Channel]:
-    """Fork a host; its process number and our end of its channel. Main thread only."""
+    """Fork a host; its process number and our end of its channel. Main thread only.
+
+    OSError if there is no room for one.
+    """
     ours, theirs = Channel.pair()
     supervisor = os.getpid()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        ours.close()
+        theirs.close()
+        raise
     if pid == 0:
         ours.close()
         close_in_child()
@@ -272,5 +307,5 @@ def start_host(
 
         leave(exit_code_of(main))
     theirs.close()
-    ours.socket.setblocking(False)
+    ours.unblock()
     return pid, ours

@@ -17,7 +17,7 @@ import threading
 from collections import deque
 from typing import Any
 
-from ppserver import _native, logs, topology
+from ppserver import _native, topology
 from ppserver.config import Config, table
 from ppserver.contexts.channel import Channel
 from ppserver.contexts.host import Order, Premises
@@ -103,7 +103,14 @@ class Interpreters:
             name=f"ppserver context {order.slot + 1}",
             daemon=True,
         )
-        context.thread.start()
+        try:
+            context.thread.start()
+        except RuntimeError:  # No room for a thread.
+            context.channel.close()
+            context.guests.close()
+            if context.door is not None:
+                context.door.close()
+            raise
         context.begun.wait()
         self._contexts[context.key] = context
         return context.key
@@ -122,9 +129,7 @@ class Interpreters:
         return found
 
     def tell(self, key: int, what: str) -> None:
-        """Pass it on to the interpreter; this one has log files of its own."""
-        if what == "reopen" and key == min(self._contexts, default=0):
-            logs.reopen()
+        """Pass it on to the interpreter, which has log files of its own."""
         if (context := self._contexts.get(key)) is not None:
             context.told = context.told or what != "reopen"
             context.channel.send(what)
@@ -186,7 +191,7 @@ class Interpreters:
                     os.close(fd)
         else:
             if (received := context.channel.receive()) is not None:
-                loaded, code = received[0]["loaded"], received[0]["code"]
+                loaded, code = received.message["loaded"], received.message["code"]
         return code, loaded
 
 

@@ -24,7 +24,13 @@ from ppserver.loader import Application
 
 logger = logging.getLogger("ppserver.error")
 
-_SIGNALS = {"stop": signal.SIGTERM, "quit": signal.SIGQUIT, "reopen": signal.SIGUSR1}
+_SIGNALS = {
+    "stop": signal.SIGTERM,
+    "quit": signal.SIGQUIT,
+    "reopen": signal.SIGUSR1,
+    "kill": signal.SIGKILL,
+}
+_BLOCKED = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1)
 
 
 def prepare(config: Config, application: Application) -> FreezeReport | None:
@@ -62,8 +68,14 @@ class Processes:
         errands = self._premises.errands
         door = None if errands is None else errands.open()
         # A context must not lose a signal that comes before its handlers are in place.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS.values())
-        pid = os.fork()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
+        try:
+            pid = os.fork()
+        except OSError:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            if door is not None:
+                door.close()  # Whereupon the host's end is dropped, too.
+            raise
         if pid == 0:
             self._premises.pipe.close(restore=False)
             main = None
@@ -82,7 +94,10 @@ class Processes:
         """Children that ended. Only ours: the application may have some of its own."""
         found = []
         for pid in list(self._pids):
-            ended, status = os.waitpid(pid, os.WNOHANG)
+            try:
+                ended, status = os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:  # The application has waited for it.
+                ended, status = pid, 0xFF00
             if ended:
                 self._pids.remove(pid)
                 found.append((pid, os.waitstatus_to_exitcode(status)))
@@ -91,12 +106,13 @@ class Processes:
     def tell(self, key: int, what: str) -> None:
         """Send the signal that stands for ``what``."""
         if key in self._pids:
-            os.kill(key, _SIGNALS[what])
+            with contextlib.suppress(OSError):  # It may have become another user.
+                os.kill(key, _SIGNALS[what])
 
     def abandon(self) -> None:
         """Kill every context."""
         for pid in self._pids:
-            os.kill(pid, signal.SIGKILL)
+            self.tell(pid, "kill")
 
     def _context(self, order: Order, parent: int, main: SocketErrands | None) -> int:
         """A context's whole life; its exit code."""

@@ -85,21 +85,16 @@ class Threads:
         while self._ended:
             key, code = self._ended.popleft()
             self._threads.pop(key).join()  # After this it cannot wake a pipe that is closed.
-            del self._servers[key]
+            self._servers.pop(key, None)
             found.append((key, code))
         return found
 
     def tell(self, key: int, what: str) -> None:
-        """Stop a context, or all log files, which the process has once, are opened anew."""
+        """Stop a context. The host has opened the log files anew for all of them."""
         server = self._servers.get(key)
-        if what == "reopen":
-            from ppserver import logs
-
-            if key == min(self._servers, default=0):
-                logs.reopen()
-        elif server is not None and what == "quit":
+        if server is not None and what == "quit":
             server.exit_now()
-        elif server is not None:
+        elif server is not None and what == "stop":
             server.should_exit = True
 
     def abandon(self) -> None:
@@ -108,7 +103,15 @@ class Threads:
 
     def _context(self, order: Order, begun: threading.Event) -> None:
         """A context's whole life, in its thread."""
-        premises, key = self._premises, threading.get_native_id()
+        key = threading.get_native_id()
+        code = exit_code_of(lambda: self._live(order, key, begun))
+        begun.set()
+        self._ended.append((key, code))
+        self._premises.pipe.wake()
+
+    def _live(self, order: Order, key: int, begun: threading.Event) -> int:
+        """Make a server and run it; the exit code."""
+        premises = self._premises
         topology.pin(premises.config, order.slot)
 
         def say(kind: str) -> None:
@@ -135,12 +138,10 @@ class Threads:
         )
         begun.set()
         try:
-            code = exit_code_of(server.run)
+            return server.run()
         finally:
             for entry in order.listening:
                 entry.socket.close()
-        self._ended.append((key, code))
-        premises.pipe.wake()
 
     def _application(self) -> Application:
         """The application for one more context: an instance of its own if a factory makes it."""

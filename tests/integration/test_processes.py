@@ -505,7 +505,7 @@ def test_reopening_logs_ends_nobody(start: Start) -> None:
     server = start()
     before = contexts(server)
     server.process.send_signal(signal.SIGUSR1)
-    serving.wait_until(lambda: server.log.count("Log files reopened.") == 3)
+    serving.wait_until(lambda: server.log.count("Log files reopened.") == 4)
     assert seen_pids(server) == set(before)
     server.stop()
 

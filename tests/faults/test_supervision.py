@@ -1,0 +1,205 @@
+"""System calls of supervisor and host that fail, and contexts that work against them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Collection
+
+import pytest
+import serving
+from rawhttp import Raw
+
+Start = Callable[..., serving.Server]
+
+
+@pytest.fixture
+def start(tmp_path: pathlib.Path, started: list[serving.Server]) -> Start:
+    """``start(*args)``: two contexts of tests/apps/rebels.py, gone at the end of the test."""
+
+    def run(*args: str, contexts: int = 2) -> serving.Server:
+        server = serving.launch(
+            "rebels:app", tmp_path, contexts=contexts, place="processes", args=args
+        )
+        started.append(server)
+        server.wait_started()
+        return server
+
+    return run
+
+
+def ask(server: serving.Server, path: str = "/") -> int:
+    """Who answers a request on a connection of its own."""
+    with Raw(server) as raw:
+        return int(raw.ask(path).body)
+
+
+def host_of(server: serving.Server) -> int:
+    return serving.descendants(server.pid)[1]
+
+
+def contexts_of(server: serving.Server) -> set[int]:
+    return set(serving.descendants(server.pid)[2:])
+
+
+def wait_for_contexts(
+    server: serving.Server, count: int, but: Collection[int] = frozenset()
+) -> None:
+    """Until there are so many, none of them in ``but``, and they answer."""
+
+    def there() -> bool:
+        found = contexts_of(server)
+        return len(found) == count and not found.intersection(but)
+
+    serving.wait_until(there, 60, f"{count} contexts")
+    assert ask(server)
+
+
+def test_a_context_that_cannot_be_forked_is_tried_again(start: Start) -> None:
+    server = start()
+    victim, other = sorted(contexts_of(server))
+    (server.directory / "no-fork").touch()
+    os.kill(victim, signal.SIGKILL)
+    server.wait_for_record("no fork", 3)
+    assert "could not be started (Resource temporarily unavailable)" in server.log
+    assert contexts_of(server) == {other}
+    assert ask(server) == other
+    (server.directory / "no-fork").unlink()
+    wait_for_contexts(server, 2, {victim})
+    assert other in contexts_of(server)
+    server.stop()
+
+
+def test_contexts_that_cannot_be_forked_at_the_start_end_it(
+    tmp_path: pathlib.Path, started: list[serving.Server]
+) -> None:
+    (tmp_path / "no-fork").touch()
+    server = serving.launch("rebels:app", tmp_path, contexts=2, place="processes")
+    started.append(server)
+    assert server.wait(60) == 3
+    assert "Giving up: context" in server.log
+
+
+def test_a_reload_without_descriptors_is_tried_again(start: Start) -> None:
+    server = start()
+    before = contexts_of(server)
+    used = max(int(name) for name in os.listdir(f"/proc/{server.pid}/fd"))
+    soft, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (used + 1, hard))
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for_log("(?s)(cannot|Cannot) start a host process: Too many open files.*again")
+    assert contexts_of(server) == before
+    assert ask(server) in before
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    server.wait_for_log("Reloaded")
+    wait_for_contexts(server, 2, before)
+    server.stop()
+
+
+def test_a_host_that_is_killed_again_while_it_loads_is_tried_again(start: Start) -> None:
+    server = start()
+    before = contexts_of(server)
+    os.mkfifo(server.directory / "pipe")
+    (server.directory / "hang").touch()
+    os.kill(host_of(server), signal.SIGKILL)
+    server.wait_for_record("hangs")
+    (server.directory / "hang").unlink()
+    os.kill(host_of(server), signal.SIGKILL)
+    server.wait_for_log("could not be loaded: trying again")
+    wait_for_contexts(server, 2, before)
+    server.stop()
+
+
+def logging_to(path: pathlib.Path) -> str:
+    handler = {"class": "logging.FileHandler", "filename": str(path)}
+    config = {
+        "version": 1,
+        "handlers": {"file": handler, "err": {"class": "logging.StreamHandler"}},
+        "loggers": {"ppserver": {"handlers": ["file", "err"], "level": "INFO"}},
+    }
+    file = path.parent.parent / "logging.json"
+    file.write_text(json.dumps(config))
+    return str(file)
+
+
+@pytest.mark.parametrize("contexts", [1, 2])
+def test_a_log_file_that_cannot_be_opened_anew(
+    tmp_path: pathlib.Path, start: Start, contexts: int
+) -> None:
+    log = tmp_path / "logs" / "log"
+    log.parent.mkdir()
+    server = start("--log-config", logging_to(log), contexts=contexts)
+    before = contexts_of(server)
+    shutil.rmtree(log.parent)
+    server.process.send_signal(signal.SIGUSR1)
+    processes = contexts + 2  # Supervisor and host.
+    serving.wait_until(lambda: server.log.count("cannot be opened anew") == processes, 60)
+    assert contexts_of(server) == before
+    assert ask(server) in before
+    log.parent.mkdir()
+    serving.wait_until(lambda: server.log.count("Log files reopened") == processes, 60)
+    server.stop()
+
+
+def test_what_is_forked_later_writes_to_the_new_log_file(
+    tmp_path: pathlib.Path, start: Start
+) -> None:
+    log = tmp_path / "logs" / "log"
+    log.parent.mkdir()
+    server = start("--log-config", logging_to(log))
+    log.rename(tmp_path / "old")
+    server.process.send_signal(signal.SIGUSR1)
+    serving.wait_until(lambda: server.log.count("Log files reopened") == 4, 60)
+    before = contexts_of(server)
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    wait_for_contexts(server, 2, before)
+    for pid in contexts_of(server):
+        serving.wait_until(lambda pid=pid: f"server process [{pid}]" in log.read_text(), 60)
+    server.stop()
+
+
+def test_garbage_ends_the_context_that_sends_it(start: Start) -> None:
+    server = start()
+    before = contexts_of(server)
+    with contextlib.suppress(Exception):
+        ask(server, "/garbage")
+    server.wait_for_log(r"Context \d \[\d+\] sent nonsense")
+    wait_for_contexts(server, 2)
+    assert len(contexts_of(server) & before) == 1
+    server.stop()
+
+
+def test_descriptors_sent_to_the_supervisor_do_not_stay_there(start: Start) -> None:
+    server = start()
+    before = len(os.listdir(f"/proc/{server.pid}/fd"))
+    with contextlib.suppress(Exception):
+        ask(server, "/descriptors")
+    server.wait_for_log("sent nonsense")
+    assert ask(server)
+    assert len(os.listdir(f"/proc/{server.pid}/fd")) <= before
+    server.stop()
+
+
+def test_nobody_is_killed_whom_the_server_did_not_start(start: Start) -> None:
+    """A context says that it is another process, which it wants to be ended with the contexts."""
+    server = start("--timeout-graceful-shutdown", "0")
+    before = contexts_of(server)
+    with subprocess.Popen(["sleep", "600"]) as victim:
+        try:
+            os.kill(host_of(server), signal.SIGSTOP)
+            with contextlib.suppress(Exception):
+                ask(server, f"/claim/{victim.pid}")
+            server.wait_for_log("sent nonsense")
+            os.kill(host_of(server), signal.SIGCONT)
+            serving.wait_until(lambda: len(contexts_of(server) - before) == 1, 60)
+            server.stop()
+            assert victim.poll() is None
+        finally:
+            victim.kill()

@@ -1,0 +1,128 @@
+"""The channel between supervisor and host, and what the supervisor believes of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from ppserver.contexts import messages
+from ppserver.contexts.channel import Channel, Received
+from ppserver.contexts.generation import kill_child_of
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Channel, Channel]]:
+    one, other = Channel.pair()
+    yield one, other
+    one.close()
+    other.close()
+
+
+def test_what_the_kernel_has_no_room_for_is_sent_later(pair: tuple[Channel, Channel]) -> None:
+    """More orders than a socket holds (278): none is lost, and their order stays."""
+    ours, theirs = pair
+    ours.unblock()
+    for number in range(1000):
+        assert ours.send("start", number=number, sockets=[theirs.socket])
+    assert ours.pending
+    found = []
+    while len(found) < 1000:
+        received = theirs.receive()
+        assert received is not None
+        found.append(received.message["number"])
+        assert len(received.fds) == 1
+        os.close(received.fds[0])
+        assert ours.flush()
+    assert found == list(range(1000))
+    assert not ours.pending
+
+
+def test_an_order_whose_sockets_are_gone_is_dropped(pair: tuple[Channel, Channel]) -> None:
+    ours, theirs = pair
+    ours.unblock()
+    with socket.socket() as listening:
+        while not ours.pending:
+            ours.send("start", sockets=[listening])
+    ours.send("leave")
+    while (received := theirs.receive()) is not None and received.message["kind"] == "start":
+        os.close(received.fds[0])
+        ours.flush()
+    assert received is not None
+    assert received.message["kind"] == "leave"
+
+
+def test_the_kernel_says_who_sent_a_message(pair: tuple[Channel, Channel]) -> None:
+    ours, theirs = pair
+    ours.unblock()
+    assert ours.receive() is None
+    pid = os.fork()
+    if pid == 0:
+        theirs.send("x")
+        os._exit(0)
+    os.waitpid(pid, 0)
+    received = ours.receive()
+    assert received is not None
+    assert received.sender == pid
+    theirs.socket.send(b"")
+    assert ours.receive() is None
+    assert not ours.ended
+    theirs.close()
+    assert ours.receive() is None
+    assert ours.ended
+    assert not ours.send("x")
+
+
+def test_descriptors_are_not_inheritable_and_can_be_refused(pair: tuple[Channel, Channel]) -> None:
+    ours, theirs = pair
+    theirs.send("x", sockets=[theirs.socket])
+    received = ours.receive()
+    assert received is not None
+    assert not os.get_inheritable(received.fds[0])
+    os.close(received.fds[0])
+    theirs.send("x", sockets=[theirs.socket, ours.socket])
+    refused = ours.receive(0)
+    assert refused is not None
+    assert refused.fds == []
+    assert refused.sender == os.getpid()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b"[" * 60000,
+        b'{"kind": "x"}',
+        b'{"kind": ["ready"]}',
+        b'{"kind": "ready"}',
+        b'{"kind": "ready", "key": "1"}',
+        b'{"kind": "ready", "key": -1}',
+        b'{"kind": "ready", "key": true}',
+        b'{"kind": "ready", "key": 1e3}',
+        b'{"kind": "ended", "key": 1, "code": 4294967296}',
+        b'{"kind": "started", "slot": 0, "seat": {}, "key": 1}',
+        b'{"kind": "loaded", "place": "mars", "interface": "", "loop": "", "why": ""}',
+        b'{"kind": "loaded", "place": "threads", "interface": 1, "loop": "", "why": ""}',
+        b'{"kind": "loaded", "place": "threads", "interface": "", "loop": "", "why": "",'
+        b' "addresses": [[["a"]]]}',
+    ],
+)
+def test_nonsense(data: bytes) -> None:
+    with pytest.raises(messages.NonsenseError):
+        messages.read(Received(data, [], 1))
+
+
+def test_only_a_child_of_the_host_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        assert not kill_child_of(os.getppid(), child.pid)
+        assert child.poll() is None
+        assert kill_child_of(os.getpid(), child.pid)
+        assert child.wait() == -signal.SIGKILL
+    assert kill_child_of(os.getpid(), child.pid)  # Gone: nothing to do.
