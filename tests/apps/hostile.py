@@ -12,26 +12,16 @@ import gc
 import io
 import os
 import random
-import re
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import hostile_tasks  # registers its deeds
+from hostile_deeds import DEEDS, Receive, Scope, Send, body, deed, finish, hello, kept, start
 from support import ExpectedError, record
 
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[Any], Awaitable[None]]
-Deed = Callable[[Scope, Receive, Send], Any]
-
-DEEDS: dict[str, Deed] = {}
-kept: list[Any] = []
-
-
-def deed(function: Deed) -> Deed:
-    DEEDS[function.__name__.replace("_", "-")] = function
-    return function
+__all__ = ["DEEDS", "app", "hostile_tasks"]
 
 
 def app(scope: Scope, receive: Receive, send: Send) -> Any:
@@ -46,29 +36,7 @@ async def lifespan(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "lifespan.shutdown.complete"})
 
 
-def start(status: Any = 200, headers: Any = ()) -> dict[str, Any]:
-    return {"type": "http.response.start", "status": status, "headers": headers}
-
-
-def body(data: Any = b"", more: Any = False) -> dict[str, Any]:
-    return {"type": "http.response.body", "body": data, "more_body": more}
-
-
-@deed
-async def hello(scope: Scope, receive: Receive, send: Send) -> None:
-    await send(start())
-    await send(body(b"hello"))
-
-
 # ---- Python code that runs while send() looks at its message ----
-
-
-def finish(send: Send) -> None:
-    """A whole response from where nobody expects one."""
-    with contextlib.suppress(Exception):
-        send(start())
-    with contextlib.suppress(Exception):
-        send(body(b"from within"))
 
 
 class Truth:
@@ -439,88 +407,6 @@ async def is_a_generator(scope: Scope, receive: Receive, send: Send) -> Any:
 @deed
 def is_a_list(scope: Scope, receive: Receive, send: Send) -> Any:
     return [1, 2, 3]
-
-
-class Yields:
-    def __init__(self, what: Any) -> None:
-        self.what = what
-
-    def __await__(self) -> Iterator[Any]:
-        yield self.what
-
-
-@deed
-async def yields_a_number(scope: Scope, receive: Receive, send: Send) -> None:
-    await Yields(42)
-
-
-@deed
-async def yields_nothing(scope: Scope, receive: Receive, send: Send) -> None:
-    for _ in range(10):
-        await Yields(None)
-    await hello(scope, receive, send)
-
-
-@deed
-async def yields_a_future_by_hand(scope: Scope, receive: Receive, send: Send) -> None:
-    await Yields(asyncio.get_running_loop().create_future())
-
-
-@deed
-async def yields_a_future_of_another_loop(scope: Scope, receive: Receive, send: Send) -> None:
-    loop = asyncio.new_event_loop()
-    try:
-        await loop.create_future()
-    finally:
-        loop.close()
-
-
-@deed
-async def awaits_itself(scope: Scope, receive: Receive, send: Send) -> None:
-    await asyncio.sleep(0)
-    await asyncio.current_task()  # type: ignore[misc]
-
-
-@deed
-async def cancels_itself(scope: Scope, receive: Receive, send: Send) -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    task.cancel()
-    await asyncio.sleep(1)
-
-
-@deed
-async def cancels_itself_and_goes_on(scope: Scope, receive: Receive, send: Send) -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    for _ in range(3):
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.sleep(1)
-    await hello(scope, receive, send)
-
-
-@deed
-async def cancels_its_own_kind(scope: Scope, receive: Receive, send: Send) -> None:
-    """Every task of another request, also those that wait for one."""
-    for task in asyncio.all_tasks():
-        one_of_us = re.search(r"ppserver[ _](request|worker)", repr(task))
-        if one_of_us and task is not asyncio.current_task():
-            task.cancel()
-    await asyncio.sleep(0)
-    await hello(scope, receive, send)
-
-
-@deed
-async def runs_a_loop_of_its_own(scope: Scope, receive: Receive, send: Send) -> None:
-    coroutine = asyncio.sleep(0)
-    try:
-        asyncio.run(coroutine)
-    except RuntimeError:
-        record("no loop within the loop")
-    finally:
-        coroutine.close()
-    await hello(scope, receive, send)
 
 
 @deed
