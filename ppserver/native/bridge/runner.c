@@ -89,6 +89,31 @@ static PySendResult runner_park(PpRunner *self, PyObject **result)
     return PYGEN_NEXT;
 }
 
+/* Ends the Task's wait: it gets a step. */
+void pp_runner_unpark(PpRunner *self)
+{
+    PpCore *core = self->core;
+    PyObject *future = self->parking;
+    if (future == NULL) {
+        return; /* its first step is still to come */
+    }
+    Py_INCREF(future);
+    if (pp_flag_call(future, core->k.done) == 0) {
+        PyObject *args[] = {future, Py_None};
+        Py_XDECREF(PyObject_VectorcallMethod(core->k.set_result, args, 2, NULL));
+    }
+    if (PyErr_Occurred()) {
+        PyErr_WriteUnraisable(future);
+    }
+    Py_DECREF(future);
+}
+
+/* As of any coroutine that is sent into, or closed, by what it runs. */
+static void already_running(void)
+{
+    PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+}
+
 /* What the application waits for, on its way to the Task: taken out, and marked as it came. */
 static PyObject *take_first(PpRunner *self)
 {
@@ -100,25 +125,51 @@ static PyObject *take_first(PpRunner *self)
     return first;
 }
 
+/* A step of a parked runner that nobody has given work. Either its Task was woken by somebody who
+ * got hold of the future, or the step is not its Task's: then the Task still waits for that future,
+ * or is yet to be told to (its first step was taken away from it). -1 with an exception. */
+static int parked_step(PpRunner *self, PyObject **result)
+{
+    PyObject *future = Py_NewRef(self->parking);
+    int woken = pp_flag_call(future, self->core->k.done);
+    if (woken == 0) {
+        woken = PyObject_SetAttr(future, self->core->k.future_blocking, Py_True);
+    }
+    if (woken == 0) {
+        *result = future;
+        return 0;
+    }
+    Py_DECREF(future);
+    return woken;
+}
+
 static PySendResult runner_am_send(PyObject *op, PyObject *value, PyObject **result)
 {
     PpRunner *self = (PpRunner *)op;
     *result = NULL;
+    if (self->running) {
+        already_running();
+        return PYGEN_ERROR;
+    }
     switch ((enum pp_runner_state)self->state) {
     case IDLE:
         return runner_park(self, result);
     case ADOPTED:
         self->state = RUNNING;
+        self->running = true; /* as what follows may run code of the application */
         Py_CLEAR(self->parking);
         *result = take_first(self);
+        self->running = false;
         return PYGEN_NEXT;
     case RUNNING:
-        if (self->running) {
-            PyErr_SetString(PyExc_ValueError, "coroutine already executing");
-            return PYGEN_ERROR;
-        }
         return runner_step(self, value, result);
-    case PARKED: /* woken without work: the core was closed */
+    case PARKED: {
+        int woken = parked_step(self, result);
+        if (woken <= 0) {
+            return woken == 0 ? PYGEN_NEXT : PYGEN_ERROR;
+        }
+        pp_worker_retire(self);
+    } /* fall through */
     case DISCARDED:
         self->state = DONE;
         pp_runner_forget(self);
@@ -131,17 +182,13 @@ static PySendResult runner_am_send(PyObject *op, PyObject *value, PyObject **res
     return PYGEN_ERROR;
 }
 
-/* Nobody may hand requests to a worker that is ending. */
-static void retire(PpRunner *self)
+/* Ends a runner that has no application, at somebody's throw() or close(). If that was not its
+ * Task's, then the Task is woken and ends as well. */
+static void end_idle(PpRunner *self)
 {
-    PpCore *core = self->core;
-    if (core->runner == (PyObject *)self) {
-        PyObject *worker = core->worker;
-        core->worker = NULL;
-        core->runner = NULL;
-        Py_XDECREF(worker);
-        Py_DECREF((PyObject *)self); /* the caller holds another */
-    }
+    self->state = DISCARDED;
+    pp_worker_retire(self);
+    pp_runner_unpark(self);
 }
 
 static PyObject *throw_into_app(PpRunner *self, PyObject *const *args, Py_ssize_t nargs)
@@ -246,56 +293,48 @@ static PyObject *runner_throw(PyObject *op, PyObject *const *args, Py_ssize_t na
     if (nargs < 1 || nargs > 3) {
         return pp_raise_thrown(args, nargs);
     }
+    if (self->running) {
+        already_running();
+        return NULL;
+    }
     switch ((enum pp_runner_state)self->state) {
-    case ADOPTED:
+    case ADOPTED: {
+        PyObject *first = NULL;
         self->state = RUNNING;
+        self->running = true; /* all of this may run code of the application */
         Py_CLEAR(self->parking);
         if (taken_back(self, args[0]) || cancel_first(self, args[0])) {
-            return take_first(self);
+            first = take_first(self);
         }
         Py_CLEAR(self->first);
-        return throw_into_app(self, args, nargs);
+        self->running = false;
+        return first != NULL ? first : throw_into_app(self, args, nargs);
+    }
     case RUNNING:
-        if (self->running) {
-            break;
-        }
         return throw_into_app(self, args, nargs);
     case IDLE:
     case PARKED:
     case DISCARDED:
-        if (self->running) {
-            break;
-        }
-        self->state = DONE;
-        Py_INCREF(op);
-        retire(self);
-        pp_runner_forget(self);
-        Py_DECREF(op);
+        end_idle(self);
         return pp_raise_thrown(args, nargs);
     case DONE:
-        return pp_raise_thrown(args, nargs);
+        break;
     }
-    PyErr_SetString(PyExc_ValueError, "coroutine already executing");
-    return NULL;
+    return pp_raise_thrown(args, nargs);
 }
 
 static PyObject *runner_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     PpRunner *self = (PpRunner *)op;
     if (self->running) {
-        PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+        already_running();
         return NULL;
     }
     if (self->state == DONE) {
         Py_RETURN_NONE;
     }
-    bool with_app = self->req != NULL;
-    if (!with_app) {
-        self->state = DONE;
-        Py_INCREF(op);
-        retire(self);
-        pp_runner_forget(self);
-        Py_DECREF(op);
+    if (self->req == NULL) {
+        end_idle(self);
         Py_RETURN_NONE;
     }
     self->state = RUNNING;
@@ -335,7 +374,10 @@ static PyObject *forward(PyObject *op, void *closure)
     if (self->coro == NULL) {
         Py_RETURN_NONE;
     }
-    return PyObject_GetAttrString(self->coro, closure);
+    PyObject *coro = Py_NewRef(self->coro); /* an awaitable's attributes may run code */
+    PyObject *value = PyObject_GetAttrString(coro, closure);
+    Py_DECREF(coro);
+    return value;
 }
 
 static PyObject *get_running(PyObject *op, void *Py_UNUSED(closure))
@@ -354,7 +396,7 @@ static PyObject *get_name(PyObject *op, void *closure)
 {
     PpRunner *self = (PpRunner *)op;
     if (self->coro != NULL) {
-        PyObject *name = PyObject_GetAttrString(self->coro, closure);
+        PyObject *name = forward(op, closure);
         if (name != NULL) {
             return name;
         }
@@ -367,7 +409,10 @@ static PyObject *runner_repr(PyObject *op)
 {
     PpRunner *self = (PpRunner *)op;
     if (self->coro != NULL) {
-        return PyUnicode_FromFormat("<ppserver request running %R>", self->coro);
+        PyObject *coro = Py_NewRef(self->coro);
+        PyObject *text = PyUnicode_FromFormat("<ppserver request running %R>", coro);
+        Py_DECREF(coro);
+        return text;
     }
     return PyUnicode_FromFormat("<ppserver worker at %p>", op);
 }

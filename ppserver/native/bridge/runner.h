@@ -28,5 +28,13 @@ PpRunner *pp_runner_new(PpCore *core);
 void pp_runner_keep_task(PpRunner *self, PyObject *task);
 /* Drops everything but the core; may run destructors. */
 void pp_runner_forget(PpRunner *self);
+/* Gives a Task that waits on the parking future a step; one that has not begun yet has one coming.
+ * Never raises. */
+void pp_runner_unpark(PpRunner *self);
+/* worker.c: hands no more requests to this runner, if it is the idle worker's. The caller holds a
+ * reference to it. */
+void pp_worker_retire(PpRunner *runner);
+/* Calls a method without arguments; whether what it returns is true, -1 with an exception. */
+int pp_flag_call(PyObject *object, PyObject *method);
 
 #endif

@@ -124,27 +124,6 @@ void pp_worker_batch_end(PpCore *core)
     worker_leave(core);
 }
 
-/* Ends a runner that is parked: its Task gets a step. */
-static void unpark(PpCore *core, PpRunner *runner)
-{
-    PyObject *future = runner->parking;
-    if (future == NULL) {
-        return; /* its first step is still to come */
-    }
-    Py_INCREF(future);
-    PyObject *args[] = {future, Py_None};
-    PyObject *done = PyObject_VectorcallMethod(core->k.done, args, 1, NULL);
-    int is_done = done != NULL ? PyObject_IsTrue(done) : -1;
-    Py_XDECREF(done);
-    if (is_done == 0) {
-        Py_XDECREF(PyObject_VectorcallMethod(core->k.set_result, args, 2, NULL));
-    }
-    if (PyErr_Occurred()) {
-        PyErr_WriteUnraisable(future);
-    }
-    Py_DECREF(future);
-}
-
 static void worker_discard(PpCore *core)
 {
     worker_leave(core);
@@ -154,10 +133,23 @@ static void worker_discard(PpCore *core)
     core->worker = NULL;
     if (runner != NULL) {
         runner->state = DISCARDED;
-        unpark(core, runner);
+        pp_runner_unpark(runner);
     }
     Py_XDECREF((PyObject *)runner);
     Py_XDECREF(task);
+}
+
+void pp_worker_retire(PpRunner *runner)
+{
+    PpCore *core = runner->core;
+    if (core->runner == (PyObject *)runner) {
+        worker_leave(core);
+        PyObject *task = core->worker;
+        core->worker = NULL;
+        core->runner = NULL;
+        Py_XDECREF(task);
+        Py_DECREF((PyObject *)runner); /* the caller holds another */
+    }
 }
 
 void pp_worker_drop(PpCore *core)
@@ -193,7 +185,7 @@ int pp_flag_of(PyObject *object, PyObject *attr)
     return truth;
 }
 
-static int flag_call(PyObject *object, PyObject *method)
+int pp_flag_call(PyObject *object, PyObject *method)
 {
     PyObject *value = PyObject_VectorcallMethod(method, &object, 1, NULL);
     if (value == NULL) {
@@ -219,12 +211,12 @@ static bool worker_look_over(PpCore *core)
         return false;
     }
     /* A parked Task has its own wake-up among nobody's callbacks: those are on the future. */
-    int traces = flag_call(task, core->k.cancelling);
+    int traces = pp_flag_call(task, core->k.cancelling);
     if (traces == 0) {
         traces = pp_flag_of(task, core->k.callbacks);
     }
     if (traces == 0) {
-        traces = runner->parking != NULL ? flag_call(runner->parking, core->k.done)
+        traces = runner->parking != NULL ? pp_flag_call(runner->parking, core->k.done)
                                          : pp_flag_of(task, core->k.must_cancel);
     }
     if (traces == 0) {
@@ -307,23 +299,32 @@ static bool unblock(PpCore *core, PyObject *first)
     return blocks;
 }
 
-/* The worker Task becomes this request's Task. Takes over coro and first. */
-static void worker_adopt(PpCore *core, PpRequest *req, PyObject *scope, PyObject *coro,
-                         PyObject *first, bool first_blocks)
+/* What a request's first step has come to. */
+struct first_step {
+    PySendResult sent;
+    PyObject *coro;  /* owned or NULL */
+    PyObject *value; /* owned or NULL: what the application waits for, or its result */
+    PyObject *exc;   /* owned or NULL */
+    bool blocks;     /* value is a future that was marked as awaited */
+};
+
+/* The worker Task becomes this request's Task. Takes over coro and value. */
+static void worker_adopt(PpCore *core, PpRequest *req, PyObject *scope,
+                         const struct first_step *step)
 {
     worker_leave(core);
     PpRunner *runner = (PpRunner *)core->runner;
     PyObject *task = core->worker;
     core->runner = NULL;
     core->worker = NULL;
-    runner->first_blocks = first_blocks;
+    runner->first_blocks = step->blocks;
     runner->req = (PpRequest *)Py_NewRef((PyObject *)req);
     runner->scope = Py_NewRef(scope);
-    runner->coro = coro;
-    runner->first = first;
+    runner->coro = step->coro;
+    runner->first = step->value;
     runner->state = ADOPTED;
     pp_runner_keep_task(runner, task);
-    unpark(core, runner);
+    pp_runner_unpark(runner);
     Py_DECREF((PyObject *)runner); /* the Task, which the loop knows, has it */
     Py_DECREF(task);
 }
@@ -335,22 +336,26 @@ static void fail_request(PpRequest *req, PyObject *scope)
     }
 }
 
-/* The runner shows the application's coroutine as its own meanwhile (get_coro, get_stack). */
-static PySendResult first_step(PpCore *core, PyObject *coro, PyObject **result)
+/* The runner shows the application's coroutine as its own meanwhile (get_coro, get_stack), and
+ * nobody drives it. */
+static struct first_step first_step(PpCore *core, PpRequest *req, PyObject *scope,
+                                    PyObject *receive)
 {
+    struct first_step step = {.sent = PYGEN_ERROR};
     PpRunner *runner = (PpRunner *)Py_NewRef(core->runner);
-    runner->coro = Py_NewRef(coro);
     runner->running = true;
-    PySendResult sent = PyIter_Send(coro, Py_None, result);
-    runner->running = false;
-    runner->coro = NULL;
-    Py_DECREF(coro); /* never the last: the caller has one */
-    PyObject *exc = sent == PYGEN_ERROR ? PyErr_GetRaisedException() : NULL;
-    Py_DECREF((PyObject *)runner);
-    if (exc != NULL) {
-        PyErr_SetRaisedException(exc);
+    step.coro = call_app(core, req, scope, receive);
+    if (step.coro != NULL) {
+        runner->coro = Py_NewRef(step.coro);
+        step.sent = PyIter_Send(step.coro, Py_None, &step.value);
+        step.blocks = step.sent == PYGEN_NEXT && unblock(core, step.value);
+        runner->coro = NULL;
+        Py_DECREF(step.coro); /* not the last */
     }
-    return sent;
+    runner->running = false;
+    step.exc = step.sent == PYGEN_ERROR ? PyErr_GetRaisedException() : NULL;
+    Py_DECREF((PyObject *)runner);
+    return step;
 }
 
 static void run_on_worker(PpCore *core, PpRequest *req, PyObject *scope, PyObject *receive)
@@ -367,26 +372,23 @@ static void run_on_worker(PpCore *core, PpRequest *req, PyObject *scope, PyObjec
     }
     Py_ssize_t references = worker_references(core);
     PyObject *worker = core->worker; /* borrowed, only compared: the application may retire it */
-    PyObject *first = NULL, *coro = call_app(core, req, scope, receive);
-    PySendResult sent = coro != NULL ? first_step(core, coro, &first) : PYGEN_ERROR;
-    PyObject *exc = sent == PYGEN_ERROR ? PyErr_GetRaisedException() : NULL;
+    struct first_step step = first_step(core, req, scope, receive);
     if (PyContext_Exit(context) < 0) {
         PyErr_WriteUnraisable(core->app);
     }
-    bool first_blocks = sent == PYGEN_NEXT && unblock(core, first); /* may run code, too */
-    if (sent == PYGEN_NEXT && core->worker == worker) {
-        worker_adopt(core, req, scope, coro, first, first_blocks);
+    if (step.sent == PYGEN_NEXT && core->worker == worker) {
+        worker_adopt(core, req, scope, &step);
         Py_DECREF(context);
         return;
     }
-    Py_XDECREF(first);
-    if (exc != NULL) {
-        PyErr_SetRaisedException(exc);
+    Py_XDECREF(step.value);
+    if (step.exc != NULL) {
+        PyErr_SetRaisedException(step.exc);
         fail_request(req, scope);
     } else {
         (void)!pp_request_app_ended(req, scope, false);
     }
-    Py_XDECREF(coro);
+    Py_XDECREF(step.coro);
     Py_DECREF(context);
     if (core->worker == worker && !worker_pristine(core, references)) {
         worker_discard(core);
