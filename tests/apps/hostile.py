@@ -183,11 +183,24 @@ async def changes_headers_after_the_start(scope: Scope, receive: Receive, send: 
 
 @deed
 async def empties_headers_after_the_start(scope: Scope, receive: Receive, send: Send) -> None:
-    headers = [[b"x-a", b"b" * 10000] for _ in range(60)]
+    headers = [[b"x-a", b"b" * 1000] for _ in range(6)]
     await send(start(200, headers))
     for pair in headers:
         pair.clear()
     gc.collect()
+    await send(body(b"x"))
+
+
+@deed
+async def empties_headers_of_a_tuple_after_the_start(
+    scope: Scope, receive: Receive, send: Send
+) -> None:
+    headers = ((b"x-a", b"b" * 1000), [b"x-a", b"b" * 1000], [b"x-a", b"b" * 1000])
+    await send(start(200, headers))
+    for pair in headers[1:]:
+        pair[1] = b"c"  # type: ignore[index]
+    gc.collect()
+    assert type(headers[2]) is list
     await send(body(b"x"))
 
 

@@ -113,6 +113,14 @@ def test_bytearray_is_sent_as_it_was(server: serving.Server) -> None:
     assert response.body == b"a" * 100_000 + b"b" * 100_000
 
 
+@pytest.mark.parametrize("kind", ["", "of-a-tuple-"])
+def test_headers_are_sent_as_they_were(server: serving.Server, kind: str) -> None:
+    response = ask(server, f"/empties-headers-{kind}after-the-start")
+    assert response is not None
+    assert response.status == 200
+    assert set(response.all("x-a")) == {"b" * 1000}
+
+
 def test_deeds_beside_each_other(server: serving.Server) -> None:
     """All of them at once, with honest requests in between that nobody disturbs."""
     names = [name for name in DEEDS if name not in ("fuzz", "cancels-its-own-kind")] * 2

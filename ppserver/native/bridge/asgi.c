@@ -55,47 +55,85 @@ static void release_conn(PpRequest *req)
 
 /* ---- send: checks ---- */
 
-static int bytes_view(PyObject *value, const char *what, const uint8_t **data, size_t *len)
+static int check_bytes(PyObject *value, const char *what)
 {
-    if (!PyBytes_Check(value)) {
-        PyErr_Format(PyExc_TypeError, "%s: expected bytes, got %.100s", what,
-                     Py_TYPE(value)->tp_name);
+    if (PyBytes_Check(value)) {
+        return 0;
+    }
+    PyErr_Format(PyExc_TypeError, "http.response.start: header %s: expected bytes, got %.100s",
+                 what, Py_TYPE(value)->tp_name);
+    return -1;
+}
+
+static int not_a_pair(PyObject *pair, Py_ssize_t index)
+{
+    PyErr_Format(PyExc_TypeError,
+                 "http.response.start: header %zd: expected a (name, value) pair, got %R", index,
+                 pair);
+    return -1;
+}
+
+static int check_pair(PyObject *tuple, Py_ssize_t index)
+{
+    if (PyTuple_GET_SIZE(tuple) != 2) {
+        return not_a_pair(tuple, index);
+    }
+    int rc = check_bytes(PyTuple_GET_ITEM(tuple, 0), "name");
+    return rc == 0 ? check_bytes(PyTuple_GET_ITEM(tuple, 1), "value") : rc;
+}
+
+/* Puts a copy of a pair that is a list in its place: what is sent must not change any more, nor be
+ * freed, and on free-threaded builds other threads may be changing it now. */
+static int settle_pair(PyObject *headers, Py_ssize_t index)
+{
+    PyObject *pair = PyTuple_GET_ITEM(headers, index);
+    if (!PyList_Check(pair)) {
+        return not_a_pair(pair, index);
+    }
+    PyObject *copy = PyList_AsTuple(pair);
+    if (copy == NULL) {
         return -1;
     }
-    *data = (const uint8_t *)PyBytes_AS_STRING(value);
-    *len = (size_t)PyBytes_GET_SIZE(value);
+    PyTuple_SET_ITEM(headers, index, copy);
+    Py_DECREF(pair);
     return 0;
 }
 
-/* headers: a fast sequence. Fills fields (borrowed bytes) when it is not NULL, else only checks. */
-static int header_fields(PyObject *headers, struct pp_h1_out_field *fields)
+/* A new tuple of the same items: one that only we have. */
+static PyObject *copy_tuple(PyObject *tuple)
 {
-    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(headers); i++) {
-        PyObject *pair = PySequence_Fast_GET_ITEM(headers, i), *name, *value;
-        if (PyTuple_Check(pair) && PyTuple_GET_SIZE(pair) == 2) {
-            name = PyTuple_GET_ITEM(pair, 0);
-            value = PyTuple_GET_ITEM(pair, 1);
-        } else if (PyList_Check(pair) && PyList_GET_SIZE(pair) == 2) {
-            name = PyList_GET_ITEM(pair, 0);
-            value = PyList_GET_ITEM(pair, 1);
-        } else {
-            Py_INCREF(pair); /* its repr() may run code that changes the list */
-            PyErr_Format(PyExc_TypeError,
-                         "http.response.start: header %zd: expected a (name, value) pair, got %R",
-                         i, pair);
-            Py_DECREF(pair);
-            return -1;
+    PyObject *copy = PyTuple_New(PyTuple_GET_SIZE(tuple));
+    for (Py_ssize_t i = 0; copy != NULL && i < PyTuple_GET_SIZE(tuple); i++) {
+        PyTuple_SET_ITEM(copy, i, Py_NewRef(PyTuple_GET_ITEM(tuple, i)));
+    }
+    return copy;
+}
+
+/* The headers as a tuple of (name, value) tuples of bytes, which nobody changes; NULL with an
+ * exception. */
+static PyObject *settle_headers(PyObject *headers)
+{
+    PyObject *all = PySequence_Fast(headers, "http.response.start: headers: expected an iterable");
+    bool ours = all != NULL && !PyTuple_Check(all);
+    if (ours) {
+        Py_SETREF(all, PyList_AsTuple(all)); /* what is sent is what it is now */
+    }
+    for (Py_ssize_t i = 0; all != NULL && i < PyTuple_GET_SIZE(all); i++) {
+        if (PP_UNLIKELY(!PyTuple_Check(PyTuple_GET_ITEM(all, i)))) {
+            if (!ours) {
+                Py_SETREF(all, copy_tuple(all));
+                ours = true;
+            }
+            if (all == NULL || settle_pair(all, i) < 0) {
+                Py_CLEAR(all);
+                break;
+            }
         }
-        struct pp_h1_out_field f;
-        if (bytes_view(name, "http.response.start: header name", &f.name, &f.name_len) < 0 ||
-            bytes_view(value, "http.response.start: header value", &f.value, &f.value_len) < 0) {
-            return -1;
-        }
-        if (fields != NULL) {
-            fields[i] = f;
+        if (check_pair(PyTuple_GET_ITEM(all, i), i) < 0) {
+            Py_CLEAR(all);
         }
     }
-    return 0;
+    return all;
 }
 
 static int wrong_order(PpRequest *req, PyObject *type)
@@ -165,23 +203,19 @@ static int send_start(PpRequest *req, struct pp_message *message)
     if ((found = pp_message_take(message, k, PP_MESSAGE_HEADERS, &headers)) < 0) {
         return -1;
     }
-    PyObject *fast = NULL;
+    PyObject *settled = NULL;
     if (found > 0) {
-        fast = PySequence_Fast(headers, "http.response.start: headers: expected an iterable");
+        settled = settle_headers(headers);
         Py_DECREF(headers);
-        if (fast != NULL && !PyTuple_Check(fast)) {
-            Py_SETREF(fast, PyList_AsTuple(fast)); /* what is sent is what it is now */
-        }
-        if (fast == NULL || header_fields(fast, NULL) < 0) {
-            Py_XDECREF(fast);
+        if (settled == NULL) {
             return -1;
         }
     }
     if (req->state != REQ_START) {
-        Py_XDECREF(fast);
+        Py_XDECREF(settled);
         return meanwhile();
     }
-    Py_XSETREF(req->headers, fast);
+    Py_XSETREF(req->headers, settled);
     req->status = (int)number;
     req->state = REQ_HEAD;
     return 0;
@@ -211,7 +245,7 @@ static PyObject *disconnected(PpRequest *req)
 static int write_head(PpRequest *req, PyObject *body, const uint8_t *data, size_t len, bool more)
 {
     struct pp_h1_out_field on_stack[FIELDS_ON_STACK], *fields = on_stack;
-    Py_ssize_t count = req->headers != NULL ? PySequence_Fast_GET_SIZE(req->headers) : 0;
+    Py_ssize_t count = req->headers != NULL ? PyTuple_GET_SIZE(req->headers) : 0;
     if (count > FIELDS_ON_STACK) {
         fields = PyMem_New(struct pp_h1_out_field, (size_t)count);
         if (fields == NULL) {
@@ -219,10 +253,15 @@ static int write_head(PpRequest *req, PyObject *body, const uint8_t *data, size_
             return -1;
         }
     }
-    int result = -1;
-    if (count > 0 && header_fields(req->headers, fields) < 0) {
-        goto done; /* the application changed the list after send() */
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *pair = PyTuple_GET_ITEM(req->headers, i);
+        PyObject *name = PyTuple_GET_ITEM(pair, 0), *value = PyTuple_GET_ITEM(pair, 1);
+        fields[i].name = (const uint8_t *)PyBytes_AS_STRING(name);
+        fields[i].name_len = (size_t)PyBytes_GET_SIZE(name);
+        fields[i].value = (const uint8_t *)PyBytes_AS_STRING(value);
+        fields[i].value_len = (size_t)PyBytes_GET_SIZE(value);
     }
+    int result = -1;
     struct pp_h1_response r = {.status = req->status,
                                .fields = fields,
                                .field_count = (size_t)count,
@@ -243,7 +282,6 @@ static int write_head(PpRequest *req, PyObject *body, const uint8_t *data, size_
         Py_CLEAR(req->headers);
         pp_raise_code(req->core, rc);
     }
-done:
     if (fields != on_stack) {
         PyMem_Free(fields);
     }

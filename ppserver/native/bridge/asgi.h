@@ -11,7 +11,7 @@ struct PpRequest {
     vectorcallfunc vectorcall; /* send(message) */
     PpCore *core;              /* owned */
     struct pp_conn *conn;      /* borrowed; NULL when the connection is not ours any more */
-    PyObject *headers;         /* owned fast sequence in REQ_HEAD, else NULL */
+    PyObject *headers;         /* owned in REQ_HEAD (settle_headers), else NULL */
     PyObject *receive_waiters; /* owned list or NULL */
     PyObject *drain_waiters;   /* owned list or NULL */
     int status;
