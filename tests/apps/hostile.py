@@ -277,6 +277,50 @@ async def receives_by_hand(scope: Scope, receive: Receive, send: Send) -> None:
     await hello(scope, receive, send)
 
 
+class Answers:
+    """Garbage that sends the whole response when it is collected."""
+
+    def __init__(self, send: Send) -> None:
+        self.itself, self.send = self, send
+
+    def __del__(self) -> None:
+        finish(self.send)
+
+
+async def collecting(send: Send, waiting: Any) -> Any:
+    """Start to wait, collecting as soon as anything is allocated; the message or the future."""
+    thresholds = gc.get_threshold()
+    gc.disable()
+    keep: list[Any] = [{} for _ in range(200)]  # no dict, and no list, is left over
+    keep += [[] for _ in range(200)]
+    Answers(send)
+    try:
+        gc.set_threshold(1)
+        gc.enable()
+        return waiting.send(None)
+    except StopIteration as stop:
+        return stop.value
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.collect()
+        del keep
+
+
+@deed
+async def is_answered_by_a_collection(scope: Scope, receive: Receive, send: Send) -> None:
+    """While receive() makes its message, where an interpreter collects as it allocates."""
+    message = await collecting(send, receive())
+    assert message["type"] == "http.request", message
+
+
+@deed
+async def is_answered_as_it_begins_to_wait(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    got = await collecting(send, receive())
+    told = got["type"] == "http.disconnect" if isinstance(got, dict) else got.done()
+    record("told of the end" if told else "waits for nothing")
+
+
 @deed
 async def receives_many_times_at_once(scope: Scope, receive: Receive, send: Send) -> None:
     await receive()

@@ -31,6 +31,8 @@ OUTCOMES: dict[str, object] = {
     "never-awaits": 200,
     "ruins-its-scope": 200,
     "receives-by-hand": 200,
+    "is-answered-by-a-collection": 200,
+    "is-answered-as-it-begins-to-wait": 200,
     "receives-many-times-at-once": 200,
     "recurses": 500,
     "is-not-a-response": 500,
@@ -111,6 +113,12 @@ def test_bytearray_is_sent_as_it_was(server: serving.Server) -> None:
     response = ask(server, "/changes-its-bytearray")
     assert response is not None
     assert response.body == b"a" * 100_000 + b"b" * 100_000
+
+
+def test_receive_is_told_of_an_end_while_it_begins_to_wait(server: serving.Server) -> None:
+    ask(server, "/is-answered-as-it-begins-to-wait")
+    server.wait_for_record("told of the end")
+    assert "waits for nothing" not in server.records()
 
 
 @pytest.mark.parametrize("kind", ["", "of-a-tuple-"])

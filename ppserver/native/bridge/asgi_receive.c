@@ -40,6 +40,16 @@ static int body_lost(PpRequest *req)
     return -1;
 }
 
+/* Hands a piece on that was taken from the connection: making the message may collect garbage, and
+ * so run anything, which must find the request without that piece. Takes over body. */
+static int hand_on(PpRequest *req, PyObject *body, enum pp_body_status status, PyObject **message)
+{
+    req->body_read = status == PP_BODY_END;
+    *message = request_message(req, body, status == PP_BODY_MORE);
+    Py_DECREF(body);
+    return *message != NULL ? 1 : body_lost(req);
+}
+
 /* A piece of a large body, received into the bytes object that the application gets. 0: nothing was
  * there after all. */
 static int receive_into(PpRequest *req, size_t room, PyObject **message)
@@ -64,13 +74,7 @@ static int receive_into(PpRequest *req, size_t room, PyObject **message)
     if (len < room && _PyBytes_Resize(&body, (Py_ssize_t)len) < 0) {
         return body_lost(req);
     }
-    *message = request_message(req, body, status == PP_BODY_MORE);
-    Py_DECREF(body);
-    if (*message == NULL) {
-        return body_lost(req);
-    }
-    req->body_read = status == PP_BODY_END;
-    return 1;
+    return hand_on(req, body, status, message);
 }
 
 static int body_wanted(PpRequest *req)
@@ -108,14 +112,8 @@ int pp_request_try_receive(PpRequest *req, PyObject **message)
     if (body == NULL) {
         return -1;
     }
-    *message = request_message(req, body, status == PP_BODY_MORE);
-    Py_DECREF(body);
-    if (*message == NULL) {
-        return -1;
-    }
     pp_conn_body_consume(req->conn, len);
-    req->body_read = status == PP_BODY_END;
-    return 1;
+    return hand_on(req, body, status, message);
 }
 
 static PyObject *receive_call(PyObject *op, PyObject *const *Py_UNUSED(args), size_t nargsf,

@@ -283,8 +283,20 @@ static PySendResult wait_am_send(PyObject *op, PyObject *value, PyObject **resul
                 self->used = true;
                 return PYGEN_ERROR;
             }
+            /* Making the future may have run code that ended the request: nobody would wake us. */
+            if ((rc = try_finish(self, result)) != 0) {
+                self->used = true;
+                PyObject *exc = rc < 0 ? PyErr_GetRaisedException() : NULL;
+                end_waiting(self);
+                if (exc != NULL) {
+                    PyErr_SetRaisedException(exc);
+                }
+                return rc > 0 ? PYGEN_RETURN : PYGEN_ERROR;
+            }
         }
-        PySendResult sent = PyIter_Send(self->iter, value, result);
+        PyObject *iter = Py_NewRef(self->iter); /* close() may drop it meanwhile */
+        PySendResult sent = PyIter_Send(iter, value, result);
+        Py_DECREF(iter);
         if (sent == PYGEN_NEXT) {
             return PYGEN_NEXT;
         }
