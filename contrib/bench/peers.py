@@ -251,6 +251,12 @@ def catalogue() -> list[Peer]:
         Peer("ppserver-uvloop", ppserver("--loop", "uvloop")),
         Peer("ppserver-plain", ppserver("--task", "plain"), default=False),
         Peer("ppserver-log", ppserver("--access-log"), interfaces=both, default=False),
+        Peer(
+            "ppserver-proxied",
+            ppserver("--access-log", "--proxy-headers"),
+            interfaces=both,
+            default=False,
+        ),
         *(
             Peer(f"ppserver-{place}", ppserver("--contexts", place), interfaces=own, default=False)
             for place in ("processes", "threads", "interpreters")

@@ -23,6 +23,9 @@ BROWSER_HEADERS = {
     "Priority": "u=0, i",
 }  # and Host makes fourteen
 
+# Of a proxy's requests. ppserver believes them where it runs as `ppserver-proxied`.
+FORWARDED_HEADERS = {"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https"}
+
 JSON_BODY = json.dumps({"message": "Hello, world!"}).encode()
 COMPACT_BODY = json.dumps({"message": "Hello, world!"}, separators=(",", ":")).encode()
 
@@ -172,6 +175,7 @@ def catalogue() -> list[Workload]:
         plain("pipeline", "pipelined x16", pipeline=16),
         Workload("json", "ASGI JSON", "json_", JSON_BODY, path="/json", bare=True),
         plain("headers", "14 browser headers", headers=BROWSER_HEADERS),
+        plain("proxied", "two forwarded fields", 1, headers=FORWARDED_HEADERS, default=False),
         echo("echo", "1 KB", kilobyte, default=True),
         Workload("big", "ASGI 100 KB response", "big", BIG, path="/big", bare=True),
         Workload("starlette", "Starlette JSON", "starlette", COMPACT_BODY, path="/json"),

@@ -323,27 +323,27 @@ def test_the_gate_names_what_grew() -> None:
     assert gate.compare(base, {"plain": 900.0, "echo": 2000.0}, 3)[1] == []
 
 
-def test_the_base_is_given_or_the_last_change_of_its_file(
+def test_the_base_is_given_or_what_its_file_names(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("BENCH_BASE", raising=False)
     monkeypatch.setattr(gate, "ROOT", tmp_path)
     monkeypatch.setattr(gate, "HERE", tmp_path)
+    (tmp_path / "base-commit").write_text("0" * 40 + "\n")
     assert gate.base_commit(None) is None  # no repository
     person = ("-c", "user.name=a", "-c", "user.email=a@example.org")
     assert gate.git("init", "-q") is not None
-    commits = []
-    for name in ("base-commit", "other", "base-commit", "other"):
-        assert gate.base_commit(None) == (commits[2] if len(commits) == 3 else None)
-        with (tmp_path / name).open("a") as file:
-            file.write("a line\n")
-        assert gate.git("add", name) is not None
-        assert gate.git(*person, "commit", "-q", "-m", "one") is not None
-        commits.append(gate.git("rev-parse", "HEAD"))
-    assert gate.base_commit(None) == commits[2]
-    monkeypatch.setenv("BENCH_BASE", "abc")
-    assert gate.base_commit(None) == "abc"
-    assert gate.base_commit("given") == "given"
+    assert gate.git(*person, "commit", "-q", "--allow-empty", "-m", "one") is not None
+    assert gate.base_commit(None) is None  # not in this one
+    commit = gate.git("rev-parse", "HEAD")
+    assert commit
+    (tmp_path / "base-commit").write_text(f"{commit}\nand why\n")
+    assert gate.git(*person, "commit", "-q", "--allow-empty", "-m", "two") is not None
+    assert gate.base_commit(None) == commit
+    assert gate.base_commit("HEAD") == "HEAD"
+    assert gate.base_commit("0" * 40) is None
+    monkeypatch.setenv("BENCH_BASE", commit[:10])
+    assert gate.base_commit(None) == commit[:10]
 
 
 def test_a_base_that_is_not_in_the_clone(capsys: pytest.CaptureFixture[str]) -> None:
