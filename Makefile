@@ -26,10 +26,12 @@ JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
 T ?=
 B ?=
-PYTEST = $(BIN)/pytest $(T)
-# Tests wait as much as they compute, so two files run at a time; what measures runs alone.
-TEST_JOBS ?= 2
-PARALLEL = -n $(TEST_JOBS) --dist loadfile
+# A test that fails runs once more, alone: see tests/again.py.
+PYTEST = $(BIN)/python tests/again.py $(T)
+# Tests wait as much as they compute, so twice as many files run at a time as there are cores, in
+# the order of tests/matrix.py; what measures runs alone.
+TEST_JOBS ?= $(shell echo $$((2 * $$(nproc))))
+PARALLEL = -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 
 # Every build lives in build/<kind>-<tag>. What each kind is built with:
 WERROR ?= true
@@ -53,8 +55,9 @@ use_tree = PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(1)/tree
 check_tree = $(BIN)/python -c 'import ppserver._native as n; assert "$(1)" in n.__file__, n.__file__'
 runtime = $(shell gcc -print-file-name=$(1))
 
-.PHONY: all release venv help test test-native test-python test-fuzz test-more check format \
-	stubtest asan tsan fuzz leaks cov bench gate docs dist ci clean distclean
+.PHONY: all release venv help test test-native test-python test-fuzz test-more test-all check \
+	format \
+	stubtest asan tsan fuzz leaks cov bench gate docs dist try-wheel ci clean distclean
 
 all: build/debug-$(TAG)/build.ninja ## build the extension in place, with assertions
 	@$(call compile,$(<D))
@@ -78,7 +81,7 @@ test: test-native test-fuzz test-python ## C units, 10 s of each fuzz target, th
 
 test-native: build/native-$(TAG)/build.ninja ## C unit tests under ASan and UBSan
 	@$(call compile,$(<D))
-	meson test -C $(<D) --print-errorlogs --no-rebuild
+	meson test -C $(<D) --print-errorlogs --no-rebuild --timeout-multiplier 3
 
 test-fuzz:
 	@$(MAKE) fuzz FUZZ_SECONDS=10
@@ -91,8 +94,16 @@ else
 	$(PYTEST)
 endif
 
-test-more: venv ## every other interpreter, sanitizers, a minute of each fuzz target
+test-more: venv ## what other interpreters and sanitizers can change, the gate, the wheel
 	scripts/test-more.sh
+
+test-all: export TEST_ALL = 1
+test-all: export TEST_MORE = 1
+test-all: test ## every test in every variant and form, on every interpreter: hours
+	scripts/test-more.sh --all
+
+try-wheel: venv ## the wheel, built and installed into an environment of its own, serves
+	$(BIN)/python scripts/try-wheel.py build/wheel-$(TAG)
 
 check: all ## format, lint, types, layers, sizes
 	ruff format --check .
@@ -132,14 +143,14 @@ tsan-run: build/tsan-$(TAG)/build.ninja
 	export PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(<D)/tree:$$site:$(CURDIR) $(TSAN_ENV); \
 	$(TSAN_PYTHON) -c 'import ppserver._native as n; assert "$(<D)" in n.__file__, n.__file__'; \
 	rm -f build/tsan.log.*; \
-	$(TSAN_PYTHON) -m pytest $(or $(T),$(TSAN_TESTS) $(PARALLEL)) || status=$$?; \
+	$(TSAN_PYTHON) tests/again.py $(or $(T),$(TSAN_TESTS) $(PARALLEL)) || status=$$?; \
 	if ls build/tsan.log.* >/dev/null 2>&1; then \
 		echo "ThreadSanitizer had something to say, of servers that the tests started, too:"; \
 		head -n 200 build/tsan.log.*; exit 66; \
 	fi; exit $${status:-0}
 TSAN_ENV = TEST_SANITIZER=thread PYTHON_GIL=0 \
 	TSAN_OPTIONS="suppressions=$(CURDIR)/tests/tsan.supp:halt_on_error=0:report_thread_leaks=0:exitcode=66:log_path=$(CURDIR)/build/tsan.log"
-TSAN_TESTS = -m "not slow or tsan" --timeout 200 \
+TSAN_TESTS = -m "not slow or tsan" --timeout 400 \
 	$(addprefix tests/integration/test_,wsgi_threads.py server_api.py module_isolation.py threads.py balance.py)
 
 fuzz: build/fuzz-$(TAG)/build.ninja ## each fuzz target for FUZZ_SECONDS (60)
@@ -164,7 +175,7 @@ gate: venv ## instructions a request beside those of a base commit (needs valgri
 bench: release ## speed beside a baseline (needs wrk); B=scaling and others: many contexts
 	$(BIN)/python -m contrib.bench $(B)
 
-docs: venv ## the documentation, in build/docs; warnings are errors
+docs: all ## the documentation, in build/docs; warnings are errors
 	sphinx-build -q -W --keep-going -d build/doctrees docs build/docs
 
 dist: venv ## source distribution and wheel, in dist/

@@ -1,9 +1,16 @@
 #!/bin/bash
-# What `make test` does not reach: every other interpreter, the sanitizers, longer fuzzing.
-# Each phase has a time limit; all of them run even when one fails; what cannot run here says why.
+# What `make test` does not reach: other interpreters, sanitizers, the gate, the wheel.
+#
+#   scripts/test-more.sh          what each interpreter and each build can change: TEST_PART, whose
+#                                 tables are in tests/matrix.py
+#   scripts/test-more.sh --all    everything on each of them, in the long forms (`make test-all`)
+#
+# Each phase has a time limit, three times what it takes on a machine of two cores; all of them run
+# even when one fails; what cannot run here says why.
 set -u
 cd "$(dirname "$0")/.."
 
+all=${1:+1}
 failed=0 table=()
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
@@ -55,20 +62,23 @@ print("cp%d%d%s" % (*sys.version_info[:2], "t" if sysconfig.get_config_var("Py_G
 }
 
 # What measures has been run by make test, as has what is about C code alone.
-parallel="-n 2 --dist loadfile"
-suite="$parallel tests --ignore tests/bench --ignore tests/compliance/test_arm.py"
-# The examples use of the core what the other tests use; they run on three interpreters anyway.
-core="$suite --ignore tests/examples"
+jobs=${TEST_JOBS:-$((2 * $(nproc)))}
+tests="-n $jobs --dist loadfile --no-loadscope-reorder tests --ignore tests/bench --ignore tests/compliance"
+if [ -n "$all" ]; then
+    export TEST_ALL=1 TEST_MORE=1
+    interpreter=(env) asan=(env) scale=8
+else
+    # The examples use of the core what the other tests use.
+    tests+=" --ignore tests/examples"
+    interpreter=(env TEST_PART=interpreter) asan=(env TEST_PART=asan) scale=1
+fi
 
-phase 600 "fuzz targets, 60 s each" make fuzz FUZZ_SECONDS=60
-
-TEST_MORE=1 phase 900 "faults and leaks, long form" make test-python \
-    T="$parallel tests/faults tests/leaks tests/examples/test_tefb.py"
+[ -z "$all" ] || phase 1800 "fuzz targets, 60 s each" make fuzz FUZZ_SECONDS=60
 
 own=$(tag_of python3)
 seen=" $own "
-for version in 3.11 3.12 3.13 3.14; do
-    name="suite on Python $version"
+for version in 3.11 3.12 3.13; do
+    name="Python $version"
     reason="there is no python$version on PATH"
     found=
     # pyenv's names answer only for the version that is selected; its own folder has them all.
@@ -90,11 +100,10 @@ for version in 3.11 3.12 3.13 3.14; do
 sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'; then
             # Several contexts live in processes by default; each other place has one suite of its
             # own. What an interpreter may change shows on asyncio as well as on uvloop.
-            place=auto tests=$core
-            [ "$version" != 3.13 ] || { place=interpreters tests=$suite; }
-            phase 900 "$name (contexts: $place)" \
-                env TEST_PLACE=$place make PYTHON="$found" test-python \
-                T="$tests --ignore tests/compliance -k 'not uvloop'"
+            place=auto
+            [ "$version" != 3.13 ] || place=interpreters
+            phase $((900 * scale)) "$name (contexts: $place)" "${interpreter[@]}" \
+                TEST_PLACE=$place make PYTHON="$found" test-python T="$tests -k 'not uvloop'"
         else
             skip "$name" "$found has no headers (python$version-dev)"
         fi
@@ -105,7 +114,7 @@ done
 freethreaded() {
     local log
     log=$(mktemp)
-    python=$(timeout 1200 scripts/get-freethreaded.sh "$@" 2> >(tee "$log" >&2) </dev/null)
+    python=$(timeout 2400 scripts/get-freethreaded.sh "$@" 2> >(tee "$log" >&2) </dev/null)
     local status=$?
     reason=$(tail -n 1 "$log")
     rm -f "$log"
@@ -113,28 +122,27 @@ freethreaded() {
 }
 
 if freethreaded; then
-    phase 900 "suite on free-threaded Python (contexts: threads)" \
-        env TEST_PLACE=threads make PYTHON="$python" test-python \
-        T="$suite --ignore tests/compliance"
-    TEST_MORE=1 phase 600 "frozen data, long form" make PYTHON="$python" test-python \
-        T="$parallel tests/integration/test_freeze_hammer.py tests/integration/test_freeze_exit.py"
+    phase $((900 * scale)) "free-threaded Python (contexts: threads)" "${interpreter[@]}" \
+        TEST_PLACE=threads make PYTHON="$python" test-python T="$tests -k 'not uvloop'"
 else
-    skip "suite on free-threaded Python" "$reason"
+    skip "free-threaded Python" "$reason"
 fi
 
 if freethreaded --tsan; then
-    phase 900 "suite under ThreadSanitizer" make tsan
+    phase $((900 * scale)) "ThreadSanitizer" make tsan
 else
-    skip "suite under ThreadSanitizer" "$reason"
+    skip "ThreadSanitizer" "$reason"
 fi
 
-phase 1200 "suite under AddressSanitizer" make asan T="$core"
+phase $((1200 * scale)) "AddressSanitizer" "${asan[@]}" make asan T="$tests"
 
 if command -v valgrind >/dev/null; then
-    phase 900 "instructions a request" make gate
+    phase 1200 "instructions a request" make gate
 else
     skip "instructions a request" "valgrind is not installed"
 fi
+
+phase 600 "the wheel" make try-wheel
 
 printf '\n=== test-more ===\n'
 printf '%s\n' "${table[@]}"

@@ -13,11 +13,14 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
+import again
+import matrix
 import postgres as postgresql
 import serving
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    again.register(config)
     wanted = os.environ.get("TEST_SANITIZER", "")
     if wanted:
         from ppserver import _native
@@ -31,7 +34,8 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    matrix.select(config, items)
     if serving.PEER == "ppserver":
         return
     for item in items:
@@ -118,5 +122,5 @@ def postgres(postgres_folder: str) -> str:
 
 @pytest.fixture(scope="session")
 def more() -> bool:
-    """Whether to run the long form: `make test-more` sets TEST_MORE."""
+    """Whether to run the long form: `make test-all` sets TEST_MORE."""
     return bool(os.environ.get("TEST_MORE"))

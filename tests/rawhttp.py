@@ -35,7 +35,7 @@ class Response:
 class Raw:
     """A connection. Reading is strict: what is not well-formed fails the test."""
 
-    def __init__(self, server: serving.Server, timeout: float = 10.0) -> None:
+    def __init__(self, server: serving.Server, timeout: float = serving.MUST_SECONDS) -> None:
         self.socket = server.connect(timeout)
         self.buffer = b""
 

@@ -41,9 +41,9 @@ FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 # What an application under test puts into every exception that it raises on purpose.
 EXPECTED = "expected by the test"
 
-# An interpreter under ThreadSanitizer takes ten times as long to import anything.
-START_SECONDS = 90.0 if os.environ.get("TEST_SANITIZER") == "thread" else 30.0
-STOP_SECONDS = 20.0
+# How long to wait for what must happen: it costs only when it fails. An interpreter under
+# ThreadSanitizer takes ten times as long to import anything.
+MUST_SECONDS = 180.0 if os.environ.get("TEST_SANITIZER") == "thread" else 60.0
 
 # Modules without a wheel for free-threaded builds, or that switch the GIL back on there.
 _NO_FREE_THREADED_WHEEL = {
@@ -147,7 +147,7 @@ def memory_bytes(pid: int) -> int:
     return total
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 10.0, what: str = "") -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = MUST_SECONDS, what: str = "") -> Any:
     """Poll for something that only another process can tell; bounded."""
     deadline = time.monotonic() + seconds
     while True:
@@ -180,12 +180,12 @@ _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def client(url: str = "", **options: Any) -> httpx.Client:
-    options = {"timeout": 30, "trust_env": False, "verify": _NO_TLS, **options}
+    options = {"timeout": MUST_SECONDS, "trust_env": False, "verify": _NO_TLS, **options}
     return httpx.Client(base_url=url, **options)
 
 
 def async_client(url: str = "", **options: Any) -> httpx.AsyncClient:
-    options = {"timeout": 50, "trust_env": False, "verify": _NO_TLS, **options}
+    options = {"timeout": MUST_SECONDS, "trust_env": False, "verify": _NO_TLS, **options}
     return httpx.AsyncClient(base_url=url, **options)
 
 
@@ -248,7 +248,7 @@ class Server:
         with self._news:
             return "\n".join(self._lines)
 
-    def wait_for_log(self, pattern: str, seconds: float = START_SECONDS) -> re.Match[str]:
+    def wait_for_log(self, pattern: str, seconds: float = MUST_SECONDS) -> re.Match[str]:
         """Wait until the log has a match; fails when the server ends before."""
         found: list[re.Match[str]] = []
 
@@ -274,7 +274,7 @@ class Server:
             count = int(self.command[self.command.index("--workers") + 1])
             self.wait_for_log(r"(?s)" + r"Application startup complete.*" * count)
 
-    def connect(self, timeout: float = 10.0) -> socket.socket:
+    def connect(self, timeout: float = MUST_SECONDS) -> socket.socket:
         return socket.create_connection((self.host, self.port), timeout)
 
     def memory_bytes(self) -> int:
@@ -295,7 +295,7 @@ class Server:
         """Let a traceback whose last line matches the pattern appear in the log."""
         self.allowed.append(re.compile(pattern))
 
-    def wait(self, seconds: float = STOP_SECONDS) -> int:
+    def wait(self, seconds: float = MUST_SECONDS) -> int:
         """Wait for the end of the server and of every child that shares its output."""
         try:
             code = self.process.wait(seconds)
@@ -303,7 +303,7 @@ class Server:
             where = stacks(self.pid)
             self.kill()
             pytest.fail(f"the server did not end within {seconds:g} s:\n{self.log}\n{where}")
-        self._reader.join(5.0)
+        self._reader.join(MUST_SECONDS)
         if self._reader.is_alive():
             pytest.fail(f"a child outlived the server and holds its output:\n{self.log}")
         return code

@@ -16,7 +16,7 @@ START_FAILED = 3
 def run_to_end(app: str, directory: Path, **options: Any) -> tuple[int, str]:
     """A server that is expected to end by itself: exit code and log."""
     server = serving.launch(app, directory, **options)
-    code = server.wait(serving.START_SECONDS)
+    code = server.wait(serving.MUST_SECONDS)
     return code, server.log
 
 
