@@ -211,6 +211,8 @@ void pp_raise_code(PpCore *core, int code);
 void pp_core_log_access(PpCore *core, struct pp_conn *conn);
 /* "Cannot ... after close()": NULL loop check; -1 with an exception. */
 int pp_core_check_open(PpCore *core);
+/* Core.__init__ (core_settings.c). */
+int pp_core_init(PyObject *self, PyObject *args, PyObject *kwargs);
 
 /* kept.c */
 /* A new object of a type with a GC head, tracked, its fields zero; NULL with an exception. */
