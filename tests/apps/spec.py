@@ -404,6 +404,12 @@ async def too_long(scope: Scope, receive: Receive, send: Send) -> None:
     await send(body(b"123456789"))
 
 
+@handles("/first-part-too-long")
+async def first_part_too_long(scope: Scope, receive: Receive, send: Send) -> None:
+    await send(start(200, length(5)))
+    await send(body(b"123456789", True))
+
+
 @handles("/too-long-in-parts")
 async def too_long_in_parts(scope: Scope, receive: Receive, send: Send) -> None:
     await send(start(200, length(5)))

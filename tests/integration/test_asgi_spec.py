@@ -654,6 +654,18 @@ def test_wrong_content_length(server: serving.Server, path: str) -> None:
         assert raw.ask("/scope").status == 200
 
 
+@pytest.mark.parametrize("path", ["/too-long", "/first-part-too-long"])
+@pytest.mark.peer_differs("the head is sent")
+def test_a_first_piece_beyond_content_length_is_a_whole_500(
+    server: serving.Server, path: str
+) -> None:
+    server.allow("(?i)content-length")
+    with Raw(server) as raw:
+        assert raw.ask(path).status == 500
+    with Raw(server) as raw:
+        assert raw.ask("/scope").status == 200
+
+
 @pytest.mark.peer_differs("a value is an error there")
 def test_value_returned_by_the_application(raw: Raw) -> None:
     assert raw.ask("/returns-value").body == b'"ok"'

@@ -122,16 +122,35 @@ def test_head_goes_out_with_the_first_piece() -> None:
         assert response.read() == b"second"
 
 
-@pytest.mark.parametrize("single", [True, False])
-def test_longer_than_content_length(single: bool) -> None:
+def test_longer_than_content_length() -> None:
     def app(environ: Environ, start_response: Start) -> Any:
         start_response("200 OK", [("Content-Length", "5")])
-        return [b"1234567"] if single else iter([b"123", b"4567", b"8"])
+        return iter([b"123", b"4567", b"8"])
 
     with Context(app, expect_errors=True) as context, context.connect() as client:
         assert client.ask().body == b"12345"
         assert client.ask().body == b"12345"
     assert [type(exc) for exc, _ in context.errors] == [ValueError, ValueError]
+
+
+@pytest.mark.parametrize("how", ["single", "pieces", "write"])
+def test_a_first_piece_longer_than_content_length(how: str) -> None:
+    """Nothing has been sent yet, so the answer is a 500 as a whole, and the connection goes on."""
+
+    def app(environ: Environ, start_response: Start) -> Any:
+        if environ["PATH_INFO"] == "/good":
+            start_response("200 OK", [("Content-Length", "4")])
+            return [b"good"]
+        write = start_response("200 OK", [("Content-Length", "5")])
+        if how == "write":
+            write(b"1234567")
+        return [b"1234567"] if how == "single" else iter([b"1234567", b"8"])
+
+    with Context(app) as context, context.connect() as client:
+        answer = client.ask()
+        assert (answer.status, b"123" in answer.body) == (500, False)
+        assert "longer than its Content-Length" in str(context.error())
+        assert client.ask("/good").body == b"good"
 
 
 def test_shorter_than_content_length() -> None:

@@ -243,6 +243,12 @@ TEST(write_content_length_of_the_application)
     CHECK_EQ(write_head(&r), PP_ERR_APP_BODY_TOO_LONG);
     r.body_bytes = 4;
     CHECK_EQ(write_head(&r), PP_ERR_APP_BODY_TOO_SHORT);
+    r.complete = false; /* of a first piece it is known only when it is too long */
+    CHECK_EQ(write_head(&r), PP_OK);
+    r.body_bytes = 6;
+    CHECK_EQ(write_head(&r), PP_ERR_APP_BODY_TOO_LONG);
+    r.request_head = true;
+    CHECK_EQ(write_head(&r), PP_OK);
     r = response(200, "content-length", "9223372036854775807");
     r.complete = false;
     CHECK_EQ(write_head(&r), PP_OK);

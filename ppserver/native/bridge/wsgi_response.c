@@ -396,7 +396,7 @@ static enum emitted emit_busy(PpWsgiCall *call, struct pp_wsgi_op *op)
         PyErr_SetString(PyExc_AssertionError, "the application has not called start_response()");
         return EMIT_FAILED;
     }
-    if (call->has_length && op->len > call->length - call->sent) {
+    if (call->has_length && call->head_sent && op->len > call->length - call->sent) {
         call->surplus = true; /* not a byte of it goes out: it would be the next response's */
         op->len = (size_t)(call->length - call->sent);
     }

@@ -62,11 +62,11 @@ bool pp_conn_closed(const struct pp_conn *conn); /* PP_EV_CLOSED was or will be 
 /* ---- response ---- */
 /* Status, reason, reason_len, fields, field_count, complete, body_bytes of r are the caller's; the
  * rest is filled in. With r->complete, data[0, body_bytes) is the whole body. Otherwise
- * data[0, len) may be a first piece (len may be 0). `owner`: NULL = data is copied; else it is kept
- * if data is borrowed (*borrowed = true) and handed out by pp_loop_take_released later; borrowed
- * may be NULL when owner is, and NULL with an owner means copying.
- * PP_OK, also when the peer is gone (bytes are dropped: check pp_conn_closed). APP_*: nothing was
- * written. NO_MEMORY: the connection is marked for closing. */
+ * data[0, len) may be a first piece (len may be 0), body_bytes is its length. `owner`: NULL = data
+ * is copied; else it is kept if data is borrowed (*borrowed = true) and handed out by
+ * pp_loop_take_released later; borrowed may be NULL when owner is, and NULL with an owner means
+ * copying. PP_OK, also when the peer is gone (bytes are dropped: check pp_conn_closed). APP_*:
+ * nothing was written. NO_MEMORY: the connection is marked for closing. */
 int pp_conn_respond(struct pp_conn *conn, struct pp_h1_response *r, const uint8_t *data, size_t len,
                     void *owner, bool *borrowed) PP_MUST_USE;
 /* Further body bytes; more = false ends the response. Same ownership rules. */

@@ -307,6 +307,9 @@ static int put_framing(struct writer *w, const struct pp_h1_response *r,
         if (w->has_length && r->complete && w->length != r->body_bytes) {
             return r->body_bytes > w->length ? PP_ERR_APP_BODY_TOO_LONG : PP_ERR_APP_BODY_TOO_SHORT;
         }
+        if (w->has_length && r->body_bytes > w->length) {
+            return PP_ERR_APP_BODY_TOO_LONG;
+        }
         if (!w->has_length && !r->complete) {
             if (r->request_minor == 0) {
                 framed->framing = PP_H1_FRAME_CLOSE;

@@ -27,8 +27,8 @@ struct pp_h1_response {
     const struct pp_h1_out_field
         *extra_fields; /* --header: added if the application has not set it */
     size_t extra_count;
-    bool complete; /* body_bytes is the whole body: single shot */
-    uint64_t body_bytes;
+    bool complete;       /* single shot */
+    uint64_t body_bytes; /* of the whole body; else of the first piece, 0 if there is none yet */
     /* what the request and the connection say */
     bool request_head; /* the method was HEAD */
     uint8_t request_minor;
@@ -50,8 +50,8 @@ size_t pp_h1_write_bound(const struct pp_h1_response *r);
  * transfer-encoding, upgrade (but for a 426) and proxy-connection are hop-by-hop and dropped;
  * "date" and "server" of the application win over ours. Content-Length of the application: digits
  * only, once; with HEAD and 304 kept as is; with 204 and 1xx dropped. complete && content-length !=
- * body_bytes (and not request_head/304) is APP_BODY_TOO_LONG or APP_BODY_TOO_SHORT. Errors are
- * APP_*. */
+ * body_bytes (and not request_head/304) is APP_BODY_TOO_LONG or APP_BODY_TOO_SHORT, and a first
+ * piece longer than it APP_BODY_TOO_LONG. Errors are APP_*. */
 int pp_h1_write_head(const struct pp_h1_response *r, uint8_t *out, size_t cap, size_t *written,
                      struct pp_h1_framed *framed) PP_MUST_USE;
 /* "HTTP/1.1 103 Early Hints" and the like: status 100..199 except 101. cap is at least 64 and, for
