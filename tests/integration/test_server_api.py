@@ -20,6 +20,7 @@ import serving
 
 import ppserver
 import ppserver.server
+from ppserver._native import Core
 from ppserver.config import Config
 from ppserver.errors import BindError, ConfigError, LifespanError, LoadError, PPServerError
 from ppserver.server import Server
@@ -404,3 +405,29 @@ def test_no_descriptor_or_thread_is_left_behind() -> None:
         with LiveServer(application) as live:
             fetch(live.url)
     assert count() == before
+
+
+def test_a_core_is_stopped_by_another_thread() -> None:
+    """While its loop waits, with a request under way."""
+    told: list[str] = []
+
+    async def waits(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        told.append("began")
+        threading.Thread(target=core.stop).start()
+        told.append((await receive())["type"])
+        loop.stop()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        core = Core()
+        loop = asyncio.SelectorEventLoop(core.selector())
+        core.serve_asgi(waits, loop)
+        core.add_listener(listener.fileno())
+        with socket.create_connection(listener.getsockname()) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            loop.run_forever()
+            assert client.recv(10) == b""
+        core.close()
+        loop.close()
+    assert told == ["began", "http.disconnect"]

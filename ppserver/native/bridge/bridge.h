@@ -178,6 +178,7 @@ typedef struct {
     bool flush_scheduled, tick_scheduled, batch_scheduled;
     bool draining;        /* drain() has been carried out; read by any thread */
     bool drain_requested; /* set by drain() from any thread, carried out by the loop's thread */
+    bool stop_requested;  /* likewise by stop(); ASGI */
     /* WSGI */
     struct pp_wsgi *wsgi; /* owned or NULL */
     /* Its place among the contexts of a server */
@@ -203,7 +204,7 @@ PyObject *pp_slot_tags_as_tuple(const struct pp_slot *slot);
 void pp_core_report_error(PpCore *core, PyObject *scope_or_environ);
 /* Drops what the net layer no longer needs: borrowed response bodies, users of dead connections. */
 void pp_core_release(PpCore *core);
-/* Carries out drain_requested on the loop's thread. */
+/* Carries out drain_requested and stop_requested on the loop's thread. */
 void pp_core_apply_requests(PpCore *core);
 /* Sets the Python exception that goes with an APP_*, SYSTEM or NO_MEMORY code. */
 void pp_raise_code(PpCore *core, int code);

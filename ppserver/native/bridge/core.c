@@ -113,6 +113,11 @@ void pp_core_apply_requests(PpCore *core)
         pp_loop_drain(core->loop);
         __atomic_store_n(&core->draining, true, __ATOMIC_RELEASE);
     }
+    if (__atomic_load_n(&core->stop_requested, __ATOMIC_ACQUIRE)) {
+        __atomic_store_n(&core->stop_requested, false, __ATOMIC_RELEASE);
+        pp_loop_unlisten(core->loop);
+        pp_loop_abort(core->loop); /* the next turn tells the applications */
+    }
 }
 
 /* ---- listening and shutting down ---- */
@@ -285,11 +290,20 @@ static PyObject *core_stop(PyObject *self, PyObject *Py_UNUSED(ignored))
         Py_END_CRITICAL_SECTION();
         Py_RETURN_NONE;
     }
-    if (core->loop == NULL) {
-        Py_RETURN_NONE;
+    bool here = false;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (core->loop != NULL) {
+        here = pp_loop_owned(core->loop);
+        if (!here) {
+            __atomic_store_n(&core->stop_requested, true, __ATOMIC_RELEASE);
+            pp_loop_wake(core->loop);
+        }
     }
-    pp_loop_unlisten(core->loop);
-    abort_all(core);
+    Py_END_CRITICAL_SECTION();
+    if (here) {
+        pp_loop_unlisten(core->loop);
+        abort_all(core);
+    }
     Py_RETURN_NONE;
 }
 
@@ -577,7 +591,9 @@ static PyMethodDef core_own_methods[] = {
     {"drained", core_drained, METH_NOARGS,
      PyDoc_STR("drained() -> bool\n\nTrue when drain() has come to its end: no connection "
                "and no application call is left.")},
-    {"stop", core_stop, METH_NOARGS, PyDoc_STR("stop()\n\nClose every connection now.")},
+    {"stop", core_stop, METH_NOARGS,
+     PyDoc_STR("stop()\n\nClose every connection now; from another thread, with the loop's next "
+               "turn.")},
     {"wake", core_wake, METH_NOARGS, PyDoc_STR("wake()\n\nMake the loop turn; from any thread.")},
     {"close", core_close, METH_NOARGS,
      PyDoc_STR("close()\n\nClose all connections and free the loop.")},
