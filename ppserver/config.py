@@ -60,7 +60,6 @@ _APP, _ADDR, _CTX, _LOG = "Application", "Address", "Contexts", "Logging"
 _HTTP, _LIMITS, _TIMES, _PROC = "HTTP", "Limits", "Timeouts", "Process"
 
 _SECONDS = "SECONDS"
-_BYTES_MAX = 2**31 - 1
 
 
 def _seconds(help_text: str, *, group: str = _TIMES) -> Setting:
@@ -301,7 +300,7 @@ class Config:
             "0 is no limit",
             metavar="N",
             minimum=0,
-            maximum=_BYTES_MAX,
+            maximum=100_000_000,
         ),
     ] = 0
     limit_max_requests: Annotated[
@@ -341,7 +340,7 @@ class Config:
             help="header fields of a request; more get 431",
             metavar="N",
             minimum=1,
-            maximum=10000,
+            maximum=256,
         ),
     ] = 100
     limit_request_head: Annotated[

@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 import serving
 
+from ppserver.config import Config, table
+from ppserver.server import make_core
+
 live = serving.load_app("wsgi_live")
 Context, request, plain = live.Context, live.request, live.plain
 
@@ -486,3 +489,19 @@ def test_misuse_of_the_core() -> None:
     core.close()
     with pytest.raises(RuntimeError, match="closed"):
         core.run_wsgi()
+
+
+def test_bounds_of_settings_are_those_of_the_core() -> None:
+    """What --check-config accepts, a context can be made with."""
+    for name, option in table().items():
+        setting = option.setting
+        if setting.group not in ("Limits", "Timeouts") or setting.minimum is None:
+            continue
+        for value in (setting.minimum, setting.maximum):
+            if name == "limit_request_line":
+                config = Config("x:y", limit_request_line=int(value), limit_request_head=1 << 20)
+            elif name == "limit_request_head":
+                config = Config("x:y", limit_request_line=64, limit_request_head=int(value))
+            else:
+                config = Config("x:y", **{name: option.kind(value)})
+            make_core(config).close()
