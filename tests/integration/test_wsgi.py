@@ -143,6 +143,12 @@ def test_root_path(target: str, path: str) -> None:
     assert environ["PATH_INFO"] == path
 
 
+def test_root_path_is_bytes_as_latin_1() -> None:
+    environ = seen(request("/caf%C3%A9/x"), root_path="/caf\u00e9")
+    assert environ["SCRIPT_NAME"].encode("latin-1") == "/caf\u00e9".encode()
+    assert environ["PATH_INFO"] == "/x"
+
+
 @pytest.mark.parametrize(
     ("host", "name", "port"),
     [

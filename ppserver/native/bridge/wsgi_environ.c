@@ -145,16 +145,30 @@ out:
     return rc;
 }
 
+/* PEP 3333: text in the environ is the bytes of UTF-8 as latin-1. What came as bytes that are no
+ * UTF-8 (surrogates, PEP 383) is those bytes. */
+static PyObject *bytes_as_latin1(PyObject *text)
+{
+    PyObject *bytes = PyUnicode_AsEncodedString(text, "utf-8", "surrogateescape");
+    if (bytes == NULL) {
+        return NULL;
+    }
+    PyObject *latin1 =
+        PyUnicode_DecodeLatin1(PyBytes_AS_STRING(bytes), PyBytes_GET_SIZE(bytes), NULL);
+    Py_DECREF(bytes);
+    return latin1;
+}
+
 int pp_wsgi_environ_setup(PpCore *core, struct pp_wsgi *w, int multiprocess)
 {
     struct pp_wsgi_consts *k = &w->k;
     if (consts_init(k) < 0) {
         return -1;
     }
-    k->root_path = Py_NewRef(core->root_path);
+    k->root_path = bytes_as_latin1(core->root_path);
     k->empty_input = pp_wsgi_input_new(NULL, core->state, NULL, 0, 0);
     k->template = PyDict_New();
-    if (k->empty_input == NULL || k->template == NULL) {
+    if (k->root_path == NULL || k->empty_input == NULL || k->template == NULL) {
         return -1;
     }
     return fill_template(core, w, k->template, multiprocess);
