@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import weakref
@@ -228,3 +229,17 @@ def test_a_signal_handler_closes_and_brings(when: str) -> None:
         [sys.executable, "-c", IN_A_HANDLER, when], capture_output=True, text=True, timeout=60
     )
     assert (done.stdout, done.returncode) == ("closed\n", 0), done.stderr
+
+
+def test_bringing_to_a_core_that_does_not_run() -> None:
+    """Nobody would take it: refused, before run_wsgi() and after it."""
+    context = Protocols(Echo)
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, theirs:
+        with pytest.raises(RuntimeError, match="does not run"):
+            context.core.bring(ours.fileno(), 0)
+        with context:
+            pass
+        with pytest.raises(RuntimeError, match="closed"):
+            context.core.bring(ours.fileno(), 0)

@@ -595,6 +595,32 @@ threading.Thread.{method} = interrupted
     assert (out.splitlines(), err, process.returncode) == (["interrupted"], "", 0)
 
 
+def test_a_thread_that_cannot_be_made_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a moment the system has no thread to give; then calls run side by side again."""
+    start, failed, free = threading.Thread.start, threading.Semaphore(0), threading.Event()
+
+    def no_thread(thread: threading.Thread) -> None:
+        if thread.name == "ppserver-wsgi-2" and not free.is_set():
+            failed.release()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    held = Held()
+    with Context(holding(held), threads=2) as context, held.until():
+        clients = [context.connect() for _ in range(2)]
+        for client in clients:
+            client.send(request("/held"))
+        held.wait_arrived()
+        for _ in range(2):
+            assert failed.acquire(timeout=60)
+        free.set()
+        held.wait_arrived()
+        assert str(context.error()) == "can't start new thread"
+        held.let_go()
+        assert [client.answer().status for client in clients] == [200, 200]
+
+
 # ---- calls that compute ----
 
 

@@ -371,12 +371,18 @@ static PyObject *run_wsgi(PyObject *self, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     struct pp_wsgi *w = core->wsgi;
-    if (w == NULL || w->running) {
+    bool first = false;
+    if (w != NULL) {
+        (void)pthread_mutex_lock(&w->mutex);
+        first = !w->running;
+        w->running = true;
+        (void)pthread_mutex_unlock(&w->mutex);
+    }
+    if (!first) {
         PyErr_SetString(PyExc_RuntimeError,
                         w == NULL ? "serve_wsgi() comes first" : "run_wsgi() was already called");
         return NULL;
     }
-    w->running = true;
     pp_wsgi_ref(w);
     int rc = pp_wsgi_threads_run(w);
     pp_wsgi_unref(w);

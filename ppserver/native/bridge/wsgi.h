@@ -34,7 +34,9 @@
 #define PP_WSGI_JOIN_BYTES 65536   /* a list of pieces up to this is sent as one */
 #define PP_WSGI_FIELDS_INLINE 24
 #define PP_WSGI_FILE_BYTES 65536 /* what is read at a time from a wrapped file */
-#define PP_WSGI_HANG_US 500000   /* stop() waits this long for calls to end */
+#define PP_WSGI_SPAWN_RETRY_US \
+    250000                     /* after a thread that could not be made, until the next try */
+#define PP_WSGI_HANG_US 500000 /* stop() waits this long for calls to end */
 #define PP_WSGI_THREADS_MAX 1024
 
 /* Environ keys and values with text of their own: X(field, "text"). */
@@ -138,8 +140,10 @@ struct pp_wsgi {
     bool stopping;                     /* parked threads end */
     bool ended;         /* nobody leads any more: what is asked of connections fails */
     bool manager_leads; /* a thread that parks makes the manager hand over */
-    bool running;       /* run_wsgi was called */
+    bool running;       /* run_wsgi was called; before, nothing is asked of connections */
     struct pp_wsgi_worker manager;
+    uint64_t spawn_after_us;         /* not to start a thread before, as the last could not be
+                                        started; 0 = it could. Manager only. */
     struct pp_wsgi_worker **workers; /* owned; threads_max entries, filled as threads start */
 
     /* Leader only. */

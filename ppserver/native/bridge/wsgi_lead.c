@@ -369,7 +369,11 @@ void pp_wsgi_lead_turn(struct pp_wsgi_worker *self)
         }
         bool more =
             !self->manager && (!pp_list_empty(&w->ready) || !pp_list_empty(&w->transports_ready));
-        int rc = pp_loop_turn(w->loop, more ? 0 : -1);
+        int wait_ms = more ? 0 : -1;
+        if (self->manager && w->spawn_after_us != 0) {
+            wait_ms = PP_WSGI_SPAWN_RETRY_US / 1000;
+        }
+        int rc = pp_loop_turn(w->loop, wait_ms);
         if (rc < 0) {
             w->failure = rc;
         }

@@ -182,11 +182,11 @@ void pp_wsgi_op_messages(struct pp_wsgi *w)
     }
 }
 
-/* False when nobody leads any more. */
+/* False when nobody leads, any more or yet. */
 static bool post(struct pp_wsgi *w, struct pp_wsgi_op *op)
 {
     (void)pthread_mutex_lock(&w->mutex);
-    bool ended = w->ended;
+    bool ended = w->ended || !w->running;
     if (!ended) {
         pp_loop_post(w->loop, &op->msg);
     }

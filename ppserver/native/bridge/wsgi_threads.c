@@ -181,14 +181,21 @@ static int spawn(struct pp_wsgi *w)
 /* Manager, detached: keeps one thread parked while the limit allows. */
 void pp_wsgi_threads_keep_spare(struct pp_wsgi *w)
 {
-    if (w->worker_count >= w->threads_max || pp_wsgi_lead_spare(w)) {
+    if (w->worker_count >= w->threads_max || pp_wsgi_lead_spare(w) ||
+        (w->spawn_after_us != 0 && pp_park_now_us() < w->spawn_after_us)) {
         return;
     }
     pp_wsgi_lead_attach(&w->manager);
-    if (spawn(w) < 0) {
-        /* Out of threads: go on with those that are there. */
-        w->threads_max = w->worker_count;
-        pp_core_report_error(w->core, NULL);
+    if (spawn(w) == 0) {
+        w->spawn_after_us = 0;
+    } else {
+        /* Out of threads: go on with those that are there, and try again. Told once until it works.
+         */
+        if (w->spawn_after_us == 0) {
+            pp_core_report_error(w->core, NULL);
+        }
+        PyErr_Clear();
+        w->spawn_after_us = pp_park_now_us() + PP_WSGI_SPAWN_RETRY_US;
     }
     pp_wsgi_lead_signals(&w->manager); /* for a signal that came while it waited for the thread */
 }
