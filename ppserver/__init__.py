@@ -15,7 +15,7 @@ from ppserver.errors import PPServerError
 
 if TYPE_CHECKING:
     from ppserver.freezing import FreezeReport, freeze, is_frozen
-    from ppserver.hooks import on_start
+    from ppserver.hooks import on_context_start, on_context_stop, on_start, on_stop
     from ppserver.server import Server
 
 __all__ = [
@@ -26,7 +26,10 @@ __all__ = [
     "__version__",
     "freeze",
     "is_frozen",
+    "on_context_start",
+    "on_context_stop",
     "on_start",
+    "on_stop",
     "run",
 ]
 
@@ -35,7 +38,10 @@ _LAZY = {
     "Server": "ppserver.server",
     "freeze": "ppserver.freezing",
     "is_frozen": "ppserver.freezing",
+    "on_context_start": "ppserver.hooks",
+    "on_context_stop": "ppserver.hooks",
     "on_start": "ppserver.hooks",
+    "on_stop": "ppserver.hooks",
 }
 
 

@@ -21,6 +21,7 @@ from typing import Annotated, Any
 from ppserver.errors import ConfigError
 
 ENV_PREFIX = "PPSERVER_"
+HOOKS = ("on_start", "on_context_start", "on_context_stop", "on_stop")
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -64,6 +65,10 @@ _SECONDS = "SECONDS"
 
 def _seconds(help_text: str, *, group: str = _TIMES) -> Setting:
     return Setting(group=group, help=help_text, metavar=_SECONDS, minimum=0, maximum=86400)
+
+
+def _function(help_text: str) -> Setting:
+    return Setting(group=_CTX, help=help_text, metavar="MODULE:FUNCTION")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -208,14 +213,36 @@ class Config:
             choices=("auto", "off", "on"),
         ),
     ] = "auto"
-    on_start: Annotated[
-        str | None,
+    load: Annotated[
+        str,
         Setting(
             group=_CTX,
-            help="call this function once, after the application is imported and before "
-            "contexts start: the place to load data that all contexts read",
-            metavar="MODULE:FUNCTION",
+            help="once imports the application in one process that all others are forked from; "
+            "each imports it in every context; auto is once, or each if the import opened "
+            "connections or database files or started threads, which must not be shared",
+            choices=("auto", "once", "each"),
         ),
+    ] = "auto"
+    on_start: Annotated[
+        str | None,
+        _function(
+            "call this function once, after the application is imported and before contexts "
+            "start: the place to load data that all contexts read"
+        ),
+    ] = None
+    on_context_start: Annotated[
+        str | None,
+        _function(
+            "call this function in each context before it serves: the place to open connections "
+            "and start threads; it may be async for ASGI"
+        ),
+    ] = None
+    on_context_stop: Annotated[
+        str | None,
+        _function("call this function in each context after its last request; may be async too"),
+    ] = None
+    on_stop: Annotated[
+        str | None, _function("call this function once, after all contexts have ended")
     ] = None
     freeze: Annotated[
         bool,
@@ -583,14 +610,36 @@ def _check_together(config: Config) -> None:
         raise ConfigError("task: eager tasks need Python 3.12", hint="--task worker is faster")
     if config.contexts == "interpreters":
         _check_interpreters(config)
-    if config.on_start is not None:
-        from ppserver.loader import parse_function
+    if config.load == "each":
+        _check_load_each(config)
+    for name in HOOKS:
+        if (target := getattr(config, name)) is not None:
+            from ppserver.loader import parse_function
 
-        parse_function(config.on_start, "on_start")
+            parse_function(target, name)
     if config.proxy_headers:
         from ppserver.proxy import TrustedProxies
 
         TrustedProxies(config.forwarded_allow_ips)
+
+
+def _check_load_each(config: Config) -> None:
+    """What cannot be imported several times."""
+    if config.contexts == "threads":
+        raise ConfigError(
+            "load: 'each' is not for threads, which have one import system",
+            hint="--contexts processes, or a factory: every thread then has an application",
+        )
+    if not isinstance(config.app, str):
+        raise ConfigError(
+            f"load: {config.app!r} is there already and cannot be imported by each context",
+            hint="give an import string: 'module:app'",
+        )
+    if config.interface == "parallel":
+        raise ConfigError(
+            "load: 'each' is not for programs of the parallel API, which run once",
+            hint="open what a context needs in on_context_start",
+        )
 
 
 def _check_interpreters(config: Config) -> None:

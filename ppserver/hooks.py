@@ -1,12 +1,22 @@
-"""Functions of the application that run once, after import and before contexts.
+"""Functions of the application around its contexts, for every interface.
 
-They are the place to load data that all contexts read: :func:`on_start` in the application's
-module, or the setting of that name.
+=====================  =====================================================  ==================
+``on_start``           once, after import and before contexts                 the host
+``on_context_start``   in each context, before it serves                      its loop's thread
+``on_context_stop``    in each context, after its last request and lifespan   its loop's thread
+``on_stop``            once, after the last context                           the host
+=====================  =====================================================  ==================
+
+Each is a decorator for the application's modules and a setting of the same name; what the setting
+names comes last. Where each context imports the application for itself (``--load each``,
+interpreters) all four run in each context.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -16,7 +26,14 @@ from ppserver.errors import LoadError
 
 Function = TypeVar("Function", bound=Callable[[], Any])
 
-_registered: deque[Callable[[], Any]] = deque()
+_STOP_SECONDS_LEAST = 5.0
+
+_registered: deque[Callable[[], Any]] = deque()  # on_start; what ran is forgotten
+_at_stop: deque[Callable[[], Any]] = deque()  # on_stop; likewise
+_at_context_start: list[Callable[[], Any]] = []
+_at_context_stop: list[Callable[[], Any]] = []
+
+logger = logging.getLogger("ppserver.error")
 
 
 def on_start(function: Function) -> Function:
@@ -27,55 +44,170 @@ def on_start(function: Function) -> Function:
     load is shared by all contexts (interpreters share nothing: each runs them). An exception ends
     the start.
     """
+    return _keep("on_start", function, _registered)
+
+
+def on_context_start(function: Function) -> Function:
+    """Have ``function`` called in each context before it serves.
+
+    The place to open connections and to start threads: nothing that is made here is shared by
+    forked contexts. It runs in the thread of the context's event loop, before lifespan start-up;
+    with ASGI it may be an async function. An exception ends the start of that context.
+    """
+    return _keep("on_context_start", function, _at_context_start)
+
+
+def on_context_stop(function: Function) -> Function:
+    """Have ``function`` called in each context that ends, after its last request.
+
+    Functions run in reverse order of registration, after lifespan shutdown; with ASGI they may
+    be async. An exception is logged, and the others run all the same.
+    """
+    return _keep("on_context_stop", function, _at_context_stop)
+
+
+def on_stop(function: Function) -> Function:
+    """Have ``function`` called once, where ``on_start`` functions ran, after the last context.
+
+    In reverse order of registration. An exception is logged, and the others run all the same.
+    """
+    return _keep("on_stop", function, _at_stop)
+
+
+def _keep(name: str, function: Function, where: list[Any] | deque[Any]) -> Function:
     if not callable(function):
-        raise TypeError(f"on_start: {function!r} is not callable")
-    _registered.append(function)
+        raise TypeError(f"{name}: {function!r} is not callable")
+    where.append(function)
     return function
 
 
-def resolve(config: Config) -> Callable[[], Any] | None:
-    """The function that the setting ``on_start`` names, imported. LoadError if there is none."""
-    if config.on_start is None:
+def resolve(config: Config, setting: str = "on_start") -> Callable[[], Any] | None:
+    """The function that a setting names, imported; None if it names none. LoadError if there is
+    no such function."""
+    text = getattr(config, setting)
+    if text is None:
         return None
     from ppserver.loader import find
 
-    function = find(config.on_start, config.app_dir, setting="on_start")
+    function = find(text, config.app_dir, setting=setting)
     if not callable(function):
-        raise LoadError(f"on_start: {config.on_start} is not a function")
+        raise LoadError(f"{setting}: {text} is not a function")
     called: Callable[[], Any] = function
     return called
 
 
 def run(config: Config) -> None:
-    """Call what was registered, in order, then what the setting names; each function once.
+    """Call what was registered by ``on_start``, in order, then what the setting names; each
+    function once.
 
     LoadError, with the application's traceback, if one fails. What ran is forgotten: a second
     server in this process finds its data loaded.
     """
     named = resolve(config)
+    for setting in ("on_context_start", "on_context_stop", "on_stop"):
+        resolve(config, setting)  # A name that is wrong is told here, once, not by each context.
     ran = []
     while _registered:
         function = _registered.popleft()
         ran.append(function)
-        _call(function)
+        _call("on_start", function)
     if named is not None and named not in ran:
-        _call(named)
+        _call("on_start", named)
 
 
-def _call(function: Callable[[], Any]) -> None:
+def stop(config: Config) -> bool:
+    """Call what ``on_stop`` registered, latest first, and what the setting names; False if one
+    failed. What ran is forgotten."""
+    functions = list(_at_stop)
+    _at_stop.clear()
+    succeeded = True
+    for function in reversed(_with_named(config, "on_stop", functions)):
+        try:
+            _call("on_stop", function)
+        except LoadError as error:
+            _log(error)
+            succeeded = False
+    return succeeded
+
+
+async def start_context(config: Config, interface: str) -> None:
+    """Call the functions of ``on_context_start`` in the context that this is. LoadError if one
+    fails."""
+    for function in _with_named(config, "on_context_start", _at_context_start):
+        await _call_in_context("on_context_start", function, interface)
+
+
+async def stop_context(config: Config, interface: str) -> bool:
+    """Call the functions of ``on_context_stop``, latest first; False if one failed."""
+    succeeded = True
+    timeout = max(config.timeout_graceful_shutdown, _STOP_SECONDS_LEAST)
+    for function in reversed(_with_named(config, "on_context_stop", _at_context_stop)):
+        try:
+            async with asyncio.timeout(timeout):
+                await _call_in_context("on_context_stop", function, interface)
+        except TimeoutError:
+            name = getattr(function, "__qualname__", repr(function))
+            logger.error("on_context_stop: %s took longer than %g seconds", name, timeout)
+            succeeded = False
+        except LoadError as error:
+            _log(error)
+            succeeded = False
+    return succeeded
+
+
+def _with_named(
+    config: Config, setting: str, registered: list[Callable[[], Any]]
+) -> list[Callable[[], Any]]:
+    """What was registered, then what the setting names, each function once."""
+    named = resolve(config, setting)
+    return registered if named is None or named in registered else [*registered, named]
+
+
+def _call(setting: str, function: Callable[[], Any]) -> None:
+    result = _result_of(setting, function)
+    if inspect.iscoroutine(result):
+        result.close()
+        name = getattr(function, "__qualname__", repr(function))
+        raise LoadError(
+            f"{setting}: {name} is an async function",
+            hint="make it an ordinary function: no event loop runs yet",
+        )
+
+
+async def _call_in_context(setting: str, function: Callable[[], Any], interface: str) -> None:
+    result = _result_of(setting, function)
+    if not inspect.isawaitable(result):
+        return
+    if interface != "asgi":
+        if inspect.iscoroutine(result):
+            result.close()
+        name = getattr(function, "__qualname__", repr(function))
+        raise LoadError(
+            f"{setting}: {name} is an async function",
+            hint="make it an ordinary function: only ASGI applications have an event loop",
+        )
+    try:
+        await result
+    except (Exception, SystemExit) as error:
+        raise _failure(setting, function, error) from error
+
+
+def _result_of(setting: str, function: Callable[[], Any]) -> Any:
+    try:
+        return function()
+    except (Exception, SystemExit) as error:
+        raise _failure(setting, function, error) from error
+
+
+def _failure(setting: str, function: Callable[[], Any], error: BaseException) -> LoadError:
     from ppserver.loader import application_trace
 
     name = getattr(function, "__qualname__", repr(function))
-    try:
-        result = function()
-    except (Exception, SystemExit) as error:
-        raise LoadError(
-            f"on_start: {name} failed: {type(error).__name__}: {error}",
-            trace=application_trace(error),
-        ) from error
-    if inspect.iscoroutine(result):
-        result.close()
-        raise LoadError(
-            f"on_start: {name} is an async function",
-            hint="make it an ordinary function: no event loop runs yet",
-        )
+    return LoadError(
+        f"{setting}: {name} failed: {type(error).__name__}: {error}",
+        trace=application_trace(error),
+    )
+
+
+def _log(error: LoadError) -> None:
+    logger.error("%s\n%s", error, error.trace.rstrip())

@@ -138,6 +138,8 @@ class Server:
         self._attached = False
         self._listens = False
         self._owns_core_loop = False
+        self._loaded_here = False  # and on_start ran here
+        self._context_began = False
         self._max_requests = 0
         if config.limit_max_requests:
             jitter = random.randint(0, config.limit_max_requests_jitter)
@@ -232,10 +234,23 @@ class Server:
             if not await self._lifespan.shutdown(max(timeout, least)):
                 self.exit_code = self.exit_code or 1
             self._lifespan = None
+        await self._call_stop_hooks()
         if not self._owns_core_loop:
             self._close()
         logger.info("Finished server process [%d]", os.getpid())
         self._loop = None
+
+    async def _call_stop_hooks(self) -> None:
+        """What the application wants done at the end of a context, and of all."""
+        succeeded = True
+        if self._context_began and self._application is not None:
+            self._context_began = False
+            succeeded = await hooks.stop_context(self.config, self._application.interface)
+        if self._loaded_here:
+            self._loaded_here = False
+            succeeded = hooks.stop(self.config) and succeeded
+        if not succeeded:
+            self.exit_code = self.exit_code or 1
 
     def _prepare(self) -> None:
         """Sockets first (that fails fastest), then the application."""
@@ -246,6 +261,7 @@ class Server:
             self._application = load(self.config) if make is None else make()
             if make is None:
                 hooks.run(self.config)
+                self._loaded_here = True
             if self.listeners is not None and self._application.interface == "parallel":
                 self.listeners.open(self._application.addresses)
         if self._listening is None:
@@ -268,7 +284,7 @@ class Server:
         assert self._application is not None
         app = self._application.call
         lifespan = Lifespan(app, self.config.lifespan)
-        starting = asyncio.ensure_future(lifespan.startup(self.config.timeout_startup))
+        starting = asyncio.ensure_future(self._begin(lifespan))
         while not starting.done() and not self._should_exit:
             self._woken.clear()
             waking = asyncio.ensure_future(self._woken.wait())
@@ -295,8 +311,16 @@ class Server:
             self._attached = True
         self._listen(self.core)
 
+    async def _begin(self, lifespan: Lifespan) -> None:
+        self._context_began = True
+        await hooks.start_context(self.config, "asgi")
+        await lifespan.startup(self.config.timeout_startup)
+
     async def _start_wsgi(self) -> None:
         assert self._loop is not None
+        assert self._application is not None
+        self._context_began = True
+        await hooks.start_context(self.config, self._application.interface)
         ready: asyncio.Future[None] = self._loop.create_future()
         self._thread_done = self._loop.create_future()
         self._thread = threading.Thread(

@@ -37,7 +37,15 @@ from ppserver.contexts.generation import (
     reap_orphans,
 )
 from ppserver.contexts.host import start_host
-from ppserver.contexts.messages import Ended, Loaded, NonsenseError, Said, Started, Unstarted
+from ppserver.contexts.messages import (
+    Ended,
+    Loaded,
+    NonsenseError,
+    Opened,
+    Said,
+    Started,
+    Unstarted,
+)
 from ppserver.contexts.seats import Seats
 from ppserver.errors import PPServerError, StartupError
 from ppserver.sockets import Listeners, neighbours, parse_address
@@ -179,7 +187,7 @@ class Supervisor:
     def _newest(self) -> Generation | None:
         return self._generations[-1] if self._generations else None
 
-    def _start_generation(self) -> None:
+    def _start_generation(self, config: Config | None = None) -> None:
         """Fork a host. StartupError if that fails and there was never one that served; after that
         it is tried again later."""
         assert self._pipe is not None
@@ -194,7 +202,7 @@ class Supervisor:
         self._start_at = 0.0
         number = self._generations[-1].number + 1 if self._generations else 1
         try:
-            pid, channel = start_host(self._config, self._seats, close_in_child)
+            pid, channel = start_host(config or self._config, self._seats, close_in_child)
         except OSError as error:
             if not self._announced:
                 raise StartupError(f"cannot start a host process: {error.strerror}") from None
@@ -279,6 +287,8 @@ class Supervisor:
             raise NonsenseError("a host's message from a context")
         if isinstance(message, Loaded):
             self._on_loaded(generation, message)
+        elif isinstance(message, Opened):
+            generation.opened = message.interface
         elif isinstance(message, Ended):
             if (context := generation.contexts.pop(message.key, None)) is None:
                 raise NonsenseError("the end of a context that is not known")
@@ -484,8 +494,8 @@ class Supervisor:
                 self._on_host_ended(generation, os.waitstatus_to_exitcode(status))
 
     def _on_host_ended(self, generation: Generation, code: int) -> None:
-        if self._stopping or generation.leaving:
-            self._hear(generation)  # It may have said how its contexts ended.
+        if self._stopping or generation.leaving or not generation.loaded:
+            self._hear(generation)  # It may have said how its contexts ended, or why it ends.
         generation.channel.close()
         self._generations.remove(generation)
         for context in generation.contexts.values():
@@ -493,6 +503,13 @@ class Supervisor:
         for _, seat in generation.starting:
             self._seats.give(seat)
         if self._stopping or generation.leaving:
+            return
+        if generation.opened:
+            # One that only forks takes its place. Not before its end: what it opened may be of a
+            # kind that is there once.
+            self._start_generation(
+                dataclasses.replace(self._config, load="each", interface=generation.opened)
+            )
             return
         if not generation.loaded or not generation.served:
             self._give_up(generation, "the application could not be loaded", code)

@@ -16,6 +16,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import again
 import matrix
 import postgres as postgresql
+import redis_server
 import serving
 
 
@@ -118,6 +119,13 @@ def postgres_folder() -> Iterator[str]:
 def postgres(postgres_folder: str) -> str:
     """The same as an address."""
     return f"postgresql://test@/postgres?host={postgres_folder}"
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[str]:
+    """Where a fresh Redis has its socket."""
+    with redis_server.running() as path:
+        yield path
 
 
 @pytest.fixture(scope="session")

@@ -94,8 +94,8 @@ def banner(config: Config, place: str, interface: str, loop: str, why: str = "")
     logger.info(
         "ppserver %s: %s, %s, %d core%s available",
         __version__,
-        interface.upper() if interface != "parallel" else "parallel API",
-        f"loop {loop}" if interface == "asgi" else f"{config.threads} threads each",
+        {"parallel": "parallel API", "auto": "ASGI or WSGI"}.get(interface, interface.upper()),
+        f"loop {loop}" if interface in ("asgi", "auto") else f"{config.threads} threads each",
         cores,
         "" if cores == 1 else "s",
     )

@@ -36,6 +36,7 @@ class Generation:
     started: float
     place: str = ""
     loaded: bool = False
+    opened: str = ""  # its import opened what contexts must not share: the application's interface
     leaving: bool = False
     served: bool = False
     warned: bool = False  # of messages of strangers

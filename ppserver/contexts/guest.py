@@ -112,6 +112,7 @@ class Guest:
             with contextlib.suppress(OSError):
                 self._host.socket.shutdown(socket.SHUT_RD)
             control.join()
+            hooks.stop(self._config)
 
     def _seat(self) -> Seat | None:
         place = self._place

@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any, NoReturn, Protocol
 
-from ppserver import contexts, eventloop, gil, hooks, logs
+from ppserver import contexts, disposal, eventloop, gil, hooks, logs, opened
 from ppserver.config import Config
 from ppserver.contexts.channel import Channel, Received, SignalPipe
 from ppserver.contexts.errands import HostErrands
@@ -42,6 +42,7 @@ from ppserver.sockets import Listening
 logger = logging.getLogger("ppserver.error")
 
 _PR_SET_PDEATHSIG = 1
+_LEAVE_SECONDS = 2  # for a host that only found out that it cannot be shared
 _DESCRIPTORS_MAX = 65536  # What a table is made for at once: half a megabyte of the kernel's.
 
 SUPERVISED_IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
@@ -85,7 +86,7 @@ class Premises:
     """What a place is made from."""
 
     config: Config
-    application: Application
+    application: Application | None  # None: each context loads it
     seats: Seats
     channel: Channel
     pipe: SignalPipe
@@ -121,42 +122,97 @@ class Host:
 
         contexts.drop_privileges(self._config)
         die_with_parent(self._supervisor)  # Changing the user switched it off.
+        before = opened.snapshot()
         with gil.Watch() as watch:
-            application = load(self._config)
-            if self._config.contexts != "interpreters":  # They cannot see what is loaded here.
-                hooks.run(self._config)
-        name, why = contexts.place_for(self._config, application, watch.culprit)
+            application = self._load()
+        name, why = "processes", "each loads the application"
+        if application is not None:
+            name, why = contexts.place_for(self._config, application, watch.culprit)
+            if name == "processes" and not self._may_share(before, application):
+                self._channel.send("opened", interface=application.interface)
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(_LEAVE_SECONDS)  # Whatever else the import left running.
+                return 0
+        interface = self._config.interface if application is None else application.interface
         module = importlib.import_module(_PLACES[name])
-        self._config = eventloop.settle(self._config, application.interface)
-        if application.interface == "parallel":
+        self._config = eventloop.settle(self._config, interface)
+        if application is not None and interface == "parallel":
             application.call.before_contexts(self._seats.board, forked=name == "processes")
         report: FreezeReport | None = module.prepare(self._config, application)
-        if report is not None and not report.reason:
+        if application is not None and report is not None and not report.reason:
             why = f"{why}; {report}"
         self._channel.send(
             "loaded",
-            interface=application.interface,
+            interface=interface,
             loop=self._config.loop,
             place=name,
             why=why,
-            addresses=[[(str(a), a.scheme) for a in one] for one in application.addresses],
+            addresses=[
+                [(str(a), a.scheme) for a in one]
+                for one in (application.addresses if application is not None else ())
+            ],
         )
         pipe = SignalPipe({signal.SIGCHLD: lambda: None})
         if name != "processes":
             widen_descriptor_table()
         errands = None
         try:
-            if application.interface == "parallel":
+            if application is not None and application.interface == "parallel":
                 errands = HostErrands(application.call.perform, pipe.wake)
             place: Place = module.open_place(
                 Premises(self._config, application, self._seats, self._channel, pipe, errands)
             )
             with sealed():
-                return self._loop(pipe, place, errands)
+                code = self._loop(pipe, place, errands)
+            if application is not None and name != "interpreters" and not hooks.stop(self._config):
+                code = code or 1
+            return code
         finally:
             if errands is not None:
                 errands.close()
             pipe.close()
+
+    def _load(self) -> Application | None:
+        """Import the application, unless each context does so for itself."""
+        if self._config.load == "each" and self._config.contexts != "interpreters":
+            return None
+        application = load(self._config)
+        if self._config.contexts != "interpreters":  # They cannot see what is loaded here.
+            hooks.run(self._config)
+        return application
+
+    def _may_share(self, before: opened.Snapshot, application: Application) -> bool:
+        """Whether contexts may be forked from here; what speaks against it is said in any case."""
+        if found := opened.since(before):
+            disposal.dispose()
+            found = opened.since(before)
+        if not found:
+            return True
+        where = "in on_context_start"
+        if application.interface == "asgi":
+            where = "in lifespan start-up or in on_context_start"
+        each = (
+            self._config.load == "auto"
+            and isinstance(self._config.app, str)
+            and application.interface != "parallel"
+            and opened.must_not_be_shared(found)
+        )
+        if each:
+            logger.warning(
+                "Importing the application left what contexts must not share, so each context "
+                "imports it for itself: %s. To load it once, open that %s, or say --load once.",
+                opened.listed(found),
+                where,
+            )
+        else:
+            logger.warning(
+                "Importing the application left what forked contexts share or lack, and should "
+                "not: %s. Open that %s%s.",
+                opened.listed(found),
+                where,
+                "" if self._config.load == "once" else ", or have it closed before contexts start",
+            )
+        return not each
 
     def _loop(self, pipe: SignalPipe, place: Place, errands: HostErrands | None) -> int:
         """Do what the supervisor says until it says "leave" and no context is left."""

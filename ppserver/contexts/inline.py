@@ -29,5 +29,9 @@ def run(config: Config) -> int:
         server = Server(
             config, application=application, listeners=listeners, exit_at_second_signal=True
         )
-        with sealed(), freezing.alone():
-            return server.run()
+        try:
+            with sealed(), freezing.alone():
+                code = server.run()
+        finally:
+            stopped = hooks.stop(config)
+        return code if stopped else code or 1

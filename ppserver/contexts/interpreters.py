@@ -29,7 +29,7 @@ logger = logging.getLogger("ppserver.error")
 _LEFT_BETWEEN_WARNINGS = 10
 
 
-def prepare(config: Config, application: Application) -> None:
+def prepare(config: Config, application: Application | None) -> None:
     """Nothing: what is loaded here is not what the contexts use."""
 
 

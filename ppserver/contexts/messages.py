@@ -32,6 +32,13 @@ class Loaded:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Opened:
+    """By a host that ends: its import opened what contexts must not share."""
+
+    interface: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Started:
     """By a host: there is a context with this key, as it was ordered."""
 
@@ -65,7 +72,7 @@ class Said:
     key: int
 
 
-Message = Loaded | Started | Unstarted | Ended | Said
+Message = Loaded | Opened | Started | Unstarted | Ended | Said
 
 
 def read(received: Received) -> Message:
@@ -88,6 +95,8 @@ def _read(message: dict[str, Any]) -> Message:
         return Ended(_number(message, "key"), _number(message, "code", least=-255))
     if kind == "loaded":
         return _loaded(message)
+    if kind == "opened":
+        return _opened(message)
     raise ValueError(f"a message of no known kind: {str(kind)[:40]!r}")
 
 
@@ -102,6 +111,13 @@ def _loaded(message: dict[str, Any]) -> Loaded:
             raise ValueError("addresses that are none")
         addresses.append([(pair[0], pair[1]) for pair in pairs])
     return Loaded(addresses=addresses, **texts)
+
+
+def _opened(message: dict[str, Any]) -> Opened:
+    interface = _text(message, "interface")
+    if interface not in ("asgi", "wsgi"):
+        raise ValueError(f"no such interface: {interface[:40]!r}")
+    return Opened(interface)
 
 
 def _list(value: object) -> list[Any]:

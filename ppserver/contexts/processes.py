@@ -8,19 +8,21 @@ frozen before the first fork. The host stays single-threaded and forks from its 
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import random
 import signal
 import sys
-import threading
+from types import FrameType
 
-from ppserver import freezing, topology
+from ppserver import freezing, hooks, logs, topology
 from ppserver.config import Config
 from ppserver.contexts.errands import SocketErrands
 from ppserver.contexts.host import Order, Premises, die_with_parent, exit_code_of, leave
+from ppserver.errors import LoadError
 from ppserver.freezing import FreezeReport
-from ppserver.loader import Application
+from ppserver.loader import Application, load
 
 logger = logging.getLogger("ppserver.error")
 
@@ -31,17 +33,11 @@ _SIGNALS = {
     "kill": signal.SIGKILL,
 }
 _BLOCKED = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1)
+_MADE_TOO_LATE = "contexts have started, so only this one would see it"
 
 
-def prepare(config: Config, application: Application) -> FreezeReport | None:
+def prepare(config: Config, application: Application | None) -> FreezeReport | None:
     """Make what is loaded fit to be shared by forked processes."""
-    if threading.active_count() > 1:
-        logger.warning(
-            "Importing the application started threads (%s): they do not exist in the "
-            "contexts forked from here. Start them in lifespan startup.",
-            ", ".join(t.name for t in threading.enumerate() if t is not threading.main_thread()),
-        )
-    close_database_handles()
     # Load once: what is here now is read by every context, and neither their collectors nor their
     # reference counts write to it, so its pages stay shared.
     return freezing.prepare(config, application)
@@ -124,6 +120,7 @@ class Processes:
         topology.pin(premises.config, order.slot)
         reseed()
         premises.seats.keep_only(order.seat)
+        application = premises.application or load_here(premises.config)
 
         def say(kind: str) -> None:
             premises.channel.send(kind, slot=order.slot, seat=order.seat, key=os.getpid())
@@ -135,7 +132,7 @@ class Processes:
 
         server = Server(
             premises.config,
-            application=premises.application,
+            application=application,
             listening=order.listening,
             seat=premises.seats.seat(order.seat, local=False),
             supervision=Supervision(
@@ -148,26 +145,52 @@ class Processes:
                 main=main,
             ),
         )
+        stopped = True
         try:
-            return server.run()
+            code = server.run()
         finally:
             for entry in order.listening:
                 entry.socket.close()
+            if premises.application is None:
+                stopped = hooks.stop(premises.config)
+        return code if stopped else code or 1
+
+
+def load_here(config: Config) -> Application:
+    """What the host does where contexts share what it loads. Raises PPServerError."""
+    for number in _BLOCKED:
+        signal.signal(number, _reopen if number == signal.SIGUSR1 else _leave_early)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED)
+    try:
+        application = load(config)
+        hooks.run(config)
+    except LoadError as error:
+        if _MADE_TOO_LATE in str(error):
+            raise LoadError(
+                "each context imports the application for itself, so it cannot make numbers that "
+                "all contexts change (ppserver.shared)",
+                hint="open connections in on_context_start; the application is then loaded once",
+                trace=error.trace,
+            ) from None
+        raise
+    gc.collect()
+    gc.freeze()
+    return application
+
+
+def _leave_early(number: int, frame: FrameType | None) -> None:
+    """Told to end before it serves."""
+    leave(0)
+
+
+def _reopen(number: int, frame: FrameType | None) -> None:
+    logs.reopen()
 
 
 def reseed() -> None:
     """New seeds for the global random generators: forked copies would all go on the same."""
     random.seed()
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()
-
-
-def close_database_handles() -> None:
-    """Close the connections Django opened while it was imported: contexts must not share them.
-
-    Others are for the application: ``os.register_at_fork`` is the hook.
-    """
-    database = sys.modules.get("django.db")
-    if database is not None:
-        database.connections.close_all()
+    numpy_seed = getattr(sys.modules.get("numpy.random"), "seed", None)
+    if numpy_seed is not None:
+        with contextlib.suppress(Exception):  # It is still being imported, or is somebody's own.
+            numpy_seed()

@@ -23,11 +23,12 @@ from ppserver.server import Server, Supervision
 logger = logging.getLogger("ppserver.error")
 
 
-def prepare(config: Config, application: Application) -> FreezeReport | None:
+def prepare(config: Config, application: Application | None) -> FreezeReport | None:
     """Make what is loaded fit to be shared by threads, and say what does not fit.
 
     With a GIL they do not fight over reference counts, so nothing is made immortal.
     """
+    assert application is not None
     if (
         application.interface == "asgi"
         and application.make is None
@@ -146,7 +147,9 @@ class Threads:
     def _application(self) -> Application:
         """The application for one more context: an instance of its own if a factory makes it."""
         with self._making:
+            application = self._premises.application
+            assert application is not None
             if self._made_one:
-                return self._premises.application.another()
+                return application.another()
             self._made_one = True
-            return self._premises.application
+            return application

@@ -310,20 +310,6 @@ def test_max_requests_in_this_process_ends_it(start: Start) -> None:
     assert "Reached the limit of requests" in server.log
 
 
-def test_threads_started_while_importing_are_warned_about(
-    start: Start, tmp_path: pathlib.Path
-) -> None:
-    (tmp_path / "threaded.py").write_text(
-        "import threading\n"
-        "threading.Thread(target=threading.Event().wait, daemon=True, name='mine').start()\n"
-        "async def app(scope, receive, send): ...\n"
-    )
-    args = ["--app-dir", str(tmp_path)]
-    server = start("threaded:app", place="processes", contexts=2, args=args)
-    assert "Importing the application started threads (mine)" in server.log
-    server.stop()
-
-
 def test_run_from_a_script(tmp_path: pathlib.Path) -> None:
     (tmp_path / "serve.py").write_text(
         "import atexit, ppserver\n"

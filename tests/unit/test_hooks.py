@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -16,9 +17,12 @@ from ppserver.errors import ConfigError, LoadError, StartupError
 
 @pytest.fixture(autouse=True)
 def nothing_registered() -> Iterator[None]:
-    hooks._registered.clear()
+    kept = (hooks._registered, hooks._at_stop, hooks._at_context_start, hooks._at_context_stop)
+    for functions in kept:
+        functions.clear()
     yield
-    hooks._registered.clear()
+    for functions in kept:
+        functions.clear()
 
 
 @pytest.fixture
@@ -122,3 +126,49 @@ def test_what_cannot_be_found(module: str, target: str, message: str) -> None:
 def test_what_is_no_name(text: str) -> None:
     with pytest.raises(ConfigError, match="on_start"):
         Config("a:b", on_start=text)
+
+
+def test_stop_runs_backwards_and_once() -> None:
+    calls: list[int] = []
+    ppserver.on_stop(lambda: calls.append(1))
+    ppserver.on_stop(lambda: calls.append(2))
+    assert hooks.stop(Config("a:b"))
+    assert calls == [2, 1]
+    assert hooks.stop(Config("a:b"))
+    assert calls == [2, 1]
+
+
+def test_a_failing_stop_does_not_keep_the_others_from_running(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    calls: list[int] = []
+    ppserver.on_stop(lambda: calls.append(1))
+    ppserver.on_stop(lambda: sys.exit(1))
+    assert not hooks.stop(Config("a:b"))
+    assert calls == [1]
+    assert "on_stop: " in caplog.text
+
+
+def test_context_hooks_run_in_every_context() -> None:
+    calls: list[str] = []
+
+    @ppserver.on_context_start
+    async def start() -> None:
+        calls.append("start")
+
+    @ppserver.on_context_stop
+    def stop() -> None:
+        calls.append("stop")
+
+    for _ in range(2):
+        asyncio.run(hooks.start_context(Config("a:b"), "asgi"))
+        assert asyncio.run(hooks.stop_context(Config("a:b"), "asgi"))
+    assert calls == ["start", "stop"] * 2
+    with pytest.raises(LoadError, match="async function"):
+        asyncio.run(hooks.start_context(Config("a:b"), "wsgi"))
+
+
+def test_names_of_all_hooks_are_checked_at_the_start(module: str) -> None:
+    write(module, "def load():\n    pass\n")
+    with pytest.raises(LoadError, match="on_context_stop: module 'hooked' has no attribute 'no'"):
+        hooks.run(Config("a:b", app_dir=module, on_context_stop="hooked:no"))

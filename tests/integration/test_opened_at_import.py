@@ -1,0 +1,202 @@
+"""What an import opens is never shared by contexts: disposed of, or opened by each of them."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import pathlib
+import re
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+import serving
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(serving.PEER != "ppserver", reason="how ppserver loads an application"),
+]
+
+Start = Callable[..., serving.Server]
+EACH = "each context imports it for itself"
+SHARED = "left what forked contexts share or lack"
+
+
+def answers(server: serving.Server, count: int, path: str = "/{}") -> dict[int, httpx.Response]:
+    """From many connections at once."""
+    with (
+        serving.client(server.url, limits=httpx.Limits(max_keepalive_connections=0)) as client,
+        concurrent.futures.ThreadPoolExecutor(16) as threads,
+    ):
+        found = threads.map(lambda number: client.get(path.format(number)), range(1, count))
+        return dict(enumerate(found, 1))
+
+
+def check_heroes(server: serving.Server) -> None:
+    for number, response in answers(server, 300, "/heroes/{}").items():
+        assert response.status_code == 200
+        assert response.json()["number"] == number
+        assert response.json()["name"] == f"hero {number}"
+
+
+@pytest.mark.parametrize("place", ["processes", "threads"])
+def test_the_tutorials_engine(postgres: str, tmp_path: pathlib.Path, place: str) -> None:
+    serving.require("fastapi", "sqlalchemy", "psycopg")
+    env = {"TEST_DATABASE": postgres.replace("postgresql:", "postgresql+psycopg:")}
+    app = "sql_tutorial:app"
+    with serving.running(app, tmp_path, contexts=2, place=place, env=env) as server:
+        check_heroes(server)
+        assert server.records() == ["import"], "the engine was disposed of"
+        assert EACH not in server.log
+        assert SHARED not in server.log
+
+
+def test_a_connection_that_is_held(postgres: str, tmp_path: pathlib.Path) -> None:
+    """What is in use cannot be disposed of. One context: the tables are made by the import."""
+    serving.require("fastapi", "sqlalchemy", "psycopg")
+    env = {
+        "TEST_DATABASE": postgres.replace("postgresql:", "postgresql+psycopg:"),
+        "TEST_HELD": "1",
+    }
+    app = "sql_tutorial:app"
+    with serving.running(app, tmp_path, place="processes", env=env) as server:
+        check_heroes(server)
+        line = server.wait_for_log(rf".*{EACH}.*")[0]
+        assert re.search(r"a connection to \S+PGSQL\.\d+ \(in sql_tutorial\.\w+\)", line)
+        assert server.records() == ["import"] * 2
+
+
+# What is opened, the module it needs, whether it is disposed of, and what the log names.
+CASES = [
+    ("sqlalchemy", "sqlalchemy", True, ""),
+    ("async_sqlalchemy", "sqlalchemy", True, ""),
+    ("django", "django", True, ""),
+    ("redis", "redis", True, ""),
+    ("psycopg", "psycopg", False, r"a connection to \S+PGSQL\.\d+ \(in opens\.connection\)"),
+    ("psycopg_pool", "psycopg_pool", False, r"thread pool-1\S* \(in opens\.pool\)"),
+    ("sqlite", "sqlite3", False, r"the database file \S+/shop\.data \(in opens\.db\)"),
+    ("listener", "logging", False, r"thread \S+ \(_monitor\) \(in opens\.listener\)"),
+    ("loop", "asyncio", False, r"an event loop \(epoll\) \(in opens\.loop\)"),
+]
+
+
+def environment(what: str, request: pytest.FixtureRequest) -> dict[str, str]:
+    env = {"TEST_OPENS": what}
+    if what == "redis":
+        env["TEST_REDIS"] = request.getfixturevalue("redis")
+    elif what not in ("sqlite", "listener", "loop"):
+        env["TEST_POSTGRES"] = request.getfixturevalue("postgres")
+    return env
+
+
+@pytest.mark.parametrize(("what", "module", "disposed", "named"), CASES)
+def test_each_library(
+    request: pytest.FixtureRequest,
+    tmp_path: pathlib.Path,
+    what: str,
+    module: str,
+    disposed: bool,
+    named: str,
+) -> None:
+    serving.require(module)
+    env = environment(what, request)
+    with serving.running("opens:app", tmp_path, contexts=2, place="processes", env=env) as server:
+        for number, response in answers(server, 60).items():
+            assert response.status_code == 200
+            assert int(response.text.split()[0]) == number
+        if disposed:
+            assert server.records() == ["import"]
+            assert SHARED not in server.log
+            assert EACH not in server.log
+        else:
+            assert re.search(named, server.wait_for_log(rf".*{EACH}.*")[0])
+            assert server.records() == ["import"] * 3
+        if what == "listener":
+            server.wait_for_log(r"(?m)^answered 59$")
+
+
+@pytest.mark.parametrize("what", ["psycopg_pool", "loop"])
+def test_threads_share_it(
+    request: pytest.FixtureRequest, tmp_path: pathlib.Path, what: str
+) -> None:
+    env = environment(what, request)
+    serving.require("psycopg_pool" if what == "psycopg_pool" else "asyncio")
+    with serving.running("opens:app", tmp_path, contexts=2, place="threads", env=env) as server:
+        for number, response in answers(server, 60).items():
+            assert int(response.text.split()[0]) == number
+        assert server.records() == ["import"]
+        assert EACH not in server.log
+
+
+def write(folder: pathlib.Path, text: str) -> dict[str, Any]:
+    (folder / "shop.py").write_text(text)
+    return {"contexts": 2, "place": "processes", "args": ["--app-dir", str(folder)]}
+
+
+THREADED = """
+import os, threading
+import support
+support.record("import")
+end = threading.Event()
+threading.Thread(target=end.wait, name="mine", daemon={daemon}).start()
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [b"%d" % threading.active_count()]
+"""
+
+
+def with_support(options: dict[str, Any]) -> dict[str, Any]:
+    return {**options, "env": {"PYTHONPATH": f"{serving.ROOT}:{serving.APPS}"}}
+
+
+def test_once_is_obeyed_and_warned_about(tmp_path: pathlib.Path) -> None:
+    options = with_support(write(tmp_path, THREADED.format(daemon=True)))
+    options["args"] += ["--load", "once"]
+    with serving.running("shop:app", tmp_path, **options) as server:
+        assert re.search(rf"{SHARED}.*thread mine.*Open that in on_context_start\.", server.log)
+        assert server.records() == ["import"]
+
+
+def test_each_from_the_beginning_and_at_a_reload(tmp_path: pathlib.Path) -> None:
+    options = with_support(write(tmp_path, THREADED.format(daemon=True)))
+    options["args"] += ["--load", "each"]
+    with serving.running("shop:app", tmp_path, **options) as server:
+        assert "each loads the application" in server.log
+        assert "WARNING" not in server.log
+        assert server.records() == ["import"] * 2
+        assert serving.get(server.url).text != "1"
+
+
+def test_a_thread_that_never_ends_does_not_hold_up_the_start(tmp_path: pathlib.Path) -> None:
+    options = with_support(write(tmp_path, THREADED.format(daemon=False)))
+    with serving.running("shop:app", tmp_path, **options) as server:
+        assert EACH in server.log
+        assert serving.get(server.url).text != "1"
+
+
+def test_an_address_can_be_listened_on_once(tmp_path: pathlib.Path) -> None:
+    """A server of metrics, say: it and its thread stay in the host."""
+    options = write(
+        tmp_path,
+        "import socket, threading\n"
+        "sock = socket.create_server(('127.0.0.1', 0))\n"
+        "threading.Thread(target=sock.accept, name='metrics', daemon=True).start()\n"
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [])\n    return [b'ok']\n",
+    )
+    with serving.running("shop:app", tmp_path, **options) as server:
+        assert serving.get(server.url).text == "ok"
+        assert re.search(rf"{SHARED}.*listens on 127\.0\.0\.1:\d+ \(in shop\.sock\)", server.log)
+
+
+def test_shared_numbers_and_a_connection(tmp_path: pathlib.Path) -> None:
+    options = write(
+        tmp_path,
+        "import os\nimport ppserver.shared\n"
+        "hits = ppserver.shared.Counter()\npipe = os.pipe()\n"
+        "def app(environ, start_response): ...\n",
+    )
+    server = serving.launch("shop:app", tmp_path, **options)
+    assert server.wait() == 3
+    assert "cannot make numbers that all contexts change" in server.log
+    assert "on_context_start" in server.log
