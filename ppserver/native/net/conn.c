@@ -88,6 +88,23 @@ static uint32_t idle_ms(const struct pp_conn *conn)
     return conn->h1.draining ? PP_DRAIN_IDLE_MS : conn->loop->settings.keep_alive_ms;
 }
 
+/* A deadline may pass because the loop could not look: the application kept it, the process was
+ * stopped, the turn's events were too many. What has arrived meanwhile is read first. False: there
+ * is nothing. */
+static bool look(struct pp_conn *conn)
+{
+    if (!pp_sock_waiting(conn->fd)) {
+        return false;
+    }
+    pp_conn_on_event(conn, EPOLLIN);
+    return true;
+}
+
+static void head_late(struct pp_conn *conn)
+{
+    pp_conn_refuse(conn, PP_ERR_HEADER_TIMEOUT, pp_err_status(PP_ERR_HEADER_TIMEOUT));
+}
+
 static void on_read_due(struct pp_conn *conn)
 {
     struct pp_counters *counters = &conn->loop->slot->counters;
@@ -99,17 +116,29 @@ static void on_read_due(struct pp_conn *conn)
             pp_conn_read_due(conn, idle_ms(conn));
             break;
         }
-        int code = conn->requests == 0 ? PP_ERR_HEADER_TIMEOUT : PP_ERR_IDLE_TIMEOUT;
+        bool first = conn->requests == 0;
+        if (look(conn)) {
+            if (first && conn->state == PP_CONN_HEAD && !conn->readable) {
+                head_late(conn); /* its time began with the connection */
+            }
+            break;
+        }
+        int code = first ? PP_ERR_HEADER_TIMEOUT : PP_ERR_IDLE_TIMEOUT;
         pp_stats_error(counters, code);
         pp_conn_kill(conn, code, false);
         break;
     }
     case PP_CONN_HEAD:
-        pp_conn_refuse(conn, PP_ERR_HEADER_TIMEOUT, pp_err_status(PP_ERR_HEADER_TIMEOUT));
+        if (!look(conn) || (conn->state == PP_CONN_HEAD && !conn->readable)) {
+            head_late(conn);
+        }
         break;
     case PP_CONN_SERVE:
         /* Only armed while the application waits for body bytes. It may still answer; if it does
          * not, pp_conn_fail answers 408. */
+        if (conn->want && look(conn)) {
+            break;
+        }
         pp_stats_error(counters, PP_ERR_BODY_TIMEOUT);
         conn->error = PP_ERR_BODY_TIMEOUT;
         conn->h1.keep_alive = false;
@@ -133,7 +162,10 @@ static void on_read_due(struct pp_conn *conn)
         break;
     }
     case PP_CONN_RAW:
-        pp_conn_raw_due(conn);
+        /* What it has not come to read (memory, too much output) leaves the deadline unset. */
+        if (!look(conn) || (conn->state == PP_CONN_RAW && conn->read_due_ms == 0)) {
+            pp_conn_raw_due(conn);
+        }
         break;
     case PP_CONN_CLOSE: /* the write deadline rules here */
     case PP_CONN_DEAD:

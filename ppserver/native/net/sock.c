@@ -81,6 +81,12 @@ uint32_t pp_sock_unsent(int fd)
     return ioctl(fd, SIOCOUTQ, &bytes) == 0 && bytes > 0 ? (uint32_t)bytes : 0;
 }
 
+bool pp_sock_waiting(int fd)
+{
+    int bytes = 0;
+    return ioctl(fd, SIOCINQ, &bytes) == 0 && bytes > 0;
+}
+
 void pp_sock_shut_write(int fd)
 {
     (void)shutdown(fd, SHUT_WR); /* ENOTCONN when the peer was faster: the close follows anyway */

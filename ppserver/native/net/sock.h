@@ -30,6 +30,8 @@ int pp_sock_send(int fd, const struct iovec *iov, int count, bool more, size_t *
 int pp_sock_sendfile(int fd, int file, uint64_t at, size_t len, size_t *put) PP_MUST_USE;
 /* Bytes that the peer has not acknowledged yet, 0 when it cannot be told. */
 uint32_t pp_sock_unsent(int fd);
+/* Whether there is something to receive. */
+bool pp_sock_waiting(int fd);
 void pp_sock_shut_write(int fd);
 /* reset: the peer gets an RST instead of an orderly end. */
 void pp_sock_close(int fd, bool reset);
