@@ -144,4 +144,129 @@ TEST(net_stall_of_a_raw_connection)
     (void)close(fd);
     rig_stop(&rig);
 }
+
+/* ---- handlers that take their time ---- */
+
+static struct pp_conn *next_request(struct rig *rig)
+{
+    unsigned events;
+    struct pp_conn *conn = pp_loop_take_event(rig->loop, &events);
+    CHECK(conn == NULL || events == PP_EV_REQUEST);
+    return conn;
+}
+
+static void answer(struct pp_conn *conn)
+{
+    struct pp_h1_response r = {.status = 200, .complete = true, .body_bytes = 2};
+    CHECK_EQ(pp_conn_respond(conn, &r, (const uint8_t *)"ok", 0, NULL, NULL), PP_OK);
+    pp_conn_finish(conn);
+}
+
+TEST(net_no_answer_waits_for_the_handlers_behind_it)
+{
+    enum { COUNT = 3 };
+    int fds[COUNT];
+    char buf[1000];
+    bool ended;
+    struct rig rig;
+    struct pp_settings s = rig_settings();
+    rig_start(&rig, &s);
+    for (int i = 0; i < COUNT; i++) {
+        fds[i] = rig_connect(&rig);
+        rig_expect(&rig, fds[i], GET("/hello"), "HTTP/1.1 200", NULL);
+    }
+    for (int i = 0; i < COUNT; i++) {
+        say_unseen(fds[i], GET("/hello"));
+    }
+    CHECK(pp_loop_turn(rig.loop, 1000) > 0);
+    for (int i = 0; i < COUNT; i++) {
+        CHECK_EQ(pp_loop_pending(rig.loop), true);
+        CHECK_EQ(rig.loop->ready_count, (uint32_t)(COUNT - i));
+        struct pp_conn *conn = next_request(&rig);
+        CHECK(conn != NULL);
+        rig_clock(rig_now_ms + 30);
+        answer(conn);
+        CHECK(next_request(&rig) == NULL); /* what is left has to wait for the flush */
+        CHECK(pp_loop_turn(rig.loop, 0) >= 0);
+        CHECK(recv(fds[i], buf, sizeof buf, MSG_DONTWAIT) > 0);
+    }
+    /* Quick ones come together. */
+    for (int i = 0; i < COUNT; i++) {
+        say_unseen(fds[i], GET("/hello"));
+    }
+    CHECK(pp_loop_turn(rig.loop, 1000) > 0);
+    for (int i = 0; i < COUNT; i++) {
+        struct pp_conn *conn = next_request(&rig);
+        CHECK(conn != NULL);
+        answer(conn);
+    }
+    CHECK(next_request(&rig) == NULL);
+    for (int i = 0; i < COUNT; i++) {
+        CHECK(rig_read(&rig, fds[i], buf, sizeof buf, &ended) > 0 && !ended);
+        (void)close(fds[i]);
+    }
+    rig_stop(&rig);
+}
+
+TEST(net_keep_alive_counts_from_the_answer)
+{
+    struct rig rig;
+    struct pp_settings s = rig_settings();
+    s.keep_alive_ms = 2000;
+    rig_start(&rig, &s);
+    int fd = rig_connect(&rig);
+    rig_say(&rig, fd, GET("/hold"));
+    rig_settle(&rig);
+    rig_clock(rig_now_ms + 10000); /* in one stretch: no turn meanwhile */
+    rig_answer(&rig, rig.requests, "late");
+    rig_expect(&rig, fd, "", "HTTP/1.1 200", "late");
+    rig_clock(rig_now_ms + 1900);
+    rig_settle(&rig);
+    CHECK_EQ(pp_loop_connections(rig.loop), 1);
+    rig_clock(rig_now_ms + 200);
+    rig_settle(&rig);
+    CHECK_EQ(pp_loop_connections(rig.loop), 0);
+    (void)close(fd);
+    rig_stop(&rig);
+}
+
+TEST(net_body_time_counts_from_when_it_is_asked_for)
+{
+    struct rig rig;
+    struct pp_settings s = rig_settings();
+    rig_start(&rig, &s);
+    int fd = rig_connect(&rig);
+    rig_say(&rig, fd, "POST /hold HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
+    rig_settle(&rig);
+    rig_clock(rig_now_ms + s.body_idle_ms + 1000);
+    pp_conn_body_want(rig.requests->conn);
+    rig_settle(&rig);
+    CHECK_EQ(pp_conn_error(rig.requests->conn), PP_OK);
+    rig_clock(rig_now_ms + s.body_idle_ms + 100);
+    rig_settle(&rig);
+    CHECK_EQ(pp_conn_error(rig.requests->conn), PP_ERR_BODY_TIMEOUT);
+    (void)close(fd);
+    rig_stop(&rig);
+}
+
+TEST(net_grace_of_draining_counts_from_now)
+{
+    struct rig rig;
+    struct pp_settings s = rig_settings();
+    rig_start(&rig, &s);
+    int fd = rig_connect(&rig);
+    rig_expect(&rig, fd, GET("/hello"), "HTTP/1.1 200", NULL);
+    rig_clock(rig_now_ms + 5000); /* nothing happened */
+    int fresh = rig_connect(&rig);
+    pp_loop_drain(rig.loop);
+    rig_clock(rig_now_ms + PP_DRAIN_IDLE_MS - 100);
+    rig_settle(&rig);
+    CHECK_EQ(pp_loop_connections(rig.loop), 2);
+    rig_expect(&rig, fd, GET("/hello"), "HTTP/1.1 200", "connection: close");
+    rig_clock(rig_now_ms + PP_LINGER_MS / 2 - PP_DRAIN_IDLE_MS);
+    rig_expect(&rig, fresh, GET("/hello"), "HTTP/1.1 200", "connection: close");
+    (void)close(fd);
+    (void)close(fresh);
+    rig_stop(&rig);
+}
 #endif

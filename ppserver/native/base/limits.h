@@ -28,6 +28,7 @@
 #define PP_EPOLL_EVENTS 256
 #define PP_ACCEPT_BATCH 64
 #define PP_BATCH_REQUESTS 256   /* application events handed over per loop turn */
+#define PP_BATCH_US 1000        /* time for them, looked at between two of them */
 #define PP_DOORS_MAX 4096       /* contexts that can hand connections to each other */
 #define PP_DRAIN_DOOR_MS 50     /* a connection may be under way to a context that drains */
 #define PP_LOAD_WINDOW_US 50000 /* over which the busy share of a context is taken */

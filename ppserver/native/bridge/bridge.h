@@ -225,7 +225,8 @@ void pp_kept_fini(struct pp_kept *kept);
 
 /* selector.c: the asyncio-facing side (methods of Core). */
 extern PyMethodDef pp_selector_methods[]; /* merged into Core's */
-/* Output was queued outside of a batch: makes sure that somebody flushes. -1 with an exception. */
+/* Output was queued: outside of a batch makes sure that somebody flushes, at once if it has been
+ * long since the last time. -1 with an exception. */
 int pp_selector_output_queued(PpCore *core);
 
 /* scope.c */

@@ -577,6 +577,9 @@ bool pp_par_serve(struct pp_wsgi_worker *self)
 {
     struct pp_wsgi *w = self->w;
     for (int i = 0; i < PP_BATCH_REQUESTS && !pp_list_empty(&w->transports_ready); i++) {
+        if (i > 0 && !pp_loop_batch_goes_on(w->loop)) {
+            break;
+        }
         PpTransport *t = PP_CONTAINER(pp_list_pop(&w->transports_ready), PpTransport, link);
         if (t->busy || t->events == 0) {
             continue;

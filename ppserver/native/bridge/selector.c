@@ -477,7 +477,15 @@ static int schedule_tick(PpCore *core)
 
 int pp_selector_output_queued(PpCore *core)
 {
-    if (!core->attached || core->in_batch || core->flush_scheduled || core->loop == NULL) {
+    struct pp_loop *loop = core->loop;
+    if (core->in_batch || loop == NULL) {
+        return 0;
+    }
+    if (pp_loop_late(loop)) { /* the answer would wait for all other tasks that can go on */
+        Py_BEGIN_ALLOW_THREADS pp_loop_flush(loop);
+        Py_END_ALLOW_THREADS
+    }
+    if (!core->attached || core->flush_scheduled) {
         return 0;
     }
     if (schedule(core, core->k.call_soon, NULL, "_flush") < 0) {

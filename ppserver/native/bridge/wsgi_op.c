@@ -561,6 +561,10 @@ bool pp_wsgi_op_serve(struct pp_wsgi_worker *self)
     struct pp_conn *conn;
     unsigned events;
     for (int i = 0; i < PP_BATCH_REQUESTS && !self->manager && !pp_list_empty(&w->ready); i++) {
+        if (i > 0 && !pp_loop_batch_goes_on(w->loop)) {
+            pp_loop_batch(w->loop); /* events have their own time: a long queue hides none */
+            break;
+        }
         struct pp_wsgi_pending taken =
             pending_take(PP_CONTAINER(w->ready.next, struct pp_wsgi_pending, link));
         run_application(self, taken.conn, taken.body, taken.body_len, taken.body_cap);

@@ -7,10 +7,10 @@
  * Old connections. Every PP_BALANCE_MS a context that was busy for most of the last window looks
  * for one under much less pressure, and, finding one a few times in a row, gives it some of its
  * connections: those which had a request since the last look (others bring no load) and are between
- * requests now, with nothing of theirs in our memory. One that has many more connections than
- * another, and is no busier, gives idle ones away. What the peer sends meanwhile waits in the
- * socket, which moves as it is. The gap that it takes to begin is wide and a step closes half of
- * it, so connections do not wander back and forth.
+ * requests, with nothing of theirs in our memory: now, or once they are answered. One that has many
+ * more connections than another, and is no busier, gives idle ones away. What the peer sends
+ * meanwhile waits in the socket, which moves as it is. The gap that it takes to begin is wide and a
+ * step closes half of it, so connections do not wander back and forth.
  *
  * The seam to the connection is small: pp_conn_may_leave, pp_conn_hand_over, pp_conn_open. */
 #include "net/balance.h"
@@ -229,13 +229,12 @@ static int relief(const struct pp_balance *b, uint64_t own, uint64_t now_us, uin
 }
 
 /* Gives up to `moves` of the connections that may leave to a context, among the first in the list;
- * only_active: those that bring load. The next look begins where this one ended. True if any went.
- */
-static bool move_some(struct pp_loop *loop, unsigned target, uint64_t moves, bool only_active)
+ * only_active: those that bring load. The next look begins where this one ended. How many went. */
+static unsigned move_some(struct pp_loop *loop, unsigned target, uint64_t moves, bool only_active)
 {
     struct pp_list *n = loop->conns.next;
-    bool moved = false;
-    for (int i = 0; i < PP_BALANCE_LOOKS && n != &loop->conns && moves > 0; i++) {
+    unsigned moved = 0;
+    for (int i = 0; i < PP_BALANCE_LOOKS && n != &loop->conns && moved < moves; i++) {
         struct pp_conn *conn = PP_CONTAINER(n, struct pp_conn, all);
         n = n->next;
         if (!pp_conn_may_leave(conn) || (only_active && !pp_conn_active(conn))) {
@@ -244,8 +243,7 @@ static bool move_some(struct pp_loop *loop, unsigned target, uint64_t moves, boo
         if (!pp_conn_hand_over(conn, target)) {
             break;
         }
-        moved = true;
-        moves--;
+        moved++;
     }
     if (n != &loop->conns) { /* turn the ring: the head goes before n */
         pp_list_remove(&loop->conns);
@@ -254,13 +252,14 @@ static bool move_some(struct pp_loop *loop, unsigned target, uint64_t moves, boo
     return moved;
 }
 
-static uint32_t active_idle(const struct pp_loop *loop)
+/* Those that had a request since the last look, whether they are answered by now or not. */
+static uint32_t active(const struct pp_loop *loop)
 {
     uint32_t count = 0;
     const struct pp_list *n = loop->conns.next;
     for (int i = 0; i < PP_BALANCE_LOOKS && n != &loop->conns; i++, n = n->next) {
         const struct pp_conn *conn = PP_CONTAINER(n, struct pp_conn, all);
-        count += pp_conn_may_leave(conn) && pp_conn_active(conn);
+        count += pp_conn_active(conn);
     }
     return count;
 }
@@ -285,12 +284,28 @@ static bool relieve(struct pp_loop *loop, uint64_t now_us)
     b->pressed = 0;
     /* Their share of the load, as if all were alike. One at least if the other is really idle, so
      * that a heavy neighbour does not keep a light one from leaving. */
-    uint64_t moves = active_idle(loop) * (own - other) / (2 * own);
+    uint64_t moves = (uint64_t)active(loop) * (own - other) / (2 * own);
     if (moves == 0 && other + PP_BALANCE_GAP <= PP_BALANCE_BUSY) {
         moves = 1;
     }
-    return move_some(loop, (unsigned)target,
-                     moves < PP_BALANCE_MOVES_MAX ? moves : PP_BALANCE_MOVES_MAX, true);
+    moves = moves < PP_BALANCE_MOVES_MAX ? moves : PP_BALANCE_MOVES_MAX;
+    unsigned moved = move_some(loop, (unsigned)target, moves, true);
+    b->owed = (unsigned)moves - moved;
+    b->owed_to = (unsigned)target;
+    return moves > 0;
+}
+
+void pp_balance_answered(struct pp_conn *conn)
+{
+    struct pp_balance *b = &conn->loop->balance;
+    const struct pp_slot *target = pp_board_slot(b->board, b->owed_to);
+    if (!pp_conn_may_leave(conn)) {
+        return;
+    }
+    b->owed--;
+    if (!open_for(b, target, b->owed_to) || !pp_conn_hand_over(conn, b->owed_to)) {
+        b->owed = 0;
+    }
 }
 
 /* Numbers that differ a lot, after a storm that a door could not hold or a context that came later:
@@ -335,6 +350,7 @@ void pp_balance_turn(struct pp_loop *loop, uint64_t now_us)
     }
     if (b->board != NULL && loop->now_ms >= b->next_ms && !loop->draining) {
         b->next_ms = loop->now_ms + PP_BALANCE_MS;
+        b->owed = 0;
         if (loop->slot->connections > 1 && !relieve(loop, now_us)) {
             even_out(loop, now_us);
         }

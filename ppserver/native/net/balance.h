@@ -28,6 +28,7 @@ struct pp_balance {
     int32_t pid;            /* which is this one */
     uint32_t round;         /* number of the window in which connections were last looked at */
     unsigned pressed;       /* looks in a row that found somebody who could relieve it */
+    unsigned owed, owed_to; /* so many active ones are to leave for that slot, once answered */
     uint64_t next_ms;       /* when to look again whether to give some away */
     uint32_t accepts, accepts_before; /* in this window, and in the one before */
     uint64_t window_us;      /* start of the window that busy_permille will be made of... */
@@ -50,6 +51,8 @@ void pp_balance_take(struct pp_loop *loop);
 /* Once per turn: closes the window, and gives idle connections away if another is much less busy.
  */
 void pp_balance_turn(struct pp_loop *loop, uint64_t now_us);
+/* It has just been answered: hands it over if it is owed. */
+void pp_balance_answered(struct pp_conn *conn);
 void pp_balance_fini(struct pp_loop *loop);
 
 #endif

@@ -38,6 +38,16 @@ void pp_conn_raise(struct pp_conn *conn, unsigned events)
     conn->events |= (uint8_t)events;
     if (!pp_list_linked(&conn->ready)) {
         pp_list_push(&conn->loop->ready, &conn->ready);
+        conn->loop->ready_count++;
+    }
+}
+
+static void not_ready(struct pp_conn *conn)
+{
+    conn->events = 0;
+    if (pp_list_linked(&conn->ready)) {
+        pp_list_remove(&conn->ready);
+        conn->loop->ready_count--;
     }
 }
 
@@ -67,19 +77,19 @@ static void due_arm(struct pp_conn *conn)
 
 void pp_conn_read_due(struct pp_conn *conn, uint32_t after_ms)
 {
-    conn->read_due_ms = after_ms == 0 ? 0 : conn->loop->now_ms + after_ms;
+    conn->read_due_ms = after_ms == 0 ? 0 : pp_loop_time(conn->loop) + after_ms;
     due_arm(conn);
 }
 
 void pp_conn_write_due(struct pp_conn *conn, uint32_t after_ms)
 {
-    conn->write_due_ms = after_ms == 0 ? 0 : conn->loop->now_ms + after_ms;
+    conn->write_due_ms = after_ms == 0 ? 0 : pp_loop_time(conn->loop) + after_ms;
     due_arm(conn);
 }
 
 void pp_conn_rate_due(struct pp_conn *conn, uint32_t after_ms)
 {
-    conn->rate_due_ms = after_ms == 0 ? 0 : conn->loop->now_ms + after_ms;
+    conn->rate_due_ms = after_ms == 0 ? 0 : pp_loop_time(conn->loop) + after_ms;
     due_arm(conn);
 }
 
@@ -311,8 +321,7 @@ static void app_end(struct pp_conn *conn, int code)
         return;
     }
     if (conn->events & PP_EV_REQUEST) {
-        conn->events = 0;
-        pp_list_remove(&conn->ready);
+        not_ready(conn);
         conn->held = false;
         pp_stats_set32(&conn->loop->slot->in_flight, conn->loop->slot->in_flight - 1);
         return;
@@ -446,6 +455,9 @@ void *pp_loop_take_dead_user(struct pp_loop *loop)
  * our direction is shut, and what comes is dropped for a bounded time (RFC 9112 section 9.6). */
 void pp_conn_flushed(struct pp_conn *conn)
 {
+    if (conn->state == PP_CONN_IDLE && conn->read_due_ms == 0) {
+        pp_conn_read_due(conn, idle_ms(conn)); /* from the answer, not from before its handler */
+    }
     if (conn->state != PP_CONN_CLOSE &&
         !(conn->state == PP_CONN_SERVE && conn->h1.res == PP_H1_RES_DONE && !conn->h1.keep_alive)) {
         return;
@@ -595,16 +607,18 @@ void pp_conn_orphan_all(struct pp_loop *loop)
 struct pp_conn *pp_loop_take_event(struct pp_loop *loop, unsigned *events)
 {
     PP_LOOP_ENTER(loop);
-    if (loop->batch_left == 0) {
+    if (loop->batch_left == 0 || pp_list_empty(&loop->ready)) {
         return NULL;
     }
-    struct pp_list *n = pp_list_pop(&loop->ready);
-    if (n == NULL) {
+    /* Nobody waits for the handler of an event that is alone: no look at the clock. */
+    bool alone = loop->batch_left == PP_BATCH_REQUESTS && loop->ready_count == 1;
+    if (!alone && !pp_loop_batch_goes_on(loop)) {
         return NULL;
     }
-    struct pp_conn *conn = PP_CONTAINER(n, struct pp_conn, ready);
+    struct pp_conn *conn = PP_CONTAINER(pp_list_pop(&loop->ready), struct pp_conn, ready);
     PP_CHECK(conn->magic == PP_CONN_MAGIC);
     loop->batch_left--;
+    loop->ready_count--;
     *events = conn->events;
     conn->events = 0;
     return conn;
@@ -664,7 +678,9 @@ static void finish_reuse(struct pp_conn *conn)
     pp_conn_step(conn, PP_CONN_ON_REUSE);
     if (pp_conn_leftover(conn) == 0) {
         pp_conn_block_drop(conn);
-        pp_conn_read_due(conn, idle_ms(conn));
+        if (conn->out_bytes == 0) { /* else when they are written */
+            pp_conn_read_due(conn, idle_ms(conn));
+        }
         if (conn->readable) {
             pp_conn_resume_later(conn);
         }
@@ -704,8 +720,7 @@ void pp_conn_finish(struct pp_conn *conn)
                           conn->status);
     }
     conn->held = conn->want = conn->full_told = conn->finish_due = false;
-    conn->events = 0;
-    pp_list_remove(&conn->ready);
+    not_ready(conn);
     pp_stats_set32(&loop->slot->in_flight, loop->slot->in_flight - 1);
     switch ((enum pp_conn_state)conn->state) {
     case PP_CONN_SERVE:

@@ -318,6 +318,9 @@ static void flush_done(struct pp_conn *conn)
     if (conn->state == PP_CONN_RAW) {
         pp_conn_raw_flushed(conn);
     }
+    if (PP_UNLIKELY(conn->loop->balance.owed > 0) && conn->state == PP_CONN_IDLE) {
+        pp_balance_answered(conn);
+    }
     if ((conn->state == PP_CONN_IDLE || conn->state == PP_CONN_HEAD) &&
         conn->out_bytes <= PP_OUT_LOW_BYTES &&
         (conn->readable || (conn->state == PP_CONN_HEAD && pp_conn_leftover(conn) > 0))) {

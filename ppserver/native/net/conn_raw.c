@@ -231,7 +231,7 @@ void pp_conn_raw_rate(struct pp_conn *conn, uint32_t bytes_per_second)
 {
     PP_CONN_ENTER(conn);
     conn->rate = bytes_per_second;
-    conn->rate_ms = conn->loop->now_ms;
+    conn->rate_ms = pp_loop_time(conn->loop);
     conn->rate_left = bytes_per_second / PP_RATE_PARTS + 1;
 }
 

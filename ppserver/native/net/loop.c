@@ -36,7 +36,7 @@ static uint64_t clock_us(void)
     return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
 }
 
-static void set_now(struct pp_loop *loop)
+void pp_loop_set_now(struct pp_loop *loop)
 {
     loop->now_us = clock_us();
     loop->now_ms = loop->now_us / 1000;
@@ -187,7 +187,7 @@ struct pp_loop *pp_loop_new(const struct pp_settings *settings)
     loop->batch_left = PP_BATCH_REQUESTS;
     loop->balance.inbox = -1;
     loop->slot = settings->slot;
-    set_now(loop);
+    pp_loop_set_now(loop);
     loop->balance.window_us = loop->now_us;
     lists_init(loop);
     pp_wheel_init(&loop->wheel, loop->now_ms);
@@ -411,10 +411,13 @@ static void busy_from(struct pp_loop *loop)
     pp_stats_set64(&loop->slot->busy_since_us, loop->now_us);
 }
 
-static void batch_was(struct pp_slot *slot, uint32_t events)
+/* What is left of a batch that had no more time counts as much as what was taken. */
+static void batch_was(struct pp_loop *loop)
 {
-    pp_hist_add(&slot->batch, events);
-    pp_stats_set32(&slot->depth16, (slot->depth16 * 7 + events * 16) / 8);
+    struct pp_slot *slot = loop->slot;
+    uint32_t due = PP_BATCH_REQUESTS - loop->batch_left + loop->ready_count;
+    pp_hist_add(&slot->batch, due);
+    pp_stats_set32(&slot->depth16, (slot->depth16 * 7 + due * 16) / 8);
 }
 
 static int time_left(const struct pp_loop *loop, uint64_t until_ms)
@@ -434,19 +437,20 @@ int pp_loop_turn_until(struct pp_loop *loop, int timeout_ms, uint64_t until_ms)
 
     PP_LOOP_ENTER(loop);
     PP_CHECK(!loop->turning);
-    loop->turning = true;
+    loop->turning = loop->current = true;
     pp_stats_add(&loop->slot->counters.turns, 1);
     loop->turn++;
     if (loop->batch_left < PP_BATCH_REQUESTS) {
-        batch_was(loop->slot, PP_BATCH_REQUESTS - loop->batch_left);
+        batch_was(loop);
     }
-    loop->batch_left = PP_BATCH_REQUESTS;
-    set_now(loop); /* the application may have taken its time */
+    pp_loop_batch(loop);
+    pp_loop_set_now(loop); /* the application may have taken its time */
     busy_until(loop, loop->now_us);
     busy_from(loop);
     foreign_reset(loop);
 
     bool drained = pp_loop_drained(loop);
+    loop->flushed_us = loop->now_us;
     pp_conn_flush_dirty(loop);
     pp_accesslog_flush(&loop->log);
     pp_balance_turn(loop, loop->now_us); /* who has just been answered may leave */
@@ -466,11 +470,11 @@ int pp_loop_turn_until(struct pp_loop *loop, int timeout_ms, uint64_t until_ms)
     }
     int rc = pp_poll_wait(loop->epoll_fd, loop->events, PP_EPOLL_EVENTS, wait, &count);
     if (rc != PP_OK) {
-        loop->turning = false;
+        loop->turning = loop->current = false;
         return rc;
     }
     if (wait != 0) {
-        set_now(loop);
+        pp_loop_set_now(loop);
         busy_from(loop);
     }
     dispatch(loop, count);
@@ -480,16 +484,27 @@ int pp_loop_turn_until(struct pp_loop *loop, int timeout_ms, uint64_t until_ms)
     if (!pp_list_empty(&loop->ready)) {
         pp_stats_add(&loop->slot->counters.batches, 1);
     }
-    loop->turning = false;
+    loop->turning = loop->current = false;
     return things_to_take(loop);
 }
 
 void pp_loop_flush(struct pp_loop *loop)
 {
     PP_LOOP_ENTER(loop);
+    pp_loop_set_now(loop);
+    loop->current = true;
+    loop->flushed_us = loop->now_us;
     pp_conn_flush_dirty(loop);
     pp_conn_register_fresh(loop);
     pp_accesslog_flush(&loop->log);
+    loop->current = false;
+}
+
+bool pp_loop_late(struct pp_loop *loop)
+{
+    PP_LOOP_ENTER(loop);
+    pp_loop_set_now(loop);
+    return loop->now_us - loop->flushed_us >= PP_BATCH_US;
 }
 
 bool pp_loop_dirty(const struct pp_loop *loop)
@@ -513,6 +528,16 @@ void pp_loop_batch(struct pp_loop *loop)
 {
     PP_LOOP_ENTER(loop);
     loop->batch_left = PP_BATCH_REQUESTS;
+    loop->batch_us = 0;
+}
+
+bool pp_loop_batch_goes_on(struct pp_loop *loop)
+{
+    pp_loop_set_now(loop);
+    if (loop->batch_us == 0) {
+        loop->batch_us = loop->now_us;
+    }
+    return loop->now_us - loop->batch_us < PP_BATCH_US;
 }
 
 void *pp_loop_take_released(struct pp_loop *loop)
@@ -629,6 +654,8 @@ void pp_loop_drain(struct pp_loop *loop)
     if (loop->draining) {
         return;
     }
+    pp_loop_set_now(loop); /* the last turn may be long ago */
+    loop->current = true;
     if (loop->slot->life == PP_SLOT_OPEN) {
         __atomic_store_n(&loop->slot->life, PP_SLOT_CLOSED, __ATOMIC_RELEASE);
     }
@@ -648,6 +675,7 @@ void pp_loop_drain(struct pp_loop *loop)
     loop->drain_ms = loop->now_ms;
     pp_loop_unlisten(loop);
     pp_conn_drain_all(loop);
+    loop->current = false;
 }
 
 bool pp_loop_drained(const struct pp_loop *loop)

@@ -79,6 +79,8 @@ int pp_loop_turn_until(struct pp_loop *loop, int timeout_ms, uint64_t until_ms) 
 void pp_loop_flush(struct pp_loop *loop);
 /* True when output waits for pp_loop_flush or the next turn. */
 bool pp_loop_dirty(const struct pp_loop *loop);
+/* The last flush is longer ago than a batch may take. */
+bool pp_loop_late(struct pp_loop *loop);
 /* Milliseconds until the loop needs a turn for its timers; -1: not before I/O. For add_reader. */
 int pp_loop_wait_ms(struct pp_loop *loop);
 
@@ -93,13 +95,16 @@ int pp_loop_wait_ms(struct pp_loop *loop);
 #define PP_EV_IDLE 64u     /* raw: as long as pp_conn_raw_idle says, nothing came and all is sent */
 
 /* The next connection with something for the application, FIFO, and what it is; NULL when the batch
- * is over (at most PP_BATCH_REQUESTS per turn; the rest comes with the next turn, which then does
- * not block). Events of one connection come merged. */
+ * is over: after PP_BATCH_REQUESTS, or PP_BATCH_US. The rest comes with the next turn, which then
+ * does not block, and begins with sending what was answered. Events of one connection come merged.
+ */
 struct pp_conn *pp_loop_take_event(struct pp_loop *loop, unsigned *events);
+/* Whether there is time for one more, for who takes its work from elsewhere. */
+bool pp_loop_batch_goes_on(struct pp_loop *loop);
 /* True when pp_loop_take_event would give something, now or after the next turn (left over from a
  * bounded batch, or a pipelined request that begins). */
 bool pp_loop_pending(const struct pp_loop *loop);
-/* Another batch without a turn, for the end: what is ready can be taken, nothing new comes. */
+/* Another batch without a turn: what is ready can be taken, nothing new comes. */
 void pp_loop_batch(struct pp_loop *loop);
 bool pp_loop_pending_events(const struct pp_loop *loop); /* a batch would have something */
 /* Owners (see pp_conn_respond) whose bytes are not needed any more. */
@@ -135,7 +140,7 @@ uint32_t pp_loop_connections(const struct pp_loop *loop);
 uint32_t pp_loop_in_flight(const struct pp_loop *loop); /* REQUEST raised, not yet finished */
 const struct pp_counters *pp_loop_counters(const struct pp_loop *loop);
 const struct pp_slot *pp_loop_slot(const struct pp_loop *loop);
-/* Cached once per turn. */
+/* As of the last look at the clock: in a turn, or between two events of a batch. */
 uint64_t pp_loop_now_ms(const struct pp_loop *loop);
 /* The same clock, read now. */
 uint64_t pp_loop_clock_ms(void);

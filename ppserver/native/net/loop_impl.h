@@ -64,6 +64,7 @@ struct pp_loop {
     uint32_t magic;
     bool draining;
     bool turning; /* inside pp_loop_turn */
+    bool current; /* now_ms is of this moment: inside a turn, or a flush */
     bool take_bodies;
     pthread_t owner;
     int epoll_fd;
@@ -72,6 +73,9 @@ struct pp_loop {
     uint64_t now_us;
     uint64_t turn; /* number of this turn */
     uint32_t batch_left;
+    uint32_t ready_count; /* of .ready */
+    uint64_t batch_us;    /* when the batch began; 0: nobody has had to know */
+    uint64_t flushed_us;
     uint64_t next_id;
 
     struct pp_list conns;  /* all, by pp_conn.all */
@@ -121,6 +125,17 @@ static inline struct pp_tag_counters *pp_loop_tagged(struct pp_loop *loop, uint1
 {
     unsigned index = tag & PP_TAG_MAX;
     return &loop->slot->tags[index < PP_SLOT_TAGS ? index : PP_SLOT_TAGS - 1];
+}
+
+void pp_loop_set_now(struct pp_loop *loop);
+/* The time that a deadline counts from. Between two turns the application runs, and may have taken
+ * any time. */
+static inline uint64_t pp_loop_time(struct pp_loop *loop)
+{
+    if (!loop->current) {
+        pp_loop_set_now(loop);
+    }
+    return loop->now_ms;
 }
 
 /* The current Date value, or NULL when the setting says so. */
