@@ -71,6 +71,7 @@ class Core:
         access_log: Callable[[str, str, str, str, int], None] | None = ...,
         board: Board | None = ...,
         slot: int = ...,
+        trusted_proxies: tuple[bool, bool, bytes] | None = ...,
     ) -> Self: ...
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...  # As object has it.
     @property
@@ -120,6 +121,7 @@ class Core:
         root_path: str = ...,
         task: str = ...,
         on_error: Callable[[BaseException, dict[str, Any]], None],
+        root_path_mode: str = ...,
     ) -> None: ...
     def serve_wsgi(
         self,
@@ -129,6 +131,7 @@ class Core:
         threads: int = ...,
         multiprocess: bool = ...,
         on_error: Callable[[BaseException, dict[str, Any]], None],
+        root_path_mode: str = ...,
     ) -> None: ...
     def serve_parallel(
         self,

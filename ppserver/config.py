@@ -114,6 +114,15 @@ class Config:
         str,
         Setting(group=_APP, help="path the application is mounted under", metavar="PATH"),
     ] = ""
+    root_path_mode: Annotated[
+        str,
+        Setting(
+            group=_APP,
+            help="whether a proxy has taken root_path off a request's path; auto: not where the "
+            "path begins with it",
+            choices=("auto", "stripped", "unstripped"),
+        ),
+    ] = "auto"
     env_file: Annotated[
         str | None,
         Setting(

@@ -133,9 +133,8 @@ def load(config: Config) -> Application:
             "or WSGI (environ, start_response)",
         )
     interface = _interface(found, name, config.interface)
-    wrap = _behind_proxy(interface, config) if config.proxy_headers else _as_it_is
-    make = None if maker is None else lambda: wrap(_make(maker, name))
-    return Application(wrap(found), interface, name, make)
+    make = None if maker is None else lambda: _make(maker, name)
+    return Application(found, interface, name, make)
 
 
 def recognise(config: Config) -> Config:
@@ -399,22 +398,6 @@ def _interface(app: Callable[..., Any], name: str, wanted: str) -> Interface:
     raise LoadError(
         f"cannot tell whether {name} is an ASGI or a WSGI application",
         hint="say it with --interface asgi or --interface wsgi",
-    )
-
-
-def _as_it_is(app: Callable[..., Any]) -> Callable[..., Any]:
-    return app
-
-
-def _behind_proxy(
-    interface: Interface, config: Config
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """What puts an application behind the proxies of ``config``."""
-    from ppserver.proxy import ProxyHeadersASGI, ProxyHeadersWSGI, TrustedProxies
-
-    trusted = TrustedProxies(config.forwarded_allow_ips)
-    return lambda app: (
-        ProxyHeadersASGI(app, trusted) if interface == "asgi" else ProxyHeadersWSGI(app, trusted)
     )
 
 

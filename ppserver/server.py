@@ -30,6 +30,7 @@ from ppserver.contexts.seats import Seat
 from ppserver.errors import PPServerError
 from ppserver.lifespan import Lifespan
 from ppserver.loader import Application, load, recognise
+from ppserver.proxy import TrustedProxies
 from ppserver.sockets import Listeners, Listening
 
 logger = logging.getLogger("ppserver.error")
@@ -90,6 +91,8 @@ def make_core(config: Config, seat: Seat | None = None) -> Core:
     """
     options: dict[str, Any] = {name: getattr(config, name) for name in _CORE_OPTIONS}
     options.update(headers=config.response_headers, **logs.access_options(config))
+    if config.proxy_headers:
+        options["trusted_proxies"] = TrustedProxies(config.forwarded_allow_ips).packed()
     if seat is None:
         return Core(**options)
     return Core(**options, board=seat.board, slot=seat.index)
@@ -303,6 +306,7 @@ class Server:
             self._loop,
             state=lifespan.state if lifespan.supported else None,
             root_path=self.config.root_path,
+            root_path_mode=self.config.root_path_mode,
             task=self.config.task,
             on_error=logs.log_application_error,
         )
@@ -353,6 +357,7 @@ class Server:
                 core.serve_wsgi(
                     self._application.call,
                     root_path=self.config.root_path,
+                    root_path_mode=self.config.root_path_mode,
                     threads=self.config.threads,
                     multiprocess=self._supervision is not None and self._supervision.multiprocess,
                     on_error=logs.log_application_error,

@@ -14,7 +14,6 @@ import pytest
 from ppserver.config import Config
 from ppserver.errors import ConfigError, LoadError
 from ppserver.loader import Target, detect, load, parse_target, recognise
-from ppserver.proxy import ProxyHeadersASGI, ProxyHeadersWSGI
 
 
 async def asgi(scope: Any, receive: Any, send: Any) -> None: ...
@@ -197,11 +196,6 @@ def test_application_object() -> None:
 
 def test_interface_by_hand() -> None:
     assert load(Config(any_arguments, interface="wsgi")).interface == "wsgi"
-
-
-def test_proxy_headers_wrap_the_application() -> None:
-    assert isinstance(load(Config(asgi, proxy_headers=True)).call, ProxyHeadersASGI)
-    assert isinstance(load(Config(wsgi, proxy_headers=True)).call, ProxyHeadersWSGI)
 
 
 def test_env_file_reaches_the_application(

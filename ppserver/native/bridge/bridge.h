@@ -94,6 +94,14 @@ PpState *pp_state_of_type(PyTypeObject *type); /* of one of our types; never NUL
     X(close, "close") \
     X(throw_, "throw")
 
+/* Whether the proxy in front has taken the root path off a request's target. */
+enum pp_root_path_mode {
+    PP_ROOT_PATH_AUTO, /* it has not where the path begins with it, up to the end of a segment */
+    PP_ROOT_PATH_STRIPPED,
+    PP_ROOT_PATH_UNSTRIPPED,
+    PP_ROOT_PATH_MODES
+};
+
 struct pp_constants {
 #define PP_FIELD_(field, text) PyObject *field;
     PP_TEXT_CONSTANTS(PP_FIELD_)
@@ -143,11 +151,12 @@ typedef struct {
     PyObject *lifespan_state;  /* owned dict or NULL */
     PyObject *root_path;       /* owned str */
     PyObject *root_path_bytes; /* owned bytes, for raw_path */
+    enum pp_root_path_mode root_path_mode;
     /* ASGI */
-    PyObject *event_loop;                          /* owned or NULL */
-    PyObject *scope_template;                      /* owned dict */
-    PyObject *template_raw_path, *template_client; /* owned or NULL: what is in it of these */
-    PyObject *asgi_template;                       /* owned dict */
+    PyObject *event_loop;                        /* owned or NULL */
+    PyObject *scope_template;                    /* owned dict */
+    PyObject *template_target, *template_client; /* owned or NULL: what is in it of these */
+    PyObject *asgi_template;                     /* owned dict */
     PyObject *asgi_given;       /* owned or NULL: the "asgi" of scope_template, and of scopes */
     PyObject *done;             /* owned: the shared finished awaitable */
     PyObject *worker;           /* owned or NULL: the idle worker Task */
@@ -238,6 +247,9 @@ PyObject *pp_scope_client(PpCore *core, struct pp_conn *conn);
 /* The local address as (host, port) or (path, None). New reference. */
 PyObject *pp_scope_server(PpCore *core, struct pp_conn *conn);
 /* Percent-decoded, then UTF-8 with U+FFFD for what is malformed. New str. */
+/* Takes "auto", "stripped" or "unstripped"; NULL is "auto". -1 with an exception. */
+int pp_scope_set_root_path_mode(PpCore *core, const char *name);
+int pp_scope_under_root(PyObject *root_path, PyObject *path);
 PyObject *pp_scope_decode_path(const uint8_t *data, size_t len, bool encoded);
 
 /* asgi.c */

@@ -379,12 +379,13 @@ static int set_task_mode(PpCore *core, const char *task)
 
 static PyObject *core_serve_asgi(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *keywords[] = {"app", "loop", "state", "root_path", "task", "on_error", NULL};
+    static char *keywords[] = {"app",  "loop",     "state",          "root_path",
+                               "task", "on_error", "root_path_mode", NULL};
     PpCore *core = (PpCore *)self;
     PyObject *app, *loop, *state = Py_None, *root_path = NULL, *on_error = Py_None;
-    const char *task = "worker";
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OUsO:serve_asgi", keywords, &app, &loop,
-                                     &state, &root_path, &task, &on_error) ||
+    const char *task = "worker", *root_path_mode = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OUsOs:serve_asgi", keywords, &app, &loop,
+                                     &state, &root_path, &task, &on_error, &root_path_mode) ||
         pp_core_check_open(core) < 0) {
         return NULL;
     }
@@ -396,7 +397,7 @@ static PyObject *core_serve_asgi(PyObject *self, PyObject *args, PyObject *kwarg
         PyErr_SetString(PyExc_TypeError, "state: expected dict or None");
         return NULL;
     }
-    if (set_task_mode(core, task) < 0) {
+    if (set_task_mode(core, task) < 0 || pp_scope_set_root_path_mode(core, root_path_mode) < 0) {
         return NULL;
     }
     Py_XSETREF(core->app, Py_NewRef(app));
@@ -499,7 +500,7 @@ static PyObject *get_draining(PyObject *self, void *Py_UNUSED(closure))
     X(root_path_bytes) \
     X(event_loop) \
     X(scope_template) \
-    X(template_raw_path) \
+    X(template_target) \
     X(template_client) \
     X(asgi_template) \
     X(asgi_given) \
@@ -583,7 +584,8 @@ static PyMethodDef core_own_methods[] = {
     {"stop_listening", core_stop_listening, METH_NOARGS,
      PyDoc_STR("stop_listening()\n\nAccept no more connections.")},
     {"serve_asgi", (PyCFunction)(void (*)(void))core_serve_asgi, METH_VARARGS | METH_KEYWORDS,
-     PyDoc_STR("serve_asgi(app, loop, *, state=None, root_path='', task='worker', on_error=None)"
+     PyDoc_STR("serve_asgi(app, loop, *, state=None, root_path='', task='worker', on_error=None, "
+               "root_path_mode='auto')"
                "\n\nServe an ASGI 3 application on the given event loop.")},
     {"drain", core_drain, METH_NOARGS,
      PyDoc_STR("drain()\n\nGraceful end: stop listening, close idle connections, finish the rest. "

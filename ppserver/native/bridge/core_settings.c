@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <string.h>
 
 static int seconds_to_ms(double seconds, const char *name, uint32_t *ms)
 {
@@ -53,6 +54,49 @@ static struct pp_h1_out_field *extra_fields(PyObject *headers, size_t *count)
     return fields;
 }
 
+/* (everybody, Unix sockets' peers, networks: 16 bytes of address and 1 of prefix length each) as a
+ * new struct (PyMem); NULL for None. */
+static int trusted_proxies(PyObject *given, struct pp_trusted **trusted)
+{
+    int everybody, unix_peers;
+    const char *networks;
+    Py_ssize_t bytes;
+    static_assert(sizeof(struct pp_network) == 17, "as it comes from Python");
+    if (given == Py_None) {
+        return 0;
+    }
+    if (!PyTuple_Check(given)) {
+        PyErr_SetString(PyExc_TypeError, "trusted_proxies: expected a tuple or None");
+        return -1;
+    }
+    if (!PyArg_ParseTuple(given, "ppy#:trusted_proxies", &everybody, &unix_peers, &networks,
+                          &bytes)) {
+        return -1;
+    }
+    if (bytes % 17 != 0 || bytes / 17 > PP_TRUSTED_NETWORKS_MAX) {
+        PyErr_SetString(PyExc_ValueError, "trusted_proxies: too many networks, or not whole ones");
+        return -1;
+    }
+    struct pp_trusted *t = PyMem_Malloc(sizeof(*t) + (size_t)bytes);
+    if (t == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    t->everybody = everybody != 0;
+    t->unix_peers = unix_peers != 0;
+    t->count = (uint32_t)(bytes / 17);
+    memcpy(t->networks, networks, (size_t)bytes);
+    for (uint32_t i = 0; i < t->count; i++) {
+        if (t->networks[i].bits > 128) {
+            PyErr_SetString(PyExc_ValueError, "trusted_proxies: a prefix is longer than 128 bits");
+            PyMem_Free(t);
+            return -1;
+        }
+    }
+    *trusted = t;
+    return 0;
+}
+
 int pp_core_init(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *keywords[] = {"limit_request_line",
@@ -73,6 +117,7 @@ int pp_core_init(PyObject *self, PyObject *args, PyObject *kwargs)
                                "access_log",
                                "board",
                                "slot",
+                               "trusted_proxies",
                                NULL};
     PpCore *core = (PpCore *)self;
     struct pp_settings s = {.access_log_fd = -1};
@@ -81,16 +126,17 @@ int pp_core_init(PyObject *self, PyObject *args, PyObject *kwargs)
     double keep_alive = 75.0, header = 10.0, body_idle = 30.0, write = 30.0;
     int server_header = 1, date_header = 1;
     unsigned long slot = 0;
-    PyObject *headers = NULL, *access_log = Py_None, *board = Py_None;
+    PyObject *headers = NULL, *access_log = Py_None, *board = Py_None, *proxies = Py_None;
     const char *prefix = "INFO:     ";
     if (core->loop != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "Core.__init__ called twice");
         return -1;
     }
-    if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "|$KKKKKKddddppOiyOOk:Core", keywords, &line, &fields, &head, &pipeline,
-            &concurrency, &body, &keep_alive, &header, &body_idle, &write, &server_header,
-            &date_header, &headers, &s.access_log_fd, &prefix, &access_log, &board, &slot)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$KKKKKKddddppOiyOOkO:Core", keywords, &line,
+                                     &fields, &head, &pipeline, &concurrency, &body, &keep_alive,
+                                     &header, &body_idle, &write, &server_header, &date_header,
+                                     &headers, &s.access_log_fd, &prefix, &access_log, &board,
+                                     &slot, &proxies)) {
         return -1;
     }
     PpState *state = pp_state_of_type(Py_TYPE(self));
@@ -121,6 +167,13 @@ int pp_core_init(PyObject *self, PyObject *args, PyObject *kwargs)
         Py_DECREF(pairs);
         return -1;
     }
+    struct pp_trusted *trusted = NULL;
+    if (trusted_proxies(proxies, &trusted) < 0) {
+        PyMem_Free(extra);
+        Py_DECREF(pairs);
+        return -1;
+    }
+    s.trusted = trusted;
     s.http.request_line_bytes = (uint32_t)line;
     s.http.head_bytes = (uint32_t)head;
     s.http.field_count = (uint32_t)fields;
@@ -134,6 +187,7 @@ int pp_core_init(PyObject *self, PyObject *args, PyObject *kwargs)
     s.report_finished = access_log != Py_None;
     errno = 0;
     core->loop = pp_loop_new(&s);
+    PyMem_Free(trusted);
     PyMem_Free(extra);
     Py_DECREF(pairs);
     if (core->loop == NULL) {

@@ -40,7 +40,7 @@ int pp_scope_setup(PpCore *core)
     }
     Py_XSETREF(core->asgi_template, asgi);
     Py_XSETREF(core->scope_template, scope);
-    Py_CLEAR(core->template_raw_path);
+    Py_CLEAR(core->template_target);
     Py_CLEAR(core->template_client);
     return 0;
 fail:
@@ -99,6 +99,9 @@ static PyObject *keep(struct pp_conn *conn, PyObject *made)
 PyObject *pp_scope_client(PpCore *core, struct pp_conn *conn)
 {
     (void)core;
+    if (PP_UNLIKELY(pp_conn_client_varies(conn))) {
+        return address_tuple(pp_conn_client(conn));
+    }
     const struct sockaddr *peer = pp_conn_peer(conn);
     if (peer->sa_family == AF_UNIX) {
         Py_RETURN_NONE;
@@ -144,6 +147,12 @@ PyObject *pp_scope_server(PpCore *core, struct pp_conn *conn)
 }
 
 /* ---- path ---- */
+
+static inline bool bytes_equal(PyObject *bytes, const uint8_t *data, size_t len)
+{
+    return (size_t)PyBytes_GET_SIZE(bytes) == len &&
+           memcmp(PyBytes_AS_STRING(bytes), data, len) == 0;
+}
 
 static int hex_value(uint8_t c)
 {
@@ -197,37 +206,74 @@ static PyObject *concat(PyObject *prefix, PyObject *rest, bool text)
     return joined;
 }
 
+int pp_scope_set_root_path_mode(PpCore *core, const char *name)
+{
+    static const char *const names[PP_ROOT_PATH_MODES] = {"auto", "stripped", "unstripped"};
+    for (int i = 0; i < PP_ROOT_PATH_MODES; i++) {
+        if (name == NULL || strcmp(name, names[i]) == 0) {
+            core->root_path_mode = (enum pp_root_path_mode)i;
+            return 0;
+        }
+    }
+    PyErr_Format(PyExc_ValueError, "root_path_mode: '%s' is none", name);
+    return -1;
+}
+
+/* Whether a decoded path stands under the root path already: 1, 0, or -1 with an exception. */
+int pp_scope_under_root(PyObject *root_path, PyObject *path)
+{
+    Py_ssize_t root_len = PyUnicode_GET_LENGTH(root_path), len = PyUnicode_GET_LENGTH(path);
+    Py_ssize_t match = PyUnicode_Tailmatch(path, root_path, 0, len, -1);
+    if (match <= 0) {
+        return (int)match;
+    }
+    return len == root_len || PyUnicode_READ_CHAR(path, root_len) == '/';
+}
+
+/* Puts the root path in front of a path whose proxy has taken it off: path and raw_path start with
+ * it (ASGI HTTP spec, root_path). The references are replaced; -1 with an exception. */
+static int mount(PpCore *core, PyObject **path, PyObject **raw)
+{
+    int under = core->root_path_mode == PP_ROOT_PATH_UNSTRIPPED;
+    if (core->root_path_mode == PP_ROOT_PATH_AUTO) {
+        under = pp_scope_under_root(core->root_path, *path);
+    }
+    if (under != 0) {
+        return under < 0 ? -1 : 0;
+    }
+    *path = concat(core->root_path, *path, true);
+    *raw = concat(core->root_path_bytes, *raw, false);
+    return *path != NULL && *raw != NULL ? 0 : -1;
+}
+
 /* Sets path and raw_path in the template, unless they are there from the last request: then neither
- * they nor the copy's entries have to be made. With a root path both start with it (ASGI HTTP spec,
- * root_path). */
+ * they nor the copy's entries have to be made. */
 static int prepare_path(PpCore *core, const struct pp_h1_head *head, const uint8_t *base)
 {
     static const uint8_t slash[1] = {'/'};
     const uint8_t *data = base + head->path.off;
-    size_t len = head->path.len, root_len = (size_t)PyBytes_GET_SIZE(core->root_path_bytes);
+    size_t len = head->path.len;
     if (len == 0) { /* absolute-form without a path, authority-form */
         data = slash;
         len = 1;
     }
-    PyObject *last = core->template_raw_path;
-    if (last != NULL && (size_t)PyBytes_GET_SIZE(last) == root_len + len &&
-        memcmp(PyBytes_AS_STRING(last) + root_len, data, len) == 0) {
+    PyObject *last = core->template_target;
+    if (last != NULL && bytes_equal(last, data, len)) {
         return 0;
     }
     PyObject *path = pp_scope_decode_path(data, len, head->path_encoded);
     PyObject *raw = PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)len);
-    if (path != NULL && raw != NULL && root_len > 0) {
-        path = concat(core->root_path, path, true);
-        raw = concat(core->root_path_bytes, raw, false);
-    }
+    PyObject *target = Py_XNewRef(raw);
     int rc = -1;
-    Py_CLEAR(core->template_raw_path); /* until both are set */
+    Py_CLEAR(core->template_target); /* until both are set */
     if (path != NULL && raw != NULL &&
+        (PyBytes_GET_SIZE(core->root_path_bytes) == 0 || mount(core, &path, &raw) == 0) &&
         PyDict_SetItem(core->scope_template, core->k.path, path) == 0 &&
         PyDict_SetItem(core->scope_template, core->k.raw_path, raw) == 0) {
-        core->template_raw_path = Py_NewRef(raw);
+        core->template_target = Py_NewRef(target);
         rc = 0;
     }
+    Py_XDECREF(target);
     Py_XDECREF(path);
     Py_XDECREF(raw);
     return rc;
@@ -268,12 +314,6 @@ static inline uint32_t header_slot(uint16_t name_id, const uint8_t *name, size_t
     h ^= (uint64_t)name_id << 32 | (uint64_t)name_len << 48 | name[name_len / 2];
     h *= 0xFF51AFD7ED558CCDu;
     return (uint32_t)(h >> 40) % PP_HEADER_CACHE_SLOTS;
-}
-
-static inline bool bytes_equal(PyObject *bytes, const uint8_t *data, size_t len)
-{
-    return (size_t)PyBytes_GET_SIZE(bytes) == len &&
-           memcmp(PyBytes_AS_STRING(bytes), data, len) == 0;
 }
 
 static bool worth_caching(const struct pp_h1_field *f)
@@ -459,7 +499,11 @@ PyObject *pp_scope_new(PpCore *core, struct pp_conn *conn)
     if (head->minor == 0 && PyDict_SetItem(scope, k->http_version, k->v1_0) < 0) {
         goto fail;
     }
-    /* An absolute-form https target does not make the scheme https: the connection decides. */
+    /* An absolute-form https target does not make the scheme https: the connection decides, or the
+     * proxy before it. */
+    if (PP_UNLIKELY(pp_conn_client_https(conn)) && PyDict_SetItem(scope, k->scheme, k->https) < 0) {
+        goto fail;
+    }
     if (head->query.len > 0 &&
         set_new(scope, k->query_string,
                 PyBytes_FromStringAndSize((const char *)base + head->query.off,

@@ -268,12 +268,16 @@ static struct pp_wsgi *wsgi_ready(PpCore *core, int threads)
 
 static PyObject *serve_wsgi(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *keywords[] = {"app", "root_path", "threads", "multiprocess", "on_error", NULL};
+    static char *keywords[] = {"app",      "root_path",      "threads", "multiprocess",
+                               "on_error", "root_path_mode", NULL};
     PpCore *core = (PpCore *)self;
     PyObject *app, *root_path = NULL, *on_error = Py_None;
     int threads = 1, multiprocess = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$UipO:serve_wsgi", keywords, &app, &root_path,
-                                     &threads, &multiprocess, &on_error)) {
+    const char *root_path_mode = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$UipOs:serve_wsgi", keywords, &app,
+                                     &root_path, &threads, &multiprocess, &on_error,
+                                     &root_path_mode) ||
+        pp_scope_set_root_path_mode(core, root_path_mode) < 0) {
         return NULL;
     }
     struct pp_wsgi *w = wsgi_ready(core, threads);
@@ -394,7 +398,8 @@ static PyObject *run_wsgi(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 PyMethodDef pp_wsgi_methods[] = {
     {"serve_wsgi", (PyCFunction)(void (*)(void))serve_wsgi, METH_VARARGS | METH_KEYWORDS,
-     PyDoc_STR("serve_wsgi(app, *, root_path='', threads=1, multiprocess=False, on_error=None)\n\n"
+     PyDoc_STR("serve_wsgi(app, *, root_path='', threads=1, multiprocess=False, on_error=None, "
+               "root_path_mode='auto')\n\n"
                "Serve a WSGI application; run_wsgi() does the work. threads: how many requests may "
                "be with the application at a time.")},
     {"serve_parallel", (PyCFunction)(void (*)(void))serve_parallel, METH_VARARGS | METH_KEYWORDS,

@@ -244,8 +244,26 @@ static PyObject *address_pair(const struct sockaddr *address)
     return Py_BuildValue("(ss)", text, port);
 }
 
+/* As a trusted proxy says; REMOTE_PORT is 0 where it says none. */
+static int put_forwarded(struct pp_wsgi_consts *k, PyObject *env, struct pp_conn *conn)
+{
+    PyObject *pair = address_pair(pp_conn_client(conn));
+    int rc = pair == NULL ? -1 : PyDict_SetItem(env, k->remote_addr, PyTuple_GET_ITEM(pair, 0));
+    if (rc == 0) {
+        rc = PyDict_SetItem(env, k->remote_port, PyTuple_GET_ITEM(pair, 1));
+    }
+    if (rc == 0 && pp_conn_client_https(conn)) {
+        rc = PyDict_SetItem(env, k->wsgi_url_scheme, k->https);
+    }
+    Py_XDECREF(pair);
+    return rc;
+}
+
 static int put_remote(struct pp_wsgi_consts *k, PyObject *env, struct pp_conn *conn)
 {
+    if (PP_UNLIKELY(pp_conn_client_varies(conn))) {
+        return put_forwarded(k, env, conn);
+    }
     PyObject *pair = pp_conn_user(conn);
     if (pair == NULL) {
         if ((pair = address_pair(pp_conn_peer(conn))) == NULL) {
@@ -381,19 +399,19 @@ static int put_fields(struct pp_wsgi_consts *k, PyObject *env, const struct pp_h
 /* ---- the whole ---- */
 
 /* SCRIPT_NAME is the root path; a proxy may or may not have left it in the target. */
-static PyObject *path_info(PyObject *root_path, const struct pp_h1_head *head, const uint8_t *base)
+static PyObject *path_info(PpCore *core, PyObject *root_path, const struct pp_h1_head *head,
+                           const uint8_t *base)
 {
     PyObject *path = head->path_encoded ? decode_path(base + head->path.off, head->path.len)
                                         : latin1(base + head->path.off, head->path.len);
     Py_ssize_t root_len = PyUnicode_GET_LENGTH(root_path);
-    if (path == NULL || root_len == 0) {
+    if (path == NULL || root_len == 0 || core->root_path_mode == PP_ROOT_PATH_STRIPPED) {
         return path;
     }
-    Py_ssize_t len = PyUnicode_GET_LENGTH(path);
-    Py_ssize_t match = PyUnicode_Tailmatch(path, root_path, 0, len, -1);
-    if (match == 1 && (len == root_len || PyUnicode_READ_CHAR(path, root_len) == '/')) {
-        Py_SETREF(path, PyUnicode_Substring(path, root_len, len));
-    } else if (match < 0) {
+    int under = pp_scope_under_root(root_path, path);
+    if (under > 0) {
+        Py_SETREF(path, PyUnicode_Substring(path, root_len, PyUnicode_GET_LENGTH(path)));
+    } else if (under < 0) {
         Py_CLEAR(path);
     }
     return path;
@@ -417,7 +435,8 @@ static int put_request(PpCore *core, struct pp_wsgi_consts *k, PyObject *env,
         put(env, k->query_string, latin1(base + head->query.off, head->query.len)) < 0) {
         return -1;
     }
-    if (head->path.len > 0 && put(env, k->path_info, path_info(k->root_path, head, base)) < 0) {
+    if (head->path.len > 0 &&
+        put(env, k->path_info, path_info(core, k->root_path, head, base)) < 0) {
         return -1;
     }
     PyObject *target = latin1(base + head->target.off, head->target.len);

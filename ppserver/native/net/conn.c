@@ -716,8 +716,8 @@ void pp_conn_finish(struct pp_conn *conn)
         pp_conn_fail(conn, 500);
     }
     if (conn->status != 0 && conn->in != NULL) {
-        pp_accesslog_line(&loop->log, &conn->peer, &conn->in->head, conn->in->data + conn->in_start,
-                          conn->status);
+        pp_accesslog_line(&loop->log, (const union pp_sock_addr *)pp_conn_client(conn),
+                          &conn->in->head, conn->in->data + conn->in_start, conn->status);
     }
     conn->held = conn->want = conn->full_told = conn->finish_due = false;
     not_ready(conn);

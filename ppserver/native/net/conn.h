@@ -22,6 +22,12 @@ const struct pp_h1_head *pp_conn_head(const struct pp_conn *conn, const uint8_t 
 /* Peer and local address; for AF_UNIX nothing but the family may be read. */
 const struct sockaddr *pp_conn_peer(const struct pp_conn *conn);
 const struct sockaddr *pp_conn_local(const struct pp_conn *conn);
+/* Of a request: the client that a trusted proxy names, else the peer; and whether the proxy says
+ * that the client speaks TLS. Valid as pp_conn_head. */
+const struct sockaddr *pp_conn_client(const struct pp_conn *conn);
+bool pp_conn_client_https(const struct pp_conn *conn);
+/* Whether pp_conn_client may be another one for each request. */
+bool pp_conn_client_varies(const struct pp_conn *conn);
 /* The path of the Unix socket it came in by: its length in buf, not NUL-terminated; 0 for none. */
 size_t pp_conn_local_path(const struct pp_conn *conn, char *buf, size_t cap);
 uint64_t pp_conn_id(const struct pp_conn *conn); /* unique per loop, never reused */

@@ -16,6 +16,25 @@ const struct sockaddr *pp_conn_peer(const struct pp_conn *conn)
     return &conn->peer.sa;
 }
 
+bool pp_conn_client_varies(const struct pp_conn *conn)
+{
+    return conn->trusted;
+}
+
+const struct sockaddr *pp_conn_client(const struct pp_conn *conn)
+{
+    PP_CONN_ENTER(conn);
+    bool named =
+        conn->trusted && conn->in != NULL && conn->in->forwarded.client.family != AF_UNSPEC;
+    return named ? &conn->in->forwarded.client.sa : &conn->peer.sa;
+}
+
+bool pp_conn_client_https(const struct pp_conn *conn)
+{
+    PP_CONN_ENTER(conn);
+    return conn->trusted && conn->in != NULL && conn->in->forwarded.scheme == PP_SCHEME_HTTPS;
+}
+
 const struct sockaddr *pp_conn_local(const struct pp_conn *conn)
 {
     PP_CONN_ENTER(conn);

@@ -85,20 +85,22 @@ struct pp_conn {
 
     bool readable : 1; /* no recv has said "empty" since the last edge */
     bool writable : 1;
-    bool peer_shut : 1;  /* EPOLLRDHUP or EPOLLHUP was reported: read until 0 */
-    bool eof : 1;        /* recv gave 0 */
-    bool registered : 1; /* with epoll */
-    bool held : 1;       /* by the application: REQUEST raised, finish not called */
-    bool want : 1;       /* the application waits for body */
-    bool full_told : 1;  /* pp_conn_out_full was true: DRAINED is owed */
-    bool closed : 1;     /* CLOSED was raised */
-    bool eof_told : 1;   /* EOF was raised for this request */
-    bool peer_last : 1;  /* the peer itself said that this is its last request */
-    bool settled : 1;    /* the application takes no more of the body: see pp_conn_body_settle */
-    bool linger : 1;     /* unread input may be there when we close */
-    bool reset : 1;      /* the end must not look orderly */
-    bool ours : 1;       /* raw: we have closed it */
-    bool chunk_read : 1; /* the next chunk of the file has been read: send it without a look */
+    bool peer_shut : 1;   /* EPOLLRDHUP or EPOLLHUP was reported: read until 0 */
+    bool eof : 1;         /* recv gave 0 */
+    bool registered : 1;  /* with epoll */
+    bool held : 1;        /* by the application: REQUEST raised, finish not called */
+    bool want : 1;        /* the application waits for body */
+    bool full_told : 1;   /* pp_conn_out_full was true: DRAINED is owed */
+    bool closed : 1;      /* CLOSED was raised */
+    bool eof_told : 1;    /* EOF was raised for this request */
+    bool peer_last : 1;   /* the peer itself said that this is its last request */
+    bool settled : 1;     /* the application takes no more of the body: see pp_conn_body_settle */
+    bool linger : 1;      /* unread input may be there when we close */
+    bool reset : 1;       /* the end must not look orderly */
+    bool ours : 1;        /* raw: we have closed it */
+    bool chunk_read : 1;  /* the next chunk of the file has been read: send it without a look */
+    bool trust_known : 1; /* whether the peer's forwarded fields count has been found out: */
+    bool trusted : 1;
     bool finish_due : 1; /* raw: FINISHED is owed once the output is written */
 
     union pp_sock_addr peer, local;

@@ -64,6 +64,7 @@ static bool block_grow(struct pp_conn *conn, size_t cap)
     if (grown == NULL) {
         return false;
     }
+    grown->forwarded = old->forwarded;
     memcpy(&grown->head, &old->head, sizeof old->head);
     memcpy(grown->data, old->data, conn->in_end);
     uint32_t in_start = conn->in_start, body_floor = conn->body_floor;
@@ -152,6 +153,25 @@ static void body_decode(struct pp_conn *conn)
     }
 }
 
+/* Who the client is, and whether the forwarded fields stay. */
+static void forwarded_read(struct pp_conn *conn)
+{
+    const struct pp_trusted *trusted = conn->loop->settings.trusted;
+    struct pp_block *in = conn->in;
+    const uint8_t *base = in->data + conn->in_start;
+    if (!conn->trust_known) {
+        conn->trust_known = true;
+        conn->trusted = pp_trusted_has(trusted, &conn->peer);
+    }
+    if (conn->trusted) {
+        pp_forwarded_read(trusted, &in->head, base, &in->forwarded);
+    } else {
+        memset(&in->forwarded, 0, sizeof in->forwarded);
+        in->forwarded.client.family = AF_UNSPEC;
+    }
+    pp_forwarded_strip(&in->head, base, !conn->trusted);
+}
+
 static void request_begin(struct pp_conn *conn)
 {
     struct pp_loop *loop = conn->loop;
@@ -173,6 +193,9 @@ static void request_begin(struct pp_conn *conn)
     conn->body_floor = conn->body_start = conn->body_end = conn->raw_start =
         conn->in_start + head->head_bytes;
     PP_CHECK(conn->raw_start <= conn->in_end);
+    if (PP_UNLIKELY(loop->settings.trusted != NULL)) {
+        forwarded_read(conn);
+    }
     conn->peer_last = !head->keep_alive;
     conn->error = PP_OK;
     conn->status = 0;

@@ -131,6 +131,12 @@ static void lists_init(struct pp_loop *loop)
     pp_list_init(&loop->listeners);
 }
 
+static void settings_free(struct pp_settings *settings)
+{
+    fields_free((struct pp_h1_out_field *)(uintptr_t)settings->extra_fields, settings->extra_count);
+    pp_trusted_free((struct pp_trusted *)(uintptr_t)settings->trusted);
+}
+
 static void pools_fini(struct pp_loop *loop)
 {
     pp_pool_fini(&loop->conn_pool);
@@ -196,6 +202,7 @@ struct pp_loop *pp_loop_new(const struct pp_settings *settings)
     loop->settings.access_log_prefix = NULL; /* the log has its own copy */
     loop->settings.extra_fields = NULL;      /* and so will the loop of these */
     loop->settings.extra_count = 0;
+    loop->settings.trusted = NULL;
 
     if (loop->slot == NULL) {
         loop->slot = loop->own_slot = pp_mem_zalloc(sizeof *loop->own_slot);
@@ -213,6 +220,11 @@ struct pp_loop *pp_loop_new(const struct pp_settings *settings)
         errno = ENOMEM;
         goto failed;
     }
+    if (settings->trusted != NULL &&
+        (loop->settings.trusted = pp_trusted_copy(settings->trusted)) == NULL) {
+        errno = ENOMEM;
+        goto failed;
+    }
     if (pp_poll_open(&loop->epoll_fd) != PP_OK || pp_mailbox_init(&loop->mailbox) != PP_OK ||
         pp_poll_add_wake(loop->epoll_fd, loop->mailbox.wake_fd) != PP_OK) {
         goto failed;
@@ -224,8 +236,7 @@ failed:;
     int saved = errno;
     descriptors_close(loop);
     pp_accesslog_fini(&loop->log);
-    fields_free((struct pp_h1_out_field *)(uintptr_t)loop->settings.extra_fields,
-                loop->settings.extra_count);
+    settings_free(&loop->settings);
     pools_fini(loop);
     slot_fini(loop);
     loop->magic = 0;
@@ -248,8 +259,7 @@ void pp_loop_free(struct pp_loop *loop)
     pp_accesslog_fini(&loop->log);
     pp_balance_fini(loop);
     descriptors_close(loop);
-    fields_free((struct pp_h1_out_field *)(uintptr_t)loop->settings.extra_fields,
-                loop->settings.extra_count);
+    settings_free(&loop->settings);
     if (loop->foreign != NULL) {
         pp_mem_free(loop->foreign, loop->foreign_count * sizeof *loop->foreign);
     }

@@ -22,6 +22,7 @@
 #include "base/mem.h"
 #include "base/timer.h"
 #include "net/board.h"
+#include "net/forwarded.h"
 #include "proto/h1_conn.h"
 
 struct pp_settings {
@@ -32,10 +33,11 @@ struct pp_settings {
     bool server_header, date_header;
     const struct pp_h1_out_field *extra_fields; /* owned copy made by pp_loop_new */
     size_t extra_count;
-    int access_log_fd;             /* -1 = off */
-    const char *access_log_prefix; /* owned copy made by pp_loop_new; NULL = "" */
-    bool report_finished;          /* keep head spans until the end and raise PP_EV_FINISHED */
-    struct pp_slot *slot;          /* where to count, borrowed; NULL = in the loop itself */
+    int access_log_fd;                /* -1 = off */
+    const char *access_log_prefix;    /* owned copy made by pp_loop_new; NULL = "" */
+    bool report_finished;             /* keep head spans until the end and raise PP_EV_FINISHED */
+    const struct pp_trusted *trusted; /* whose forwarded fields count; NULL = nobody asks; copied */
+    struct pp_slot *slot;             /* where to count, borrowed; NULL = in the loop itself */
 };
 
 struct pp_loop;

@@ -26,7 +26,8 @@
 
 /* Input of one request: its parsed head, and raw and decoded bytes. */
 struct pp_block {
-    size_t cap; /* of data */
+    size_t cap;                    /* of data */
+    struct pp_forwarded forwarded; /* of the request, where settings.trusted is */
     struct pp_h1_head head;
     uint8_t data[];
 };
