@@ -392,6 +392,33 @@ static PyObject *get_suspended(PyObject *op, void *Py_UNUSED(closure))
                                               self->state == RUNNING));
 }
 
+#if PY_VERSION_HEX >= 0x030F0000
+/* What inspect.getcoroutinestate() looks at. */
+static PyObject *get_state(PyObject *op, void *closure)
+{
+    PpRunner *self = (PpRunner *)op;
+    if (self->running) {
+        return PyUnicode_FromString("CORO_RUNNING");
+    }
+    switch ((enum pp_runner_state)self->state) {
+    case IDLE:
+        return PyUnicode_FromString("CORO_CREATED");
+    case RUNNING: /* with a Task of its own it may not have begun */
+        if (self->coro != NULL && PyCoro_CheckExact(self->coro)) {
+            return forward(op, closure);
+        }
+        break;
+    case PARKED:
+    case ADOPTED:
+    case DISCARDED:
+        break;
+    case DONE:
+        return PyUnicode_FromString("CORO_CLOSED");
+    }
+    return PyUnicode_FromString("CORO_SUSPENDED");
+}
+#endif
+
 static PyObject *get_name(PyObject *op, void *closure)
 {
     PpRunner *self = (PpRunner *)op;
@@ -477,6 +504,9 @@ static PyGetSetDef runner_getset[] = {
     {"cr_suspended", get_suspended, NULL, NULL, NULL},
     {"cr_code", forward, NULL, NULL, "cr_code"},
     {"cr_origin", forward, NULL, NULL, "cr_origin"},
+#if PY_VERSION_HEX >= 0x030F0000
+    {"cr_state", get_state, NULL, NULL, "cr_state"},
+#endif
     {"__name__", get_name, NULL, NULL, "__name__"},
     {"__qualname__", get_name, NULL, NULL, "__qualname__"},
     {NULL, NULL, NULL, NULL, NULL},
