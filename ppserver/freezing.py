@@ -87,6 +87,11 @@ class FreezeReport:
     mortal: Mapping[str, int] = dataclasses.field(default_factory=dict)
     reason: str = ""
 
+    @classmethod
+    def nothing(cls, reason: str) -> FreezeReport:
+        """A report of a freeze that did not take place."""
+        return cls(0, 0, 0.0, reason=reason)
+
     def __str__(self) -> str:
         if self.reason:
             return f"data not frozen after load: {self.reason}"
@@ -117,11 +122,11 @@ def is_frozen(obj: Any) -> bool:
     return _native.is_immortal(obj)
 
 
-def prepare(config: Config, *roots: Any) -> FreezeReport | None:
+def prepare(config: Config, *roots: Any) -> FreezeReport:
     """Freeze all that is loaded, before the first of several contexts starts.
 
-    ``roots`` are objects to freeze besides what modules refer to, such as the application. None
-    with ``--no-freeze``: then only the collector leaves alone what is there. For back ends, in the
+    ``roots`` are objects to freeze besides what modules refer to, such as the application. With
+    ``--no-freeze`` only the collector leaves alone what is there. For back ends, in the
     main thread, after the application was loaded and its ``on_start`` functions ran; and before
     that for whoever forks a process that does so: the report is about both.
     """
@@ -129,7 +134,7 @@ def prepare(config: Config, *roots: Any) -> FreezeReport | None:
     again = gil.FREE_THREADED and _earlier is not None
     if not again:
         gc.collect()
-    report = None
+    report = FreezeReport.nothing("--no-freeze")
     if config.freeze:
         report = _make_immortal((*sys.modules.values(), *roots))
         if _earlier is not None:

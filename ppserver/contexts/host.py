@@ -138,8 +138,8 @@ class Host:
         self._config = eventloop.settle(self._config, interface)
         if application is not None and interface == "parallel":
             application.call.before_contexts(self._seats.board, forked=name == "processes")
-        report: FreezeReport | None = module.prepare(self._config, application)
-        if application is not None and report is not None and not report.reason:
+        report: FreezeReport = module.prepare(self._config, application)
+        if application is not None:
             why = f"{why}; {report}"
         self._channel.send(
             "loaded",

@@ -22,6 +22,7 @@ from ppserver.config import Config, table
 from ppserver.contexts.channel import Channel
 from ppserver.contexts.host import Order, Premises
 from ppserver.contexts.seats import Seat
+from ppserver.freezing import FreezeReport
 from ppserver.loader import Application
 
 logger = logging.getLogger("ppserver.error")
@@ -29,8 +30,9 @@ logger = logging.getLogger("ppserver.error")
 _LEFT_BETWEEN_WARNINGS = 10
 
 
-def prepare(config: Config, application: Application | None) -> None:
-    """Nothing: what is loaded here is not what the contexts use."""
+def prepare(config: Config, application: Application | None) -> FreezeReport:
+    """Freeze nothing: what is loaded here is not what the contexts use."""
+    return FreezeReport.nothing("interpreters share no objects")
 
 
 def open_place(premises: Premises) -> Interpreters:

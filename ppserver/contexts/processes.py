@@ -36,7 +36,7 @@ _BLOCKED = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1)
 _MADE_TOO_LATE = "contexts have started, so only this one would see it"
 
 
-def prepare(config: Config, application: Application | None) -> FreezeReport | None:
+def prepare(config: Config, application: Application | None) -> FreezeReport:
     """Make what is loaded fit to be shared by forked processes."""
     # Load once: what is here now is read by every context, and neither their collectors nor their
     # reference counts write to it, so its pages stay shared.

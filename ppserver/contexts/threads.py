@@ -23,7 +23,7 @@ from ppserver.server import Server, Supervision
 logger = logging.getLogger("ppserver.error")
 
 
-def prepare(config: Config, application: Application | None) -> FreezeReport | None:
+def prepare(config: Config, application: Application | None) -> FreezeReport:
     """Make what is loaded fit to be shared by threads, and say what does not fit.
 
     With a GIL they do not fight over reference counts, so nothing is made immortal.
@@ -45,7 +45,7 @@ def prepare(config: Config, application: Application | None) -> FreezeReport | N
         return freezing.prepare(config, application)
     gc.collect()
     gc.freeze()
-    return None
+    return FreezeReport.nothing("threads of one GIL do not fight over reference counts")
 
 
 def open_place(premises: Premises) -> Threads:

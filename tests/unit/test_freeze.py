@@ -599,7 +599,8 @@ def test_prepare() -> None:
             return [hidden]
         hidden = ["reachable from the application"]
         only_root = [["only a root"]]
-        assert freezing.prepare(ppserver.Config("a:b", freeze=False), only_root) is None
+        report = freezing.prepare(ppserver.Config("a:b", freeze=False), only_root)
+        assert str(report) == "data not frozen after load: --no-freeze"
         assert not ppserver.is_frozen(only_root) and not ppserver.is_frozen(json.dumps)
         assert gc.get_freeze_count() > 0
         report = freezing.prepare(ppserver.Config("a:b"), app, only_root)
