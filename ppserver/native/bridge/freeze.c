@@ -40,6 +40,7 @@ struct walk {
     size_t visited; /* references seen in the object being walked */
     uint64_t bytes, frozen;
     bool out_of_memory;
+    struct pp_freeze_held held;    /* what suspended frames hold, once headers are written */
     PyObject *live, *expand_types; /* borrowed tuples of types */
     PyObject *expand, *progress;   /* borrowed callables; progress may be None */
 };
@@ -245,7 +246,14 @@ static void make_immortal(uintptr_t *object)
 
 static void make_all_immortal(struct walk *w)
 {
+    if (!pp_freeze_held_find(&w->held)) {
+        w->out_of_memory = true;
+        return;
+    }
     for (size_t i = 0; i < w->count; i++) {
+        if (pp_freeze_held_has(&w->held, (PyObject *)(w->objects[i] & ~LIVE_TAG))) {
+            w->objects[i] |= LIVE_TAG;
+        }
         if ((w->objects[i] & LIVE_TAG) == 0) {
             make_immortal(&w->objects[i]);
         }
@@ -445,6 +453,7 @@ static void fini(struct walk *w)
 {
     uintptr_t *objects = w->objects;
     size_t count = w->count, room = w->room;
+    pp_freeze_held_fini(&w->held);
     pp_mem_free(w->slots, w->slot_count * sizeof(*w->slots));
     pp_mem_free(w->types, w->type_slot_count * sizeof(*w->types));
     pp_mem_free(w->asking, w->asking_room * sizeof(*w->asking));

@@ -39,7 +39,22 @@ bool pp_freeze_is_settled_weakref(PyObject *op);
 /* An estimate of the memory op itself takes; `visited` is how many references it holds. */
 size_t pp_freeze_bytes(PyObject *op, enum pp_freeze_kind kind, size_t visited);
 
-/* ---- freeze_header.c, and one of freeze_header_{312,313t,none}.c ---- */
+/* ---- freeze_held.c ---- */
+
+struct pp_freeze_held {
+    PyObject **slots; /* owned: a hash set of borrowed references; NULL is free */
+    size_t slot_count, count;
+    bool out_of_memory;
+};
+
+/* Finds the objects that suspended frames hold and that must stay mortal for it; none where that
+ * does not matter. Nobody else may be running Python code, from here to the last question. Starts
+ * from zeroes; false when memory is out. Calls no Python code. */
+bool pp_freeze_held_find(struct pp_freeze_held *held);
+bool pp_freeze_held_has(const struct pp_freeze_held *held, PyObject *op);
+void pp_freeze_held_fini(struct pp_freeze_held *held);
+
+/* ---- freeze_header.c, and one of freeze_header_{312,313t,314,none}.c ---- */
 
 /* Why objects of this build cannot be made immortal, or NULL. Says nothing of a self-test. */
 const char *pp_freeze_header_refusal(void);

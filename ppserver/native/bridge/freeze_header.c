@@ -62,6 +62,24 @@ static bool counts_move(PyObject *op)
     return moved && kept && memcmp(before, op, sizeof(before)) == 0;
 }
 
+/* The same of what the interpreter does with a reference on its own stack. 1 or 0, -1 with an
+ * exception. */
+static int stack_is_still(PyObject *op)
+{
+    unsigned char before[sizeof(PyObject)];
+    memcpy(before, op, sizeof(before));
+    PyObject *code =
+        Py_CompileString("op is None, [op, op][0] is op, (op,)[-1]", "<ppserver>", Py_eval_input);
+    PyObject *globals = code != NULL ? Py_BuildValue("{s:O,s:{}}", "op", op, "__builtins__") : NULL;
+    PyObject *result = globals != NULL ? PyEval_EvalCode(code, globals, globals) : NULL;
+    int still = result == NULL ? -1 : 1;
+    Py_XDECREF(result);
+    Py_XDECREF(globals);
+    Py_XDECREF(code);
+    SETTLE();
+    return still == 1 && memcmp(before, op, sizeof(before)) != 0 ? 0 : still;
+}
+
 /* Tests let the write go wrong, in builds with assertions only. */
 static bool told_to_fail(void)
 {
@@ -73,25 +91,30 @@ static bool told_to_fail(void)
 #endif
 }
 
-/* Takes over the reference to scratch, which must be the only one. */
-static bool test_one(PyObject *scratch, size_t bytes)
+/* Takes over the reference to scratch, which must be the only one. 1 or 0, -1 with an exception. */
+static int test_one(PyObject *scratch, size_t bytes)
 {
     unsigned char saved[128];
     PP_CHECK(bytes >= sizeof(PyObject) && bytes <= sizeof(saved));
     if (pp_freeze_header_get(scratch) || !counts_move(scratch)) {
         Py_DECREF(scratch);
-        return false;
+        return 0;
     }
     memcpy(saved, scratch, bytes);
     bool good = pp_freeze_header_set(scratch);
     if (told_to_fail()) {
         memcpy(scratch, saved, COUNT_BYTES);
     }
-    good = good && pp_freeze_header_get(scratch) && counts_are_still(scratch) &&
-           memcmp(saved + COUNT_BYTES, (char *)scratch + COUNT_BYTES, bytes - COUNT_BYTES) == 0;
+    int works = good && pp_freeze_header_get(scratch) && counts_are_still(scratch);
+    if (works == 1) {
+        works = stack_is_still(scratch);
+    }
+    if (memcmp(saved + COUNT_BYTES, (char *)scratch + COUNT_BYTES, bytes - COUNT_BYTES) != 0) {
+        works = works < 0 ? works : 0;
+    }
     memcpy(scratch, saved, COUNT_BYTES);
     Py_DECREF(scratch);
-    return good;
+    return works;
 }
 
 int pp_freeze_header_self_test(void)
@@ -109,7 +132,10 @@ int pp_freeze_header_self_test(void)
         return -1;
     }
     memset(PyBytes_AS_STRING(plain), 'x', 40);
-    bool good = test_one(collected, sizeof(PyListObject));
-    good = test_one(plain, sizeof(PyBytesObject)) && good;
-    return good;
+    int works = test_one(collected, sizeof(PyListObject));
+    if (works != 1) {
+        Py_DECREF(plain);
+        return works;
+    }
+    return test_one(plain, sizeof(PyBytesObject));
 }

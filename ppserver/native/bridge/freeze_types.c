@@ -49,6 +49,11 @@ enum pp_freeze_kind pp_freeze_kind_of(PyTypeObject *type, PyObject *live, PyObje
     if (PyType_FastSubclass(type, Py_TPFLAGS_DICT_SUBCLASS)) {
         return PP_FREEZE_DICT;
     }
+#if PY_VERSION_HEX >= 0x030F0000
+    if (PyType_IsSubtype(type, &PyFrozenDict_Type)) {
+        return PP_FREEZE_DICT;
+    }
+#endif
     if (type == &PyUnicode_Type) {
         return PP_FREEZE_STR;
     }
@@ -88,6 +93,7 @@ static int visit_dict(PyObject *op, visitproc visit, void *arg)
         VISIT(key);
         VISIT(value);
     }
+    /* A subclass may have attributes, too. */
     return PyDict_CheckExact(op) ? 0 : traverse(op, visit, arg);
 }
 
