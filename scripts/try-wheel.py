@@ -59,7 +59,7 @@ def serve(command: Path, folder: Path) -> None:
 def main(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    options = ("--wheel", "--no-isolation", "--outdir", folder)
+    options = ("--wheel", "--no-isolation", "--skip-dependency-check", "--outdir", folder)
     with (folder / "build.log").open("w") as log:
         done = subprocess.run(
             [sys.executable, "-m", "build", *map(str, options)], cwd=ROOT, stdout=log, stderr=log

@@ -344,6 +344,8 @@ def _environment(directory: pathlib.Path, extra: dict[str, str]) -> dict[str, st
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PPSERVER_", "UVICORN_"))}
     env["TEST_APP_DIRECTORY"] = str(directory)
     env["PYTHONUNBUFFERED"] = "1"
+    # A server that waits for this does not end while a test waits for it.
+    env["PPSERVER_TIMEOUT_GRACEFUL_SHUTDOWN"] = "600"
     # The package is found where the tests are; a sanitizer build in PYTHONPATH goes first.
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), str(ROOT)]))
     env["PYTHONWARNINGS"] = "always::ResourceWarning,always::RuntimeWarning"

@@ -14,6 +14,10 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import layers
+
 LINES_MAX = 800
 COLUMNS_MAX = 100
 LAYERS = ("base", "proto", "net", "bridge")
@@ -175,6 +179,7 @@ def files_of(root: Path) -> list[PurePosixPath]:
 
 
 def check_tree(root: Path) -> Iterator[str]:
+    package: dict[str, str] = {}
     for path in files_of(root):
         real = root / path
         if path.suffix not in TEXT or not real.is_file():
@@ -188,8 +193,11 @@ def check_tree(root: Path) -> Iterator[str]:
             continue
         if source and not source.endswith("\n"):
             yield f"{path}:1: space: no newline at the end"
+        if path.suffix == ".py" and path.parts[0] == "ppserver":
+            package[path.as_posix()] = source
         for number, rule, message in check_file(path, source) if source else ():
             yield f"{path}:{number}: {rule}: {message}"
+    yield from layers.check(package)
 
 
 def main(arguments: list[str]) -> int:

@@ -82,7 +82,7 @@ def test_the_frame_that_is_made_up() -> None:
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=serving.MUST_SECONDS,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         check=True,
     )
@@ -103,7 +103,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         ],
         capture_output=True,
         text=True,
-        timeout=55,
+        timeout=serving.MUST_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -132,7 +132,7 @@ def test_a_handler_that_is_not_compiled(tmp_path: pathlib.Path) -> None:
         [sys.executable, EXAMPLES / "cython_app" / "app.py"],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=serving.MUST_SECONDS,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         check=False,
     )

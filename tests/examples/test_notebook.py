@@ -27,7 +27,7 @@ def finish(*command: str, text: str = "") -> str:
         input=text,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=serving.MUST_SECONDS,
         env=ENVIRONMENT,
         check=False,
     )
@@ -40,7 +40,7 @@ def test_the_notebook() -> None:
     code = f"""
     import nbclient, nbformat
     notebook = nbformat.read({str(NOTEBOOK)!r}, as_version=4)
-    nbclient.NotebookClient(notebook, timeout=30, kernel_name="python3").execute()
+    nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             print(output["output_type"], output.get("data", output).get("text/plain", output))
@@ -107,7 +107,7 @@ def execute(name, until=""):
     return follow(client.execute(CELLS[name]), until)
 
 def get(path):
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=20) as response:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=60) as response:
         return response.read().decode()
 
 try:
@@ -149,7 +149,7 @@ def test_ipython() -> None:
     parallel.register(transport=server, protocol=Http)
     server.start()
     url = f"http://127.0.0.1:{server.port}/plain"
-    print("got", urllib.request.urlopen(url, timeout=20).read())
+    print("got", urllib.request.urlopen(url, timeout=60).read())
     server.stop()
     import socket
     bound = socket.create_server(("127.0.0.1", server.port))

@@ -37,7 +37,7 @@ def tool(folder: pathlib.Path, *arguments: str, **env: str) -> subprocess.Comple
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=serving.MUST_SECONDS,
         env={**serving._environment(folder, GIL_OFF), **env},
         check=False,
     )
@@ -348,7 +348,9 @@ def test_other_routes(odbc_site: Site) -> None:
 def test_bad_input(odbc_site: Site, method: str, path: str, status: int) -> None:
     import http.client
 
-    connection = http.client.HTTPConnection("127.0.0.1", odbc_site.server.port, timeout=20)
+    connection = http.client.HTTPConnection(
+        "127.0.0.1", odbc_site.server.port, timeout=serving.MUST_SECONDS
+    )
     with contextlib.closing(connection):
         connection.putrequest(method, path, skip_accept_encoding=True)
         connection.endheaders()

@@ -350,7 +350,7 @@ def test_a_page_as_xml(browser: Browser, site: Site) -> None:
     browser.open(f"{site.server.url}/#{PLAIN_TITLE}")
     browser.wait_for("article h2", PLAIN_TITLE)
     browser.click("article .about a")
-    serving.wait_until(lambda: "<title>" in browser.text("body, html"), 20, "a tree of XML")
+    serving.wait_until(lambda: "<title>" in browser.text("body, html"), what="a tree of XML")
 
 
 def test_a_server_that_is_gone(browser: Browser, site: Site) -> None:

@@ -219,7 +219,7 @@ IDLE = textwrap.dedent(
     peers = []
     request = b"GET /hello HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n"
     for number in range(count):
-        peer = socket.create_connection((host, port), 30)
+        peer = socket.create_connection((host, port), 60)
         peers.append(peer)
         if number % 2:
             peer.sendall(request)
@@ -273,7 +273,7 @@ def test_five_thousand_idle_beside_load(
         try:
             assert idle.stdout.readline() == "open\n"
             with load(server) as done:
-                serving.wait_until(lambda: done() > 2000, 30, "2,000 requests beside them")
+                serving.wait_until(lambda: done() > 2000, what="2,000 requests beside them")
             idle.stdin.write("\n")
             idle.stdin.flush()
             assert idle.stdout.readline() == "served\n"
@@ -372,7 +372,7 @@ def test_body_nobody_reads_is_not_taken(server: serving.Server) -> None:
 
 def test_tiny_chunks_are_linear(server: serving.Server) -> None:
     """A megabyte in chunks of one byte is six megabytes of work, not more."""
-    with Raw(server, timeout=30) as raw:
+    with Raw(server) as raw:
         raw.request("/count", "Transfer-Encoding: chunked", method="POST")
         before = cpu_seconds(server.pid)
         for _ in range(64):

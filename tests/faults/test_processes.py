@@ -124,14 +124,14 @@ def finish(clients: list[Client]) -> collections.Counter[str]:
     for client in clients:
         client.stop.set()
     for client in clients:
-        client.thread.join(20)
+        client.thread.join(serving.MUST_SECONDS)
         assert not client.thread.is_alive()
     return total(clients)
 
 
 def until_good(clients: list[Client], more: int) -> None:
     before = total(clients)["good"]
-    serving.wait_until(lambda: total(clients)["good"] >= before + more, 20, f"{more} good answers")
+    serving.wait_until(lambda: total(clients)["good"] >= before + more, what=f"{more} good answers")
 
 
 def connections_of_each(
@@ -149,7 +149,7 @@ def connections_of_each(
         counts = collections.Counter(pid for pid, _ in held)
         return all(counts[pid] >= least for pid in contexts)
 
-    serving.wait_until(enough, 20, f"{least} connections for each of {contexts}")
+    serving.wait_until(enough, what=f"{least} connections for each of {contexts}")
     return held
 
 
@@ -242,7 +242,7 @@ def test_context_killed_under_load(tmp_path: pathlib.Path, loop: str) -> None:
                 now = contexts_of(server)
                 return len(now) == 2 and gone not in now
 
-            serving.wait_until(replaced, 20, "a new context")
+            serving.wait_until(replaced, what="a new context")
             for pid, raw in held:
                 alive = False
                 with contextlib.suppress(ClosedError, ConnectionError), raw:
@@ -284,8 +284,8 @@ def test_children_are_gone_after_the_hosts_death(tmp_path: pathlib.Path, loop: s
         assert len(hosts) == 1
         old = serving.descendants(server.pid)[1:]
         os.kill(hosts[0], signal.SIGKILL)
-        serving.wait_until(lambda: all(state_of(pid) in ("", "Z") for pid in old), 10)
-        serving.wait_until(lambda: len(contexts_of(server)) == 2, 20)
+        serving.wait_until(lambda: all(state_of(pid) in ("", "Z") for pid in old))
+        serving.wait_until(lambda: len(contexts_of(server)) == 2)
 
         def served() -> bool:
             with contextlib.suppress(OSError, ClosedError):
@@ -293,7 +293,7 @@ def test_children_are_gone_after_the_hosts_death(tmp_path: pathlib.Path, loop: s
                     return raw.ask("/hello").status == 200
             return False
 
-        serving.wait_until(served, 20)
+        serving.wait_until(served)
         server.stop(check=False)
 
 
@@ -305,7 +305,7 @@ def test_reload_under_load(tmp_path: pathlib.Path, loop: str) -> None:
         old = contexts_of(server)
         server.process.send_signal(signal.SIGHUP)
         server.wait_for_log("Reloaded")
-        serving.wait_until(lambda: not set(old) & set(serving.descendants(server.pid)), 20)
+        serving.wait_until(lambda: not set(old) & set(serving.descendants(server.pid)))
         until_good(clients, 200)
         ends = finish(clients)
         assert set(ends) <= {"good", "unanswered, False"}, ends
@@ -325,7 +325,7 @@ def test_a_context_that_is_stopped_in_its_sleep(tmp_path: pathlib.Path, loop: st
         with pytest.raises(TimeoutError):
             raw.fill()
         server.process.send_signal(signal.SIGCONT)
-        raw.socket.settimeout(10)
+        raw.socket.settimeout(serving.MUST_SECONDS)
         assert raw.read_response().body == b"later x"
         server.stop()
 
@@ -338,7 +338,7 @@ def test_port_is_free_at_once(tmp_path: pathlib.Path, loop: str) -> None:
             raw.ask("/hello", "Connection: close")
             server.stop()
     with running(tmp_path, loop, 1, "--port", str(port)) as server:
-        with socket.create_connection(("127.0.0.1", port), 5):
+        with socket.create_connection(("127.0.0.1", port), serving.MUST_SECONDS):
             pass
         server.stop()
 
@@ -346,7 +346,7 @@ def test_port_is_free_at_once(tmp_path: pathlib.Path, loop: str) -> None:
 def one_answer(server: serving.Server) -> str:
     """How a request on a connection of its own ends."""
     try:
-        with socket.create_connection((server.host, server.port), 20) as client:
+        with socket.create_connection((server.host, server.port), serving.MUST_SECONDS) as client:
             client.sendall(b"GET /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
             answer = b"".join(iter(lambda: client.recv(65536), b""))
     except OSError as error:
@@ -373,7 +373,7 @@ def test_nobody_is_lost_while_contexts_come_and_go(
         try:
             for round_ in range(6):
                 seen = ends["good"]
-                serving.wait_until(lambda seen=seen: ends["good"] > seen + 300, 30)
+                serving.wait_until(lambda seen=seen: ends["good"] > seen + 300)
                 number = signal.SIGHUP
                 if how == "more and fewer":
                     number = signal.SIGTTIN if round_ % 2 else signal.SIGTTOU
@@ -381,6 +381,6 @@ def test_nobody_is_lost_while_contexts_come_and_go(
         finally:
             stop.set()
             for client in clients:
-                client.join(30)
+                client.join(serving.MUST_SECONDS)
         assert set(ends) == {"good"}, ends
         server.stop()

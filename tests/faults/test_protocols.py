@@ -51,7 +51,9 @@ def ports(server: serving.Server) -> dict[str, int]:
 
 @pytest.fixture
 def connect(ports: dict[str, int]) -> Connect:
-    return lambda name: contextlib.closing(socket.create_connection(("127.0.0.1", ports[name]), 20))
+    return lambda name: contextlib.closing(
+        socket.create_connection(("127.0.0.1", ports[name]), serving.MUST_SECONDS)
+    )
 
 
 def ask(peer: socket.socket, text: bytes) -> bytes:
@@ -125,14 +127,18 @@ def test_an_answer_that_nobody_reads(connect: Connect) -> None:
 @pytest.mark.parametrize("path", ["/exit", "/close"])
 def test_a_method_that_raises(ports: dict[str, int], path: str) -> None:
     for _ in range(2):
-        client = http.client.HTTPConnection("127.0.0.1", ports["http"], timeout=20)
+        client = http.client.HTTPConnection(
+            "127.0.0.1", ports["http"], timeout=serving.MUST_SECONDS
+        )
         with contextlib.closing(client):
             client.request("GET", path)
             assert client.getresponse().status == 500
 
 
 def test_a_protocol_of_requests_that_cannot_be_made(ports: dict[str, int]) -> None:
-    client = http.client.HTTPConnection("127.0.0.1", ports["http unmade"], timeout=20)
+    client = http.client.HTTPConnection(
+        "127.0.0.1", ports["http unmade"], timeout=serving.MUST_SECONDS
+    )
     with contextlib.closing(client):
         client.request("GET", "/fine")
         assert client.getresponse().status == 500
@@ -149,7 +155,9 @@ def test_nothing_is_left_of_connections(
                 peer.sendall(b"some" if number % 5 else b"big")
             if number % 4 == 3:
                 peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
-        client = http.client.HTTPConnection("127.0.0.1", ports["http"], timeout=20)
+        client = http.client.HTTPConnection(
+            "127.0.0.1", ports["http"], timeout=serving.MUST_SECONDS
+        )
         with contextlib.closing(client):
             client.request("GET", "/fine")
             if number % 2:
@@ -159,5 +167,5 @@ def test_nothing_is_left_of_connections(
         with connect("main") as peer:
             return int(ask(peer, b"alive").split()[1])
 
-    serving.wait_until(lambda: left() <= 2, 30)  # its own, and one that is just ending
+    serving.wait_until(lambda: left() <= 2)  # its own, and one that is just ending
     assert "never" not in server.records()

@@ -54,7 +54,7 @@ def server(request: pytest.FixtureRequest, serve: Callable[..., Any]) -> serving
 @pytest.fixture(scope="module")
 def client(server: serving.Server) -> Iterator[httpx.Client]:
     limits = httpx.Limits(max_connections=1)
-    with serving.client(server.url, limits=limits, timeout=20) as client:
+    with serving.client(server.url, limits=limits, timeout=serving.MUST_SECONDS) as client:
         yield client
 
 

@@ -85,7 +85,7 @@ def test_nobody_listens_after_a_failed_startup(tmp_path: Path) -> None:
     code, log = run_to_end("lifespans:fails", tmp_path, args=("--port", str(port)))
     assert code == START_FAILED, log
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port), 5)
+        socket.create_connection(("127.0.0.1", port), serving.MUST_SECONDS)
 
 
 def test_shutdown_failed_is_told(tmp_path: Path, loop: str) -> None:

@@ -521,7 +521,7 @@ def test_send_waits_while_nobody_reads(own_server: serving.Server) -> None:
                 for _ in range(20):
                     assert other.ask("/scope").status == 200
         assert seen < 512, "the application sent 32 MB to a client that does not read"
-        raw.socket.settimeout(10)
+        raw.socket.settimeout(serving.MUST_SECONDS)
         total = 0
         while chunk := raw.read_chunk():
             total += len(chunk)
@@ -558,13 +558,13 @@ def test_exception_before_the_start(raw: Raw, server: serving.Server, path: str)
     answer = raw.ask(path)
     assert answer.status == 500
     assert b"expected by the test" not in answer.body, "the client sees the exception"
-    server.wait_for_log("expected by the test", 10)
+    server.wait_for_log("expected by the test")
 
 
 def test_exception_is_logged_with_its_traceback(own_server: serving.Server) -> None:
     with Raw(own_server) as raw:
         raw.ask("/raise-later")
-    own_server.wait_for_log("ExpectedError: before the start, after a suspension", 10)
+    own_server.wait_for_log("ExpectedError: before the start, after a suspension")
     log = own_server.log
     assert log.count("Traceback (most recent call last)") == 1
     assert "raises_later" in log
@@ -586,7 +586,7 @@ def test_unusual_exceptions(server: serving.Server, path: str) -> None:
     server.allow("^ExceptionGroup: unhandled errors in a TaskGroup")
     with Raw(server) as raw:
         assert raw.ask(path).status == 500
-    server.wait_for_log("expected by the test", 10)
+    server.wait_for_log("expected by the test")
     with Raw(server) as raw:
         assert raw.ask("/scope").status == 200
 

@@ -54,7 +54,7 @@ EXPECTED = {
 def test_works(server: serving.Server, variant: dict[str, Any], name: str) -> None:
     if name == "own-signal" and variant["place"] in ("threads", "interpreters"):
         pytest.skip("only a process's main thread may handle signals, and it runs no application")
-    answer = serving.get(f"{server.url}/{name}", timeout=30)
+    answer = serving.get(f"{server.url}/{name}", timeout=serving.MUST_SECONDS)
     assert answer.status_code == 200
     assert answer.json() == EXPECTED[name]
 

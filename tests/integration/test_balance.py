@@ -44,7 +44,7 @@ class Peer:
     """A client's connection that is kept, with as little work on this side as possible."""
 
     def __init__(self, server: serving.Server) -> None:
-        self.socket = socket.create_connection((server.host, server.port), 20)
+        self.socket = socket.create_connection((server.host, server.port), serving.MUST_SECONDS)
         self.rest = b""
 
     def send(self, path: str = "/", times: int = 1) -> None:
@@ -107,7 +107,7 @@ def asking(opened: list[Peer], path: str) -> Iterator[list[int]]:
     finally:
         stop.set()
         for thread in threads:
-            thread.join(20)
+            thread.join(serving.MUST_SECONDS)
     assert not failures, failures
 
 
@@ -182,7 +182,7 @@ def test_it_follows_a_load_that_shifts(serve: Callable[..., serving.Server], pla
     # Very many connections: half of them on each side.
     with peers(server, MANY) as opened:
         serving.wait_until(lambda: total(server, "connections") == MANY)
-        serving.wait_until(lambda: is_even(server, opened[::100]), 20, "an even spread")
+        serving.wait_until(lambda: is_even(server, opened[::100]), what="an even spread")
         owners = [one.ask() for one in opened]
         counts = collections.Counter(owners)
         assert len(counts) == 2
@@ -216,9 +216,9 @@ def work_moves_over(server: serving.Server, busy: list[Peer], hot: int) -> None:
     one_at_a_time = average_batch(server, 0, 0)
     before = batches(server)
     with asking(busy, "/spin") as seen:
-        serving.wait_until(lambda: sum(owner not in (0, hot) for owner in seen) >= 6, 30, "relief")
+        serving.wait_until(lambda: sum(owner not in (0, hot) for owner in seen) >= 6, what="relief")
         # Who is equally busy leaves the other alone.
-        serving.wait_until(lambda: total(server, "requests") > 5 * MANY // 4, 30)
+        serving.wait_until(lambda: total(server, "requests") > 5 * MANY // 4)
         assert 4 <= sum(owner == hot for owner in seen) <= 20, seen
     assert average_batch(server, *before) > 1.5 * one_at_a_time
 
@@ -236,14 +236,14 @@ def neighbours_of_a_burst_leave(burst: Peer, beside: list[Peer]) -> None:
     bursting = threading.Thread(target=pipelining)
     bursting.start()
     try:
-        serving.wait_until(lambda: at, 20)
+        serving.wait_until(lambda: at)
         with asking(beside, "/") as seen:
             serving.wait_until(
                 lambda: sum(owner not in (0, at[-1]) for owner in seen) >= 6, 30, "relief"
             )
     finally:
         stop.set()
-        bursting.join(20)
+        bursting.join(serving.MUST_SECONDS)
 
 
 def batches(server: serving.Server) -> tuple[int, int]:
@@ -263,12 +263,20 @@ def test_the_board_can_be_read_from_outside(serve: Callable[..., serving.Server]
             one.ask()
         command = [sys.executable, "-m", "ppserver.board"]
         shown = subprocess.run(
-            [*command, str(server.pid)], capture_output=True, text=True, timeout=30, check=True
+            [*command, str(server.pid)],
+            capture_output=True,
+            text=True,
+            timeout=serving.MUST_SECONDS,
+            check=True,
         ).stdout.splitlines()
     assert shown[0].split()[:3] == ["slot", "pid", "connections"]
     assert [line.split()[2] for line in shown[1:]] == ["5", "5"]
     other = subprocess.run(
-        [*command, "1000000000"], capture_output=True, text=True, timeout=30, check=False
+        [*command, "1000000000"],
+        capture_output=True,
+        text=True,
+        timeout=serving.MUST_SECONDS,
+        check=False,
     )
     assert other.returncode == 1
     assert "cannot look at process 1000000000" in other.stderr

@@ -245,11 +245,11 @@ def test_inherited_descriptor(tmp_path: pathlib.Path, contexts: int) -> None:
         command += ["--fd", str(listening.fileno()), "--cores", str(contexts)]
         process = subprocess.Popen(command, env=env, pass_fds=[listening.fileno()])
         try:
-            with socket.create_connection(listening.getsockname(), 20) as client:
+            with socket.create_connection(listening.getsockname(), serving.MUST_SECONDS) as client:
                 client.sendall(b"GET / HTTP/1.0\r\n\r\n")
                 assert b" 200 " in client.recv(4096)
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
+            assert process.wait(serving.MUST_SECONDS) == 0
         finally:
             if process.poll() is None:
                 process.kill()

@@ -206,7 +206,9 @@ def test_url(client: httpx.Client, server: serving.Server) -> None:
 
 def test_concurrent_requests(server: serving.Server) -> None:
     def one(number: int) -> str:
-        answer = serving.get(f"{server.url}/stream", headers={"x-name": str(number)}, timeout=20)
+        answer = serving.get(
+            f"{server.url}/stream", headers={"x-name": str(number)}, timeout=serving.MUST_SECONDS
+        )
         return answer.text.splitlines()[-1]
 
     with concurrent.futures.ThreadPoolExecutor(16) as pool:

@@ -61,7 +61,9 @@ def test_connection_is_not_reused_when_asked(client: httpx.Client) -> None:
 def test_async_client_reuses_connections(server: serving.Server) -> None:
     async def main() -> set[int]:
         limits = httpx.Limits(max_connections=2)
-        async with serving.async_client(server.url, limits=limits, timeout=30) as client:
+        async with serving.async_client(
+            server.url, limits=limits, timeout=serving.MUST_SECONDS
+        ) as client:
             answers = await asyncio.gather(*(client.get("/") for _ in range(30)))
         return {answer.json()["client"] for answer in answers}
 
@@ -272,7 +274,7 @@ def test_body_that_is_not_taken_is_not_read(one_context: serving.Server) -> None
             while sent < 256 << 20:
                 sent += raw.socket.send(BLOCK)
         assert sent < 32 << 20, "the server takes what nobody asked for"
-        raw.socket.settimeout(30)
+        raw.socket.settimeout(serving.MUST_SECONDS)
         while sent < 256 << 20:
             sent += raw.socket.send(BLOCK[: (256 << 20) - sent])
         assert raw.read_response().body == str(256 << 20).encode()

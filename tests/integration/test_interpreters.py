@@ -59,7 +59,9 @@ class Contexts:
 
     def _find(self, server: serving.Server) -> int:
         """One more connection, kept if it is the first to its context; how many are kept."""
-        connection = http.client.HTTPConnection(server.host, server.port, timeout=20)
+        connection = http.client.HTTPConnection(
+            server.host, server.port, timeout=serving.MUST_SECONDS
+        )
         name = self.get(connection, "/")
         if self.by_name.setdefault(name, connection) is not connection:
             connection.close()
@@ -84,7 +86,7 @@ class Contexts:
 
 
 def get(server: serving.Server, path: str = "/") -> str:
-    connection = http.client.HTTPConnection(server.host, server.port, timeout=20)
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=serving.MUST_SECONDS)
     try:
         connection.request("GET", path, headers={"Connection": "close"})
         answer = connection.getresponse()
@@ -106,7 +108,9 @@ def visitors(server: serving.Server, count: int = 4) -> Iterator[tuple[list[str]
 
     def visit() -> None:
         while not stop.is_set():
-            connection = http.client.HTTPConnection(server.host, server.port, timeout=20)
+            connection = http.client.HTTPConnection(
+                server.host, server.port, timeout=serving.MUST_SECONDS
+            )
             try:
                 connection.connect()
             except (ConnectionRefusedError, TimeoutError):
@@ -128,7 +132,7 @@ def visitors(server: serving.Server, count: int = 4) -> Iterator[tuple[list[str]
     finally:
         stop.set()
         for thread in threads:
-            thread.join(20)
+            thread.join(serving.MUST_SECONDS)
 
 
 def failed(server: serving.Server) -> str:
@@ -168,7 +172,7 @@ def test_they_run_at_the_same_time(start: Start, tmp_path: pathlib.Path) -> None
             pool.submit(get_from, f"/meet/{number}")
             for number, get_from in enumerate(contexts.values())
         ]
-        assert [result.result(20) for result in results] == ["met", "met"]
+        assert [result.result(serving.MUST_SECONDS) for result in results] == ["met", "met"]
     server.stop()
 
 
@@ -262,7 +266,7 @@ def test_wsgi_runs_threads_and_counts_as_several_processes(start: Start) -> None
         waiting = [pool.submit(get, server, "/hold") for _ in range(8)]
         server.wait_for_record("holding", 8)
         (server.directory / "go").touch()
-        assert len([one.result(20) for one in waiting]) == 8
+        assert len([one.result(serving.MUST_SECONDS) for one in waiting]) == 8
     server.stop()
 
 
@@ -300,7 +304,7 @@ def test_term_loses_no_running_request(start: Start, name: str) -> None:
         server.process.send_signal(signal.SIGTERM)
         server.wait_for_log("Shutting down")
         (server.directory / "go").touch()
-        assert len({one.result(20) for one in waiting}) <= 2
+        assert len({one.result(serving.MUST_SECONDS) for one in waiting}) <= 2
     assert server.wait() == 0
     server.check_log()
 
@@ -325,7 +329,7 @@ def test_quit_does_not_wait(start: Start) -> None:
         server.process.send_signal(signal.SIGQUIT)
         for one in waiting:
             with contextlib.suppress(OSError, http.client.HTTPException, AssertionError):
-                one.result(20)
+                one.result(serving.MUST_SECONDS)
     server.wait()
     assert "Fatal Python error" not in server.log
 

@@ -63,7 +63,9 @@ class Site:
 
     @contextlib.contextmanager
     def http(self, name: str = "http") -> Iterator[http.client.HTTPConnection]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.ports[name], timeout=20)
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self.ports[name], timeout=serving.MUST_SECONDS
+        )
         with contextlib.closing(connection):
             yield connection
 
@@ -72,7 +74,7 @@ class Peer:
     """A raw connection to a protocol."""
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), 20)
+        self.socket = socket.create_connection(("127.0.0.1", port), serving.MUST_SECONDS)
         self.stream = self.socket.makefile("rb")
 
     def __enter__(self) -> Peer:
@@ -619,7 +621,7 @@ def test_another_address(command: Start, tmp_path: pathlib.Path) -> None:
     server = command("small.py", "--bind", f"unix:{path}", contexts=2)
     server.wait_for_log("running on unix:")
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(20)
+        client.settimeout(serving.MUST_SECONDS)
         client.connect(str(path))
         client.sendall(b"hello")
         assert client.recv(100) == b"hello"
@@ -696,7 +698,7 @@ def test_fast_example(command: Start) -> None:
     args = ["--app-dir", str(serving.ROOT / "examples"), "--bind", "127.0.0.1:0"]
     server = command("plaintext_fast.py", *args, contexts=2)
     server.wait_started()
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=serving.MUST_SECONDS)
     with contextlib.closing(connection):
         connection.request("GET", "/plaintext")
         assert connection.getresponse().read() == b"Hello, World!"
@@ -710,7 +712,7 @@ def test_access_log_by_python(command: Start) -> None:
     server = command("plaintext_fast.py", *args)
     server.wait_for_log("running on")
     port = int(re.findall(r"running on http://127\.0\.0\.1:(\d+)", server.log)[0])
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=serving.MUST_SECONDS)
     with contextlib.closing(connection):
         for path in ("/plaintext", "/absent"):
             connection.request("GET", path)
@@ -750,7 +752,9 @@ def test_what_a_program_loads_is_there_once(run: Start) -> None:
     for program in (DATA.replace("300_000", "0"), DATA):
         server = run(program)
         server.wait_started()
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", server.port, timeout=serving.MUST_SECONDS
+        )
         with contextlib.closing(connection):
             for _ in range(8):
                 connection.request("GET", "/total")

@@ -175,7 +175,7 @@ class Kept:
     def data_received(self, transport, data):
         if data == b"hold":
             busy.set()
-            go_on.wait(20)
+            go_on.wait(60)
         return data
 
 busy, handled, go_on = threading.Event(), threading.Event(), threading.Event()
@@ -200,14 +200,14 @@ def client():
     assert second.recv(10) == b"hi"
     if sys.argv[1] == "busy":   # the only thread is: the main thread leads
         second.sendall(b"hold")
-        assert busy.wait(20)
+        assert busy.wait(60)
         third = socket.create_connection(listener.getsockname())
         while core.connections < 3:  # nobody else could accept it
             pass
     signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
     if sys.argv[1] != "busy":
         assert first.recv(10) == b""
-    assert handled.wait(20)
+    assert handled.wait(60)
     theirs.sendall(b"brought")
     go_on.set()
     assert theirs.recv(10) == b"brought"

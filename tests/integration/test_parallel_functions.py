@@ -52,7 +52,9 @@ class Site:
         self.shares = place not in ("processes", "interpreters")  # objects
 
     def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=20)
+        return http.client.HTTPConnection(
+            "127.0.0.1", self.server.port, timeout=serving.MUST_SECONDS
+        )
 
     def call(self, name: str, body: bytes = b"", **headers: str) -> Any:
         """What a method of the program answers."""
@@ -275,13 +277,13 @@ print("over")
             text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
-        listening.settimeout(20)
+        listening.settimeout(serving.MUST_SECONDS)
         peer, _ = listening.accept()
         with peer:
-            peer.settimeout(20)
+            peer.settimeout(serving.MUST_SECONDS)
             peer.sendall(b"hello")
             assert peer.recv(100) == b"thanks"
-        output, _ = program.communicate(timeout=20)
+        output, _ = program.communicate(timeout=serving.MUST_SECONDS)
     assert output.split("\n")[:2] == ["got hello 5", "over"]
     assert program.returncode == 0
 
@@ -303,7 +305,7 @@ def where():
 
 def get(path):
     url = f"http://127.0.0.1:{server.port}{path}"
-    with urllib.request.urlopen(url, timeout=20) as response:
+    with urllib.request.urlopen(url, timeout=60) as response:
         return response.read().decode()
 
 server = parallel.server("127.0.0.1", 0)
@@ -506,7 +508,7 @@ def test_stop_does_what_a_callback_waits_for() -> None:
 server.start()
 found = []
 def ask():
-    with socket.create_connection(("127.0.0.1", server.port), 20) as peer:
+    with socket.create_connection(("127.0.0.1", server.port), 60) as peer:
         peer.sendall(b"GET /main HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n")
         sent.set()
         found.append(peer.recv(4096))

@@ -317,7 +317,7 @@ def impatient(site: Site) -> Raw:
     raw = Raw(site.server)
     raw.socket.close()
     ports = re.findall(r"running on http://127\.0\.0\.1:(\d+)", site.server.log)
-    raw.socket = socket.create_connection(("127.0.0.1", int(ports[1])), 20)
+    raw.socket = socket.create_connection(("127.0.0.1", int(ports[1])), serving.MUST_SECONDS)
     return raw
 
 
@@ -524,7 +524,7 @@ def test_a_large_file_for_a_slow_reader(site: Site) -> None:
 
         thread = threading.Thread(target=others)
         thread.start()
-        thread.join(20)
+        thread.join(serving.MUST_SECONDS)
         assert asked == [b"Hello"] * 20
         for _ in range(32):
             assert raw.read_exactly(1 << 20) == block

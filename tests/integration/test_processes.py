@@ -155,7 +155,7 @@ def test_a_context_sent_term_by_hand_finishes_and_is_replaced(start: Start) -> N
     for pid in before:
         os.kill(pid, signal.SIGTERM)
     go(server)
-    assert int(waiting.result(10)) in before
+    assert int(waiting.result(serving.MUST_SECONDS)) in before
     serving.wait_until(lambda: len(set(contexts(server)) - set(before)) == 2)
     wait_until_all_serve(server)
     server.stop()
@@ -188,7 +188,7 @@ def test_kill_under_load_loses_only_what_the_dead_context_had(start: Start) -> N
     finally:  # or they go on for ever, and fill the memory with what fails
         stop.set()
         for thread in threads:
-            thread.join(20)
+            thread.join(serving.MUST_SECONDS)
     assert survivor in served[mark:]
     assert len(lost) <= len(threads), lost
     server.stop()
@@ -203,7 +203,7 @@ def test_term_loses_no_running_request(start: Start, name: str) -> None:
     server.wait_for_log("Shutting down")
     serving.wait_until(lambda: refused(server), what="the port closed")
     go(server)
-    pids = {int(future.result(10)) for future in waiting}
+    pids = {int(future.result(serving.MUST_SECONDS)) for future in waiting}
     assert server.wait() == 0
     server.check_log()
     if name == "app":
@@ -226,7 +226,7 @@ def test_term_loses_nobody_who_waits_to_be_accepted(start: Start, mode: str) -> 
             server.wait_for_log("Shutting down")
         time.sleep(0.1)  # The signal is noticed by the kernel at once, by nobody else.
         go(server)
-        assert blocking.result(10)
+        assert blocking.result(serving.MUST_SECONDS)
         for client in clients:
             assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
     assert server.wait() == 0
@@ -253,7 +253,9 @@ def test_term_under_load_cuts_no_response_short(start: Start, count: int, name: 
     def client() -> None:
         """Keep-alive; a connection closed between requests is right, within a response not."""
         while not stop.is_set():
-            connection = http.client.HTTPConnection(server.host, server.port, timeout=10)
+            connection = http.client.HTTPConnection(
+                server.host, server.port, timeout=serving.MUST_SECONDS
+            )
             try:
                 while not stop.is_set():
                     connection.request("GET", "/")
@@ -271,7 +273,9 @@ def test_term_under_load_cuts_no_response_short(start: Start, count: int, name: 
     def visitor() -> None:
         """A connection per request: once it stands, its request must be answered."""
         while not stop.is_set():
-            connection = http.client.HTTPConnection(server.host, server.port, timeout=10)
+            connection = http.client.HTTPConnection(
+                server.host, server.port, timeout=serving.MUST_SECONDS
+            )
             try:
                 connection.connect()
             except (ConnectionRefusedError, TimeoutError):
@@ -295,7 +299,7 @@ def test_term_under_load_cuts_no_response_short(start: Start, count: int, name: 
     finally:
         stop.set()
         for thread in threads:
-            thread.join(20)
+            thread.join(serving.MUST_SECONDS)
     assert not broken
     server.check_log()
 
@@ -310,9 +314,9 @@ def test_second_signal_ends_at_once(start: Start, count: int, path: str) -> None
     family = serving.descendants(server.pid)
     time.sleep(0.3)  # Closer together they count as one.
     server.process.send_signal(signal.SIGINT)
-    assert server.wait(10) == 1
+    assert server.wait(serving.MUST_SECONDS) == 1
     with pytest.raises((OSError, http.client.HTTPException)):
-        waiting.result(10)
+        waiting.result(serving.MUST_SECONDS)
     serving.wait_until(lambda: not any(is_running(pid) for pid in family))
 
 
@@ -325,7 +329,7 @@ def test_a_signal_repeated_at_once_counts_once(start: Start, count: int) -> None
     server.process.send_signal(signal.SIGINT)
     server.wait_for_log("Shutting down")
     go(server)
-    assert waiting.result(10)
+    assert waiting.result(serving.MUST_SECONDS)
     assert server.wait() == 0
 
 
@@ -336,9 +340,9 @@ def test_quit_does_not_wait_for_requests(start: Start, count: int, name: str) ->
     waiting = in_background(lambda: get(server, "/hold"))
     server.wait_for_record("holding")
     server.process.send_signal(signal.SIGQUIT)
-    assert server.wait(10) == 0
+    assert server.wait(serving.MUST_SECONDS) == 0
     with pytest.raises((OSError, http.client.HTTPException)):
-        waiting.result(10)
+        waiting.result(serving.MUST_SECONDS)
     ended = sum(line.startswith("shutdown") for line in server.records())
     assert ended == (count if name == "app" else 0)
 
@@ -350,10 +354,10 @@ def test_requests_that_do_not_end_are_ended(start: Start, count: int, name: str)
     waiting = in_background(lambda: get(server, "/hold"))
     server.wait_for_record("holding")
     server.process.send_signal(signal.SIGTERM)
-    assert server.wait(10) == 0
+    assert server.wait(serving.MUST_SECONDS) == 0
     assert "Requests still running after 0.2 s" in server.log
     with pytest.raises((OSError, http.client.HTTPException)):
-        waiting.result(10)
+        waiting.result(serving.MUST_SECONDS)
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -362,7 +366,7 @@ def test_shutdown_delay_goes_on_serving(start: Start, count: int) -> None:
     server.process.send_signal(signal.SIGTERM)
     server.wait_for_log("Shutting down in 1 s")
     assert get(server)
-    assert server.wait(10) == 0
+    assert server.wait(serving.MUST_SECONDS) == 0
 
 
 def test_control_c_reaches_the_whole_group_and_is_graceful(tmp_path: pathlib.Path) -> None:
@@ -375,7 +379,7 @@ def test_control_c_reaches_the_whole_group_and_is_graceful(tmp_path: pathlib.Pat
             os.kill(pid, signal.SIGINT)
         server.wait_for_log("Shutting down")
         go(server)
-        assert int(waiting.result(10))
+        assert int(waiting.result(serving.MUST_SECONDS))
         assert server.wait() == 0
     finally:
         if server.process.poll() is None:
@@ -391,7 +395,7 @@ def test_term_to_every_process_is_graceful(start: Start) -> None:
         os.kill(pid, signal.SIGTERM)
     server.wait_for_log("Shutting down")
     go(server)
-    assert int(waiting.result(10))
+    assert int(waiting.result(serving.MUST_SECONDS))
     assert server.wait() == 0
 
 
@@ -435,7 +439,7 @@ def test_reload_replaces_everything_and_refuses_nobody(start: Start, name: str) 
         serving.wait_until(lambda: len(served) > mark + 40)
     finally:
         stop.set()
-    load.result(10)
+    load.result(serving.MUST_SECONDS)
     assert set(served[mark + 1 :]) <= set(contexts(server))
     assert server.records().count("import") == 2
     assert len(children(server.pid)) == 1

@@ -19,7 +19,7 @@ CLIENTS, EACH = 8, 60
 
 
 def ask(server: serving.Server, path: str, times: int = 1) -> list[str]:
-    connection = http.client.HTTPConnection(server.host, server.port, timeout=20)
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=serving.MUST_SECONDS)
     answers = []
     try:
         for _ in range(times):

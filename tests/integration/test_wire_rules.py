@@ -394,7 +394,7 @@ def test_early_answer_arrives_whole_during_an_upload(
         response = raw.read_response()
         assert response.status == 200
         assert len(response.body) == (size if path == "/big" else len(b"enough"))
-        sender.join(20)
+        sender.join(serving.MUST_SECONDS)
         assert not sender.is_alive()
 
 

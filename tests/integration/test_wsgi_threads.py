@@ -502,7 +502,7 @@ from ppserver._native import Core
 held = threading.Event()
 def app(environ, start_response):
     if environ["PATH_INFO"] == "/held":
-        held.wait(20)
+        held.wait(60)
     start_response("200 OK", [])
     return [b"x"]
 listener = socket.create_server(("127.0.0.1", 0))

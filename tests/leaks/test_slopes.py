@@ -35,14 +35,14 @@ def running(directory: pathlib.Path, loop: str, *args: str) -> Iterator[serving.
 
 
 def figures(server: serving.Server) -> dict[str, int]:
-    with Raw(server, timeout=30) as raw:
+    with Raw(server) as raw:
         found: dict[str, int] = json.loads(raw.ask("/figures").body)
     return found
 
 
 def crowd(server: serving.Server) -> None:
     """Lets the event loop keep as much as it ever will."""
-    with Raw(server, timeout=30) as raw:
+    with Raw(server) as raw:
         assert raw.ask("/crowd").body == b"gone"
 
 
@@ -66,7 +66,7 @@ BLOCK_COUNT = BLOCK.count(b" HTTP/1.1\r\n")
 def round_of_all_kinds(server: serving.Server, number: int) -> int:
     """Some hundred requests; how many."""
     count = 0
-    with Raw(server, timeout=30) as raw:
+    with Raw(server) as raw:
         for turn in range(5):
             mark = b"end-%d-%d" % (number, turn)
             raw.send(
@@ -118,7 +118,9 @@ def test_requests_leave_nothing(tmp_path: pathlib.Path, loop: str, more: bool) -
         before = figures(server)
         requests(server, total)
         crowd(server)
-        serving.wait_until(lambda: figures(server)["tasks"] <= before["tasks"], 20, "no tasks left")
+        serving.wait_until(
+            lambda: figures(server)["tasks"] <= before["tasks"], what="no tasks left"
+        )
         after = figures(server)
     grown = {name: after[name] - before[name] for name in after}
     # What is constant per process differs by a few; what is per request would be thousands.

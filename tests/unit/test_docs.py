@@ -77,7 +77,7 @@ def server(arguments: list[str], folder: pathlib.Path) -> Iterator[str]:
             pytest.fail(f"{shlex.join(arguments)} did not start:\n{seen.decode()}")
         yield match[1].decode()
         process.send_signal(signal.SIGTERM)
-        seen += process.communicate(timeout=30)[0]
+        seen += process.communicate(timeout=60)[0]
         assert process.returncode == 0, seen.decode()
     finally:
         process.kill()
@@ -87,7 +87,7 @@ def server(arguments: list[str], folder: pathlib.Path) -> Iterator[str]:
 
 def fetch(url: str, base: str) -> str:
     target = urllib.parse.urlsplit(url)._replace(scheme="", netloc="").geturl()
-    with urllib.request.urlopen(base + target, timeout=20) as answer:
+    with urllib.request.urlopen(base + target, timeout=60) as answer:
         return answer.read().decode()
 
 

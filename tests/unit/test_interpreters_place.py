@@ -126,7 +126,7 @@ def test_one_has_ended_when_it_cannot_touch_the_hosts_pipe_any_more(
     key = place.start(order())
     place.tell(key, "stop")
     place._turn.give()
-    assert reached.wait(20)
+    assert reached.wait(60)
     assert place.ended() == [(key, 0)]
     happened.append("reported")
     reported.set()

@@ -34,7 +34,7 @@ def scopes_of(
             writer.write(f"GET {target} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
         last = f"GET {targets[-1]} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
         writer.write(last.encode())
-        answers = await asyncio.wait_for(reader.read(), 10)
+        answers = await asyncio.wait_for(reader.read(), 60)
         writer.close()
         return answers
 

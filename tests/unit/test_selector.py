@@ -56,8 +56,8 @@ def test_an_alarm_rings_once_and_when_it_is_due(core: Core) -> None:
     time.sleep(0.05)  # Python is busy for longer than the alarm takes: it counts from its call on.
     begun = time.monotonic()
     core._alarm(0.02, lambda: rung.append(time.monotonic()))
-    while not rung and time.monotonic() < begun + 10:
-        selector.select(5.0)
+    while not rung:
+        selector.select(60.0)
     assert rung[0] - begun >= 0.02  # not too early
     selector.select(0)
     assert len(rung) == 1
@@ -99,7 +99,7 @@ def test_batches_run_whatever_the_loop_keeps_its_handles_in(kind: type[deque[Any
     async def main(core: Core, port: int) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /there HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-        answer = await asyncio.wait_for(reader.read(), 10)
+        answer = await asyncio.wait_for(reader.read(), 60)
         writer.close()
         return answer
 
@@ -153,7 +153,7 @@ def ask_from_a_thread(port: int, count: int, done: Callable[[], object]) -> thre
 
     def ask() -> None:
         try:
-            with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
                 for _ in range(count):
                     sock.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
                     assert b" 204 " in sock.recv(4096)
@@ -220,7 +220,7 @@ def test_a_timer_is_kept_while_requests_come() -> None:
         await answer(send)
 
     def ask() -> None:
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
             while not ended.is_set():
                 sock.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
                 if b" 204 " not in sock.recv(4096):
@@ -249,7 +249,7 @@ def test_a_timer_does_not_wait_for_the_end_of_a_crowd() -> None:
 
     def ask() -> None:
         try:
-            with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
                 sock.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * count)
                 sock.shutdown(socket.SHUT_WR)
                 while sock.recv(65536):
@@ -284,7 +284,7 @@ def test_a_request_can_stop_the_loop() -> None:
         loop.run_forever()
         loop.call_soon(loop.stop)  # a last turn sends the answer
         loop.run_forever()
-        sock.settimeout(10)
+        sock.settimeout(60)
         assert b" 204 " in sock.recv(4096)
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import pathlib
 from types import ModuleType
 
+import layers
 import pytest
 
 PATH = pathlib.Path(__file__).resolve().parents[1] / "tidy.py"
@@ -57,3 +58,24 @@ def test_machine_paths(tidy: ModuleType) -> None:
     path = "/".join(["", "home", "someone"])
     assert rules(tidy, "docs/x.md", f"in {path}/here\n") == ["paths"]
     assert rules(tidy, "Makefile", f"$(1){path}\n") == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "expected"),
+    [
+        ("ppserver/server.py", "import os\nfrom ppserver import logs\n", ""),
+        ("ppserver/server.py", "from ppserver.contexts import seats\n", ""),
+        ("ppserver/logs.py", "from ppserver.server import Server\n", "1: layers: ppserver.server"),
+        ("ppserver/logs.py", "def f():\n    import ppserver.cli\n", "2: layers: ppserver.cli"),
+        ("ppserver/logs.py", "def f():\n    from ppserver import cli\n", "2: layers: ppserver.cli"),
+        ("ppserver/server.py", "import parallel.registry\n", "1: layers: parallel.registry"),
+        ("ppserver/loader.py", "import parallel\n", ""),
+        ("ppserver/new.py", "", "a new file"),
+        ("ppserver/contexts/host.py", "from ppserver import cli\n", ""),
+        ("ppserver/contexts/host.py", "", "contexts.host imports cli no more"),
+    ],
+)
+def test_layers(path: str, source: str, expected: str) -> None:
+    found = list(layers.check({path: source}))
+    assert len(found) == bool(expected)
+    assert not expected or expected in found[0]
