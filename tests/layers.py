@@ -12,11 +12,14 @@ from collections.abc import Iterable, Iterator, Mapping
 # Modules below `ppserver.`; the package itself is "".
 FLOORS: tuple[tuple[str, ...], ...] = (
     # the ground
-    ("_native", "_version", "board", "errors", "proxy", "selector", "shared", "terminal", "types"),
+    (
+        *("_native", "_version", "board", "errors", "opened", "proxy", "selector", "shared"),
+        *("terminal", "types"),
+    ),
     # settings
     ("config", "sources"),
     # the machine and the process
-    ("freezing", "gil", "logs", "sockets", "topology"),
+    ("disposal", "freezing", "gil", "logs", "sockets", "topology"),
     # the application
     ("hooks", "lifespan", "loader"),
     # one context

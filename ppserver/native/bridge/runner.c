@@ -169,7 +169,8 @@ static PySendResult runner_am_send(PyObject *op, PyObject *value, PyObject **res
             return woken == 0 ? PYGEN_NEXT : PYGEN_ERROR;
         }
         pp_worker_retire(self);
-    } /* fall through */
+        PP_FALLTHROUGH;
+    }
     case DISCARDED:
         self->state = DONE;
         pp_runner_forget(self);
