@@ -63,6 +63,8 @@ class Core:
         timeout_request_header: float = ...,
         timeout_body_idle: float = ...,
         timeout_write: float = ...,
+        disconnect_grace: float = ...,
+        tcp_keep_alive: float = ...,
         server_header: bool = ...,
         date_header: bool = ...,
         headers: Sequence[tuple[bytes, bytes]] = ...,

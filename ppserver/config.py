@@ -422,6 +422,20 @@ class Config:
     timeout_write: Annotated[
         float, _seconds("longest time a client may take nothing of a response; 0 is no limit")
     ] = 30.0
+    disconnect_grace: Annotated[
+        float,
+        _seconds(
+            "how long a client that ends its side before the response begins may still be "
+            "waiting, before the application hears that it left; 0 tells it at once"
+        ),
+    ] = 1.0
+    tcp_keep_alive: Annotated[
+        float,
+        _seconds(
+            "close a connection whose client's machine has answered nothing for this long; "
+            "0 leaves that to the system"
+        ),
+    ] = 60.0
     timeout_startup: Annotated[
         float, _seconds("time for the application's lifespan start-up; 0 is no limit")
     ] = 0.0

@@ -48,6 +48,8 @@ _CORE_OPTIONS = (
     "timeout_request_header",
     "timeout_body_idle",
     "timeout_write",
+    "disconnect_grace",
+    "tcp_keep_alive",
     "server_header",
     "date_header",
 )

@@ -10,7 +10,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from support import ExpectedError, record
+from support import EXPECTED, ExpectedError, record
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -246,8 +246,40 @@ async def wait_for_disconnect(scope: Scope, receive: Receive, send: Send) -> Non
     for attempt in (start(), body(b"too late")):
         try:
             await send(attempt)
+            record("sent nowhere")
         except OSError as exc:
             record(f"send raised OSError: {bool(str(exc))}")
+
+
+@handles("/fails-after-disconnect")
+async def fails_after_disconnect(scope: Scope, receive: Receive, send: Send) -> None:
+    record(f"about to fail: {scope['query_string'].decode()}")
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    if scope["query_string"] == b"cancelled":
+        raise asyncio.CancelledError(EXPECTED)
+    try:
+        while True:
+            await send(body(b"x" * 65536, True))
+    except OSError as error:
+        raise ExpectedError("handling") from error
+
+
+@handles("/deaf")
+async def deaf(scope: Scope, receive: Receive, send: Send) -> None:
+    """Begins to send when the client has gone, and does not look any more."""
+    size, mark = scope["query_string"].decode().split("&")
+    record(f"{mark} begins")
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    await send(start())
+    sent = 0
+    try:
+        while True:
+            await send(body(b"x" * int(size), True))
+            sent += 1
+    except OSError:
+        record(f"{mark}: OSError after {sent + (int(size) == 0)} pieces")
 
 
 @handles("/disconnect-while-streaming")

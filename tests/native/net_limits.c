@@ -277,6 +277,40 @@ TEST(net_no_timeouts)
     rig_stop(&rig);
 }
 
+/* A peer that ends its side before the response begins may wait for it: it gets a grace, which ends
+ * when it is over also if the response has begun meanwhile. After that it has left. */
+TEST(net_disconnect_grace)
+{
+    struct rig rig;
+    struct pp_settings s = rig_settings();
+    char buf[500];
+    bool ended;
+    s.disconnect_grace_ms = 1000;
+    rig_start(&rig, &s);
+    int fd = rig_connect(&rig);
+    rig_say(&rig, fd, "GET /hold HTTP/1.1\r\nHost: a\r\n\r\nGET /hold HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(shutdown(fd, SHUT_WR) == 0);
+    rig_settle(&rig);
+    CHECK_EQ(rig.eof_seen, 0);
+    later(&rig, 800);
+    CHECK_EQ(rig.eof_seen, 0);
+    later(&rig, 400);
+    CHECK_EQ(rig.eof_seen, 1);
+    rig_answer(&rig, rig_held(&rig, "/hold"), "still answered");
+    rig_settle(&rig);
+    CHECK_EQ(rig.eof_seen, 1); /* the next one has a grace of its own */
+    later(&rig, 1200);
+    CHECK_EQ(rig.eof_seen, 2);
+    pp_conn_abandon(rig_held(&rig, "/hold")->conn);
+    rig_settle(&rig);
+    CHECK_EQ(errors(&rig, PP_ERR_DISCONNECTED), 1);
+    buf[rig_read(&rig, fd, buf, sizeof buf - 1, &ended)] = '\0';
+    CHECK(ended && rig_count(buf, "HTTP/1.1 ") == 1 && strstr(buf, "still answered") != NULL);
+    CHECK_EQ(pp_loop_connections(rig.loop), 0);
+    (void)close(fd);
+    rig_stop(&rig);
+}
+
 TEST(net_body_idle_timeout)
 {
     struct rig rig;

@@ -11,7 +11,7 @@ import pytest
 
 from ppserver._native import Core
 
-PRISTINE = {"version": "3.0", "spec_version": "2.4"}
+PRISTINE = {"version": "3.0", "spec_version": "2.3"}
 Scope = dict[str, Any]
 
 

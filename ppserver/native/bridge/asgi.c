@@ -17,6 +17,11 @@
 #include <string.h>
 
 #define FIELDS_ON_STACK 48
+/* So much may be given to send() after the disconnect before it raises; the least that a message
+ * counts for, so that senders of little end as well. */
+#define NOWHERE_BYTES_MAX 1048576
+#define NOWHERE_BYTES_MIN 64
+#define FAREWELL_TURNS 8
 
 PpCore *pp_request_core(PpRequest *req)
 {
@@ -230,15 +235,69 @@ void pp_request_raise_disconnected(PpRequest *req)
                     "send() after the client has disconnected");
 }
 
-/* The answer to a send() after a disconnect: an exception, by way of a few turns of the loop where
- * somebody listens for the disconnect and may want to end the sender in good order. */
-static PyObject *disconnected(PpRequest *req)
+/* The first send() to a vanished peer leaves some to a task that waits in receive(): it gets
+ * http.disconnect, ends, and what waits for it (asyncio.wait, a task group) cancels the sender.
+ * The others leave one, so that a sender that never waits does not hold the loop. */
+int pp_request_farewell_turns(PpRequest *req)
 {
-    if (req->listened) {
+    bool first = !req->farewell && (req->listened || req->disconnect_told);
+    req->farewell |= first;
+    return first ? FAREWELL_TURNS : 1;
+}
+
+/* The bytes of a body message; view.obj is to be released if it is set. */
+static int body_bytes(PyObject *body, Py_buffer *view, const uint8_t **data, size_t *len)
+{
+    view->obj = NULL;
+    *data = NULL;
+    *len = 0;
+    if (body == NULL || body == Py_None) {
+        return 0;
+    }
+    if (PyBytes_Check(body)) {
+        *data = (const uint8_t *)PyBytes_AS_STRING(body);
+        *len = (size_t)PyBytes_GET_SIZE(body);
+        return 0;
+    }
+    if (PyObject_GetBuffer(body, view, PyBUF_SIMPLE) < 0) {
+        PyErr_Format(PyExc_TypeError,
+                     "http.response.body: body: expected bytes, bytearray or memoryview, got "
+                     "%.100s",
+                     Py_TYPE(body)->tp_name);
+        return -1;
+    }
+    *data = view->buf;
+    *len = (size_t)view->len;
+    return 0;
+}
+
+/* send() after the disconnect does nothing: an application that listens has been told, and to one
+ * that does not an exception would look like a fault of its own. Only a sender that goes on and on
+ * gets one. Either way by way of turns of the loop, in which who listens can end the sender. */
+static PyObject *send_nowhere(PpRequest *req, struct pp_message *message, bool has_body)
+{
+    PyObject *body = NULL;
+    Py_buffer view;
+    const uint8_t *data;
+    size_t len = 0;
+    if (req->sent_nowhere >= NOWHERE_BYTES_MAX) {
         return pp_wait_new(req, PP_WAIT_FAREWELL);
     }
-    pp_request_raise_disconnected(req);
-    return NULL;
+    if (has_body) {
+        if (pp_message_take(message, &req->core->k, PP_MESSAGE_BODY, &body) < 0 ||
+            body_bytes(body, &view, &data, &len) < 0) {
+            Py_XDECREF(body);
+            return NULL;
+        }
+        if (view.obj != NULL) {
+            PyBuffer_Release(&view);
+        }
+        Py_XDECREF(body);
+    }
+    size_t room = NOWHERE_BYTES_MAX - req->sent_nowhere;
+    len = len < NOWHERE_BYTES_MIN ? NOWHERE_BYTES_MIN : len;
+    req->sent_nowhere += len < room ? len : room;
+    return pp_wait_new(req, PP_WAIT_NOWHERE);
 }
 
 /* Head and first body bytes. */
@@ -328,8 +387,7 @@ int pp_request_try_drain(PpRequest *req, PyObject **none)
     if (req->conn != NULL && req->state != REQ_COMPLETE && pp_conn_out_full(req->conn)) {
         return 0;
     }
-    /* Also when the peer has gone meanwhile: this message was taken, the next send() raises. So a
-     * task that waits in receive() hears of it first and can end the work in good order. */
+    /* Also when the peer has gone meanwhile: then the message went nowhere. */
     *none = Py_NewRef(Py_None);
     return 1;
 }
@@ -342,23 +400,12 @@ static PyObject *send_body(PpRequest *req, struct pp_message *message)
     if (more < 0 || pp_message_take(message, &req->core->k, PP_MESSAGE_BODY, &body) < 0) {
         return NULL;
     }
-    Py_buffer view = {.obj = NULL};
-    const uint8_t *data = NULL;
-    size_t len = 0;
-    if (body != NULL && PyBytes_Check(body)) {
-        data = (const uint8_t *)PyBytes_AS_STRING(body);
-        len = (size_t)PyBytes_GET_SIZE(body);
-    } else if (body != NULL && body != Py_None) {
-        if (PyObject_GetBuffer(body, &view, PyBUF_SIMPLE) < 0) {
-            PyErr_Format(PyExc_TypeError,
-                         "http.response.body: body: expected bytes, bytearray or memoryview, got "
-                         "%.100s",
-                         Py_TYPE(body)->tp_name);
-            Py_DECREF(body);
-            return NULL;
-        }
-        data = view.buf;
-        len = (size_t)view.len;
+    Py_buffer view;
+    const uint8_t *data;
+    size_t len;
+    if (body_bytes(body, &view, &data, &len) < 0) {
+        Py_DECREF(body);
+        return NULL;
     }
     int rc = req->state != state || req->conn == NULL ? meanwhile()
              : state == REQ_HEAD                      ? write_head(req, body, data, len, more != 0)
@@ -399,15 +446,21 @@ static enum message_kind kind_of(PpCore *core, PyObject *type)
     return MESSAGE_OTHER;
 }
 
+/* The body broke a rule or a limit, and the application has heard of it as of a disconnect: the
+ * answer is the server's. */
+static bool body_failed(const PpRequest *req)
+{
+    return req->disconnect_told && pp_conn_error(req->conn) != PP_OK;
+}
+
 /* By the message's type. */
 static PyObject *send_typed(PpRequest *req, struct pp_message *message, PyObject *type)
 {
     enum message_kind kind = kind_of(req->core, type);
     bool start = kind == MESSAGE_START, body = kind == MESSAGE_BODY;
-    bool gone = req->conn == NULL || pp_conn_closed(req->conn) || req->disconnect_told;
+    bool gone = req->conn == NULL || pp_conn_closed(req->conn) || body_failed(req);
     if ((start || body) && gone && req->state != REQ_COMPLETE) {
-        /* Before the order: a start that was refused is followed by a body. */
-        return disconnected(req);
+        return send_nowhere(req, message, body); /* in whatever order: none of them is looked at */
     }
     if ((!start && !body) || (start && req->state != REQ_START) ||
         (body && req->state != REQ_HEAD && req->state != REQ_BODY)) {
@@ -463,26 +516,46 @@ static PyObject *send_call(PyObject *op, PyObject *const *args, size_t nargsf, P
 
 /* ---- the end of an application call ---- */
 
-/* True when the raised exception only says what we said: the peer is gone. */
+/* Ours, or what frameworks make of http.disconnect (Starlette's ClientDisconnect). */
+static bool says_disconnect(PpRequest *req, PyObject *exc)
+{
+    const char *name = strrchr(Py_TYPE(exc)->tp_name, '.');
+    name = name != NULL ? name + 1 : Py_TYPE(exc)->tp_name;
+    return PyErr_GivenExceptionMatches(exc, req->core->state->client_disconnected) ||
+           strcmp(name, "ClientDisconnect") == 0 || strcmp(name, "ClientDisconnected") == 0;
+}
+
+/* True when the raised exception, or each of a group, only says what we said: the peer is gone. One
+ * that was raised while such a one was handled says something else. */
 static bool is_disconnect(PpRequest *req, PyObject *exc)
 {
-    if (!req->disconnect_raised) {
+    if (!req->disconnect_raised && !req->disconnect_told) {
         return false;
     }
-    PyObject *seen = Py_NewRef(exc);
-    for (int depth = 0; seen != NULL && depth < 16; depth++) {
-        if (PyErr_GivenExceptionMatches(seen, req->core->state->client_disconnected)) {
-            Py_DECREF(seen);
-            return true;
+    PyObject *group = Py_NewRef(exc);
+    for (int depth = 0; depth < 16; depth++) { /* as task groups nest */
+        PyObject *parts = PyErr_GivenExceptionMatches(group, PyExc_BaseExceptionGroup)
+                              ? PyObject_GetAttr(group, req->core->k.exceptions)
+                              : NULL;
+        if (parts == NULL || !PyTuple_Check(parts) || PyTuple_GET_SIZE(parts) == 0) {
+            PyErr_Clear();
+            Py_XDECREF(parts);
+            break;
         }
-        PyObject *next = PyException_GetCause(seen);
-        if (next == NULL) {
-            next = PyException_GetContext(seen);
+        bool all = true;
+        for (Py_ssize_t i = 1; i < PyTuple_GET_SIZE(parts); i++) {
+            all = all && says_disconnect(req, PyTuple_GET_ITEM(parts, i));
         }
-        Py_SETREF(seen, next);
+        Py_SETREF(group, Py_NewRef(PyTuple_GET_ITEM(parts, 0)));
+        Py_DECREF(parts);
+        if (!all) {
+            Py_DECREF(group);
+            return false;
+        }
     }
-    Py_XDECREF(seen);
-    return false;
+    bool says = says_disconnect(req, group);
+    Py_DECREF(group);
+    return says;
 }
 
 static void answer_failure(PpRequest *req)
@@ -499,6 +572,10 @@ int pp_request_app_ended(PpRequest *req, PyObject *scope, bool failed)
     PyObject *cancelled = NULL;
     if (failed && PyErr_ExceptionMatches(core->state->cancelled_error)) {
         cancelled = PyErr_GetRaisedException();
+        if (!core->draining) { /* then it is the server that cancels */
+            PyErr_SetRaisedException(Py_NewRef(cancelled));
+            pp_core_report_error(core, scope);
+        }
     } else if (failed) {
         PyObject *exc = PyErr_GetRaisedException();
         bool expected = is_disconnect(req, exc);
@@ -516,6 +593,10 @@ int pp_request_app_ended(PpRequest *req, PyObject *scope, bool failed)
                                 ? "the ASGI application returned without completing its response"
                                 : "the ASGI application returned without sending a response");
             pp_core_report_error(core, scope);
+        }
+        if (req->disconnect_told && req->state != REQ_BODY && !body_failed(req) &&
+            (!failed || cancelled != NULL)) {
+            pp_conn_abandon(req->conn); /* nobody is there, as it was told */
         }
         answer_failure(req);
     }

@@ -14,6 +14,7 @@ struct PpRequest {
     PyObject *headers;         /* owned in REQ_HEAD (settle_headers), else NULL */
     PyObject *receive_waiters; /* owned list or NULL */
     PyObject *drain_waiters;   /* owned list or NULL */
+    size_t sent_nowhere;       /* bytes given to send() after the disconnect */
     int status;
     uint8_t state;          /* enum req_state */
     bool body_read;         /* the last http.request message was given out */
@@ -21,6 +22,7 @@ struct PpRequest {
     bool disconnect_told;   /* receive() gave http.disconnect */
     bool disconnect_raised; /* send() raised ClientDisconnected */
     bool listened;          /* a receive() was waiting when the peer went */
+    bool farewell;          /* a send() has left its turns to it */
 };
 
 /* The receive callable of a request; NULL with an exception. */

@@ -17,13 +17,9 @@ typedef struct {
     PyObject *future; /* owned or NULL: what we wait on */
     PyObject *iter;   /* owned or NULL: its iterator */
     enum pp_wait_kind kind;
-    int turns_left; /* PP_WAIT_FAREWELL */
+    int turns_left; /* PP_WAIT_NOWHERE and FAREWELL */
     bool used;
 } PpWait;
-
-/* Loop turns that a send() to a vanished peer leaves to a task that waits in receive(): it gets
- * http.disconnect, ends, and what waits for it (asyncio.wait, a task group) cancels the sender. */
-#define FAREWELL_TURNS 8
 
 /* ---- shared by the awaitables and the runner ---- */
 
@@ -188,7 +184,9 @@ PyObject *pp_wait_new(PpRequest *req, enum pp_wait_kind kind)
     if (self != NULL) {
         self->req = (PpRequest *)Py_NewRef((PyObject *)req);
         self->kind = kind;
-        self->turns_left = FAREWELL_TURNS;
+        if (kind == PP_WAIT_NOWHERE || kind == PP_WAIT_FAREWELL) {
+            self->turns_left = pp_request_farewell_turns(req);
+        }
     }
     return (PyObject *)self;
 }
@@ -263,12 +261,16 @@ static PySendResult wait_am_send(PyObject *op, PyObject *value, PyObject **resul
     if (pp_request_check_thread(self->req) < 0) {
         return PYGEN_ERROR;
     }
-    if (self->kind == PP_WAIT_FAREWELL) {
+    if (self->kind == PP_WAIT_NOWHERE || self->kind == PP_WAIT_FAREWELL) {
         if (self->turns_left-- > 0) {
             *result = Py_NewRef(Py_None); /* as a bare yield: the task goes on in the next turn */
             return PYGEN_NEXT;
         }
         self->used = true;
+        if (self->kind == PP_WAIT_NOWHERE) {
+            *result = Py_NewRef(Py_None);
+            return PYGEN_RETURN;
+        }
         pp_request_raise_disconnected(self->req);
         return PYGEN_ERROR;
     }

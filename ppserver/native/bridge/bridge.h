@@ -61,7 +61,7 @@ PpState *pp_state_of_type(PyTypeObject *type); /* of one of our types; never NUL
     X(version, "version") \
     X(spec_version, "spec_version") \
     X(v3_0, "3.0") \
-    X(v2_4, "2.4") \
+    X(v2_3, "2.3") \
     X(v1_0, "1.0") \
     X(v1_1, "1.1") \
     X(body, "body") \
@@ -79,6 +79,7 @@ PpState *pp_state_of_type(PyTypeObject *type); /* of one of our types; never NUL
     X(scheduled, "_scheduled") \
     X(args, "args") \
     X(cancel, "cancel") \
+    X(exceptions, "exceptions") \
     X(msg, "msg") \
     X(create_task, "create_task") \
     X(get_name, "get_name") \
@@ -267,11 +268,14 @@ int pp_request_try_drain(PpRequest *req, PyObject **none);
 /* Where the futures of waiting receive() and send() calls are kept: pointer to a list or NULL. */
 enum pp_wait_kind {
     PP_WAIT_RECEIVE,
-    PP_WAIT_DRAIN,   /* a send() that waits for the peer to read */
-    PP_WAIT_FAREWELL /* a send() after a disconnect that somebody is just being told of */
+    PP_WAIT_DRAIN,    /* a send() that waits for the peer to read */
+    PP_WAIT_NOWHERE,  /* a send() after a disconnect: others go first, then it is done... */
+    PP_WAIT_FAREWELL, /* ...or raises ClientDisconnected */
 };
 PyObject **pp_request_waiters(PpRequest *req, enum pp_wait_kind kind);
 void pp_request_raise_disconnected(PpRequest *req);
+/* How many turns of the loop a send() after a disconnect leaves to others. */
+int pp_request_farewell_turns(PpRequest *req);
 PpCore *pp_request_core(PpRequest *req);
 /* -1 with an exception unless this is the loop's thread, the only one that may touch a connection.
  */

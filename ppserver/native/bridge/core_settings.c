@@ -109,6 +109,8 @@ int pp_core_init(PyObject *self, PyObject *args, PyObject *kwargs)
                                "timeout_request_header",
                                "timeout_body_idle",
                                "timeout_write",
+                               "disconnect_grace",
+                               "tcp_keep_alive",
                                "server_header",
                                "date_header",
                                "headers",
@@ -124,6 +126,7 @@ int pp_core_init(PyObject *self, PyObject *args, PyObject *kwargs)
     unsigned long long line = 8192, fields = 100, head = 32768, pipeline = 64, concurrency = 0,
                        body = 0;
     double keep_alive = 75.0, header = 10.0, body_idle = 30.0, write = 30.0;
+    double grace = 1.0, silent = 60.0;
     int server_header = 1, date_header = 1;
     unsigned long slot = 0;
     PyObject *headers = NULL, *access_log = Py_None, *board = Py_None, *proxies = Py_None;
@@ -132,11 +135,11 @@ int pp_core_init(PyObject *self, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_RuntimeError, "Core.__init__ called twice");
         return -1;
     }
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$KKKKKKddddppOiyOOkO:Core", keywords, &line,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$KKKKKKddddddppOiyOOkO:Core", keywords, &line,
                                      &fields, &head, &pipeline, &concurrency, &body, &keep_alive,
-                                     &header, &body_idle, &write, &server_header, &date_header,
-                                     &headers, &s.access_log_fd, &prefix, &access_log, &board,
-                                     &slot, &proxies)) {
+                                     &header, &body_idle, &write, &grace, &silent, &server_header,
+                                     &date_header, &headers, &s.access_log_fd, &prefix, &access_log,
+                                     &board, &slot, &proxies)) {
         return -1;
     }
     PpState *state = pp_state_of_type(Py_TYPE(self));
@@ -155,7 +158,9 @@ int pp_core_init(PyObject *self, PyObject *args, PyObject *kwargs)
         seconds_to_ms(keep_alive, "timeout_keep_alive", &s.keep_alive_ms) < 0 ||
         seconds_to_ms(header, "timeout_request_header", &s.request_header_ms) < 0 ||
         seconds_to_ms(body_idle, "timeout_body_idle", &s.body_idle_ms) < 0 ||
-        seconds_to_ms(write, "timeout_write", &s.write_ms) < 0) {
+        seconds_to_ms(write, "timeout_write", &s.write_ms) < 0 ||
+        seconds_to_ms(grace, "disconnect_grace", &s.disconnect_grace_ms) < 0 ||
+        seconds_to_ms(silent, "tcp_keep_alive", &s.silent_ms) < 0) {
         return -1;
     }
     PyObject *pairs = headers != NULL ? PySequence_Tuple(headers) : PyTuple_New(0);

@@ -18,7 +18,7 @@ int pp_scope_setup(PpCore *core)
     struct pp_constants *k = &core->k;
     PyObject *asgi = PyDict_New(), *scope = PyDict_New();
     if (asgi == NULL || scope == NULL || PyDict_SetItem(asgi, k->version, k->v3_0) < 0 ||
-        PyDict_SetItem(asgi, k->spec_version, k->v2_4) < 0) {
+        PyDict_SetItem(asgi, k->spec_version, k->v2_3) < 0) {
         goto fail;
     }
     if (PyDict_SetItem(scope, k->type, k->http) < 0 || PyDict_SetItem(scope, k->asgi, asgi) < 0 ||
@@ -452,7 +452,7 @@ static int refresh_asgi(PpCore *core)
     PyObject *asgi = core->asgi_given;
     if (asgi != NULL && Py_REFCNT(asgi) == 2 && PyDict_GET_SIZE(asgi) == 2 &&
         PyDict_Next(asgi, &pos, &key, &value) && key == k->version && value == k->v3_0 &&
-        PyDict_Next(asgi, &pos, &key, &value) && key == k->spec_version && value == k->v2_4) {
+        PyDict_Next(asgi, &pos, &key, &value) && key == k->spec_version && value == k->v2_3) {
         return 0;
     }
 #endif

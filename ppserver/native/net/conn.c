@@ -144,7 +144,12 @@ static void on_read_due(struct pp_conn *conn)
         }
         break;
     case PP_CONN_SERVE:
-        /* Only armed while the application waits for body bytes. It may still answer; if it does
+        if (conn->h1.req == PP_H1_REQ_DONE) { /* the grace of a peer that has shut its side */
+            conn->eof_told = true;
+            pp_conn_raise(conn, PP_EV_EOF);
+            break;
+        }
+        /* Else armed while the application waits for body bytes. It may still answer; if it does
          * not, pp_conn_fail answers 408. */
         if (conn->want && look(conn)) {
             break;
@@ -493,14 +498,22 @@ void pp_conn_lost(struct pp_conn *conn)
     pp_conn_kill(conn, PP_ERR_DISCONNECTED, false);
 }
 
-/* Once per request, when nothing more can come from the peer and all of the request is here. */
+/* Once per request, when nothing more can come from the peer and all of the request is here. A peer
+ * that has shut its side before the response began may have left, or wait for it: it gets a grace,
+ * which ends when it is over, however far the response is by then. */
 static void eof_tell(struct pp_conn *conn)
 {
-    if (conn->state == PP_CONN_SERVE && conn->peer_shut && conn->held && !conn->eof_told &&
-        conn->h1.req == PP_H1_REQ_DONE) {
-        conn->eof_told = true;
-        pp_conn_raise(conn, PP_EV_EOF);
+    if (conn->state != PP_CONN_SERVE || !conn->peer_shut || !conn->held || conn->eof_told ||
+        conn->h1.req != PP_H1_REQ_DONE || conn->read_due_ms != 0) {
+        return;
     }
+    uint32_t grace_ms = conn->loop->settings.disconnect_grace_ms;
+    if (conn->h1.res == PP_H1_RES_WAIT && grace_ms > 0) {
+        pp_conn_read_due(conn, grace_ms);
+        return;
+    }
+    conn->eof_told = true;
+    pp_conn_raise(conn, PP_EV_EOF);
 }
 
 void pp_conn_on_event(struct pp_conn *conn, uint32_t events)
@@ -654,6 +667,14 @@ void pp_conn_fail(struct pp_conn *conn, int status)
         conn->h1.res = PP_H1_RES_DONE;
         conn->linger = true;
         pp_conn_mark_dirty(conn);
+    }
+}
+
+void pp_conn_abandon(struct pp_conn *conn)
+{
+    PP_CONN_ENTER(conn);
+    if (conn->held && !conn->closed && conn->state == PP_CONN_SERVE) {
+        pp_conn_lost(conn);
     }
 }
 

@@ -88,6 +88,8 @@ bool pp_conn_out_full(struct pp_conn *conn);
 /* The application failed: before the response start a 500 is sent (status or other 5xx), after it
  * the connection is closed in a way the peer can tell from a complete response. */
 void pp_conn_fail(struct pp_conn *conn, int status);
+/* The application has heard that the peer left, and answers nothing: closed without a word. */
+void pp_conn_abandon(struct pp_conn *conn);
 /* The application side has let go of this request (app pointer must be NULL). When the response is
  * complete, the next request on the connection may begin (at once if it is already in the buffer:
  * a further PP_EV_REQUEST in this batch, within limit_pipeline); when it is not, as pp_conn_fail.

@@ -20,7 +20,7 @@
 int pp_loop_listen(struct pp_loop *loop, int fd, enum pp_listen_kind kind, uint16_t tag)
 {
     PP_LOOP_ENTER(loop);
-    int rc = pp_sock_prepare_listen(fd);
+    int rc = pp_sock_prepare_listen(fd, loop->settings.silent_ms, loop->settings.write_ms);
     if (rc != PP_OK) {
         return rc;
     }

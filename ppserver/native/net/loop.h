@@ -30,6 +30,8 @@ struct pp_settings {
     uint32_t limit_pipeline;    /* answered on one connection per batch before others go on */
     uint32_t limit_concurrency; /* with the application at once; 0 = unlimited; beyond: 503 */
     uint32_t keep_alive_ms, request_header_ms, body_idle_ms, write_ms; /* 0 = off */
+    uint32_t disconnect_grace_ms; /* how long a peer that shut its side may still be waiting */
+    uint32_t silent_ms; /* when TCP gives up a peer that answers nothing; 0 = its affair */
     bool server_header, date_header;
     const struct pp_h1_out_field *extra_fields; /* owned copy made by pp_loop_new */
     size_t extra_count;
@@ -90,9 +92,11 @@ int pp_loop_wait_ms(struct pp_loop *loop);
 #define PP_EV_BODY 2u    /* what pp_conn_body_want asked for: bytes, the end, or the failure */
 #define PP_EV_DRAINED 4u /* output fell to PP_OUT_LOW_BYTES or less (after pp_conn_out_full) */
 #define PP_EV_CLOSED \
-    8u                     /* the peer is gone or was timed out: no more input, output is dropped. \
-                              The conn stays valid until pp_conn_finish. Comes once. */
-#define PP_EV_EOF 16u      /* the peer shut down its sending side; answers can still be sent */
+    8u /* the peer is gone or was timed out: no more input, output is dropped. \
+          The conn stays valid until pp_conn_finish. Comes once. */
+#define PP_EV_EOF \
+    16u /* the peer shut its side, its request is all here, and either the response \
+           has begun or the grace is over; answers can still be sent */
 #define PP_EV_FINISHED 32u /* only with report_finished: the response is complete (access log) */
 #define PP_EV_IDLE 64u     /* raw: as long as pp_conn_raw_idle says, nothing came and all is sent */
 

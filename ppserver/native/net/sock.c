@@ -209,7 +209,29 @@ int pp_sock_passed(int fd, void *msg, size_t len, size_t *got, int *passed)
     return *passed < 0 && (hdr.msg_flags & MSG_CTRUNC) ? PP_ERR_NO_DESCRIPTORS : PP_OK;
 }
 
-int pp_sock_prepare_listen(int fd)
+/* Probes begin after half of the time; three of them fill the other half. TCP_USER_TIMEOUT is for
+ * data that is not acknowledged, which stops the probes. It also counts against a peer that is
+ * there and does not read, so it must not be shorter than what such a peer is allowed elsewhere. */
+static void keep_alive(int fd, uint32_t silent_ms, uint32_t stalled_ms)
+{
+    enum { PROBES = 3, SECONDS_MAX = 32767 };
+    uint32_t seconds = (silent_ms + 999) / 1000;
+    int on = 1, probes = PROBES;
+    int idle = seconds < 2 ? 1 : seconds / 2 < SECONDS_MAX ? (int)(seconds / 2) : SECONDS_MAX;
+    int each = seconds < 2 * PROBES ? 1 : (int)((seconds - seconds / 2) / PROBES);
+    unsigned patience = silent_ms > stalled_ms ? silent_ms : stalled_ms;
+
+    /* All but the first fail on Unix sockets, where a peer that is gone cannot be silent. */
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &each, sizeof each);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+    if (stalled_ms > 0) {
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &patience, sizeof patience);
+    }
+}
+
+int pp_sock_prepare_listen(int fd, uint32_t silent_ms, uint32_t stalled_ms)
 {
     int on = 1, type = 0;
     socklen_t len = sizeof type;
@@ -226,6 +248,9 @@ int pp_sock_prepare_listen(int fd)
         return PP_ERR_SYSTEM;
     }
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* fails on Unix sockets */
+    if (silent_ms > 0) {
+        keep_alive(fd, silent_ms, stalled_ms);
+    }
     return PP_OK;
 }
 

@@ -46,8 +46,10 @@ int pp_sock_pass(int fd, const void *msg, size_t len, int pass) PP_MUST_USE;
 /* Receives one. *passed is -1 or a new close-on-exec descriptor. PP_AGAIN: none is there.
  * NO_DESCRIPTORS: the message came, its descriptor could not. DISCONNECTED: no writer is left. */
 int pp_sock_passed(int fd, void *msg, size_t len, size_t *got, int *passed) PP_MUST_USE;
-/* Prepares a listening socket: what is set on it is inherited by the connections it accepts. */
-int pp_sock_prepare_listen(int fd) PP_MUST_USE;
+/* Prepares a listening socket: what is set on it is inherited by the connections it accepts.
+ * silent_ms: when the kernel gives up a peer that answers nothing, neither probes of an idle
+ * connection nor, from stalled_ms on, data; 0 = the system's own rules. */
+int pp_sock_prepare_listen(int fd, uint32_t silent_ms, uint32_t stalled_ms) PP_MUST_USE;
 /* Of a connected socket. PP_OK or SYSTEM (errno). */
 int pp_sock_peer(int fd, union pp_sock_addr *addr) PP_MUST_USE;
 /* family is AF_UNSPEC when it could not be found out. */
