@@ -17,6 +17,8 @@ import pytest
 import serving
 from rawhttp import ClosedError, Raw
 
+from ppserver import board
+
 
 @pytest.fixture(scope="module")
 def server(serve: Callable[..., serving.Server], loop: str) -> serving.Server:
@@ -326,6 +328,29 @@ def test_out_of_descriptors_does_not_spin(serve: Callable[..., serving.Server], 
         raw.socket.close()
     assert used < 0.5
     assert alive(server)
+
+
+def test_a_context_out_of_descriptors_is_passed_over(
+    serve: Callable[..., serving.Server],
+) -> None:
+    """They go where there is room, and the log tells of what was lost."""
+    server = serve("hostile:app", loop="asyncio", contexts=2, place="processes")
+    pids = [entry["pid"] for entry in board.contexts(board.of_process(server.pid))]
+    used = max(int(name) for name in os.listdir(f"/proc/{pids[1]}/fd")) + 1
+    resource.prlimit(pids[1], resource.RLIMIT_NOFILE, (used + 3, used + 3))
+    served, lost = [], 0
+    for _ in range(60):
+        raw = Raw(server, timeout=60)
+        try:
+            assert raw.ask("/hello").status == 200
+            served.append(raw)
+        except (ClosedError, ConnectionError):  # An end, no silence.
+            lost += 1
+    for raw in served:
+        raw.socket.close()
+    assert lost <= 5
+    if lost:
+        server.wait_for_log("descriptors", 60)
 
 
 # ---- memory ----

@@ -2,6 +2,7 @@
  * by which they go. The clock is the test's. */
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -102,6 +103,85 @@ static void spread(bool local)
 TEST(balance_spreads_by_number)
 {
     spread(true);
+}
+
+/* A context without descriptors is passed over, and what is under way to it goes on elsewhere. */
+TEST(balance_passes_over_who_has_no_descriptor)
+{
+    enum { COUNT = 6 };
+    struct pair p;
+    struct rlimit old, low;
+    int clients[COUNT + 4], ended = 0, served = 0;
+    char buf[512];
+    pair_start(&p, false);
+    for (int i = 0; i < COUNT; i++) {
+        clients[i] = rig_connect(&p.a);
+        CHECK(write(clients[i], HELLO, strlen(HELLO)) == (ssize_t)strlen(HELLO));
+        rig_settle(&p.a); /* b does not look */
+    }
+    CHECK_EQ(pp_loop_connections(p.a.loop), COUNT / 2);
+    CHECK_EQ(pp_board_slot(p.board, 1)->promised, COUNT / 2);
+    int next = dup(p.a.listen_fd);
+    (void)close(next);
+    CHECK(getrlimit(RLIMIT_NOFILE, &old) == 0);
+    low = old;
+    low.rlim_cur = (rlim_t)next; /* every number below is in use */
+    CHECK(setrlimit(RLIMIT_NOFILE, &low) == 0);
+    rig_settle(&p.b);
+    CHECK(setrlimit(RLIMIT_NOFILE, &old) == 0);
+    const struct pp_slot *slot = pp_board_slot(p.board, 1);
+    CHECK_EQ(slot->blocked, PP_SLOT_NO_DESCRIPTORS);
+    CHECK_EQ(pp_loop_counters(p.b.loop)->errors[pp_err_index(PP_ERR_NO_DESCRIPTORS)], 1);
+    CHECK_EQ(pp_loop_counters(p.b.loop)->handed_out, COUNT / 2 - 1);
+    CHECK_EQ(slot->promised, 0);
+    rig_settle(&p.a);
+    CHECK_EQ(pp_loop_connections(p.a.loop), COUNT - 1);
+    for (int i = 0; i < COUNT; i++) {
+        ssize_t n = recv(clients[i], buf, sizeof buf, MSG_DONTWAIT);
+        served += n > 0;
+        ended += n == 0 || (n < 0 && errno == ECONNRESET);
+    }
+    CHECK_EQ(served, COUNT - 1);
+    CHECK_EQ(ended, 1);
+    clients[COUNT] = rig_connect(&p.a); /* nobody is sent there */
+    rig_settle(&p.a);
+    CHECK_EQ(slot->promised, 0);
+#ifdef PP_TEST_CLOCK
+    rig_clock(rig_now_ms + PP_ACCEPT_PAUSE_MS + 1);
+    pair_settle(&p);
+    CHECK_EQ(slot->blocked, PP_SLOT_FREE);
+    clients[COUNT + 1] = rig_connect(&p.a);
+    pair_settle(&p);
+    CHECK_EQ(pp_loop_connections(p.b.loop), 1);
+    ask(&p, clients[COUNT + 1]);
+    (void)close(clients[COUNT + 1]);
+#endif
+    for (int i = 0; i <= COUNT; i++) {
+        (void)close(clients[i]);
+    }
+    pair_settle(&p);
+    pair_stop(&p);
+}
+
+TEST(balance_passes_over_who_has_no_inbox)
+{
+    struct pair p;
+    int clients[6];
+    pair_start(&p, false);
+    CHECK_EQ(shutdown(p.doors[1][1], SHUT_RDWR), 0);
+    rig_settle(&p.b);
+    CHECK_EQ(pp_board_slot(p.board, 1)->blocked, PP_SLOT_NO_INBOX);
+    for (int i = 0; i < 6; i++) {
+        clients[i] = rig_connect(&p.a);
+        rig_settle(&p.a);
+    }
+    CHECK_EQ(pp_loop_connections(p.a.loop), 6);
+    for (int i = 0; i < 6; i++) {
+        ask(&p, clients[i]);
+        (void)close(clients[i]);
+    }
+    pair_settle(&p);
+    pair_stop(&p);
 }
 
 TEST(balance_spreads_by_passing)

@@ -42,6 +42,7 @@
 #define PP_BALANCE_BUSY 700   /* thousandths; less busy contexts keep what they have */
 #define PP_BALANCE_GAP 250    /* thousandths below that: idle enough to take a last one */
 #define PP_BALANCE_STUCK_US 100000 /* nobody is relieved by one that is stuck so long */
+#define PP_BALANCE_RETRY_MS 5000   /* between two looks whether a context can take some again */
 #define PP_BALANCE_LOOKS 4096      /* connections looked at */
 #define PP_BALANCE_MOVES_MAX 64    /* connections given away at once */
 #define PP_BALANCE_COUNT_GAP 32    /* and that many more are no reason to give any away */

@@ -94,6 +94,7 @@ PyObject *pp_slot_as_dict(const struct pp_slot *slot)
         put(d, "connections", __atomic_load_n(&slot->connections, __ATOMIC_RELAXED)) < 0 ||
         put(d, "in_flight", __atomic_load_n(&slot->in_flight, __ATOMIC_RELAXED)) < 0 ||
         put(d, "suspended", __atomic_load_n(&slot->suspended, __ATOMIC_RELAXED)) < 0 ||
+        put(d, "blocked", __atomic_load_n(&slot->blocked, __ATOMIC_RELAXED)) < 0 ||
         put(d, "promised", __atomic_load_n(&slot->promised, __ATOMIC_RELAXED)) < 0 ||
         put(d, "busy_permille", __atomic_load_n(&slot->busy_permille, __ATOMIC_RELAXED)) < 0 ||
         put(d, "depth16", __atomic_load_n(&slot->depth16, __ATOMIC_RELAXED)) < 0 ||

@@ -16,6 +16,7 @@
 #include "net/balance.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -109,6 +110,7 @@ static bool open_for(const struct pp_balance *b, const struct pp_slot *slot, uns
 {
     return index != b->self && b->doors[index] >= 0 &&
            __atomic_load_n(&slot->life, __ATOMIC_ACQUIRE) == PP_SLOT_OPEN &&
+           __atomic_load_n(&slot->blocked, __ATOMIC_RELAXED) == PP_SLOT_FREE &&
            /* During a reload threads of two processes sit side by side. */
            (!b->local || __atomic_load_n(&slot->pid, __ATOMIC_RELAXED) == b->pid);
 }
@@ -166,37 +168,130 @@ bool pp_balance_give(struct pp_loop *loop, unsigned slot, int fd, const union pp
     return true;
 }
 
+void pp_balance_block(struct pp_loop *loop, enum pp_slot_block why)
+{
+    struct pp_balance *b = &loop->balance;
+    if (b->board == NULL) {
+        return;
+    }
+    pp_stats_set32(&loop->slot->blocked, why);
+    b->retry_after_ms = b->retry_after_ms == 0 ? PP_ACCEPT_PAUSE_MS : b->retry_after_ms * 2;
+    if (b->retry_after_ms > PP_BALANCE_RETRY_MS) {
+        b->retry_after_ms = PP_BALANCE_RETRY_MS;
+    }
+    b->retry_ms = loop->now_ms + b->retry_after_ms;
+}
+
+static bool descriptor_free(struct pp_loop *loop)
+{
+    if (loop->reserve_fd < 0) {
+        loop->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    }
+    int probe = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (probe >= 0) {
+        (void)close(probe);
+    }
+    return probe >= 0 && loop->reserve_fd >= 0;
+}
+
+/* Looks whether what has blocked us is over. */
+static void retry(struct pp_loop *loop)
+{
+    struct pp_balance *b = &loop->balance;
+    bool inbox = loop->slot->blocked == PP_SLOT_NO_INBOX;
+    if (!descriptor_free(loop)) {
+        pp_balance_block(loop, inbox ? PP_SLOT_NO_INBOX : PP_SLOT_NO_DESCRIPTORS);
+    } else if (inbox && pp_poll_add_inbox(loop->epoll_fd, b->inbox) != PP_OK) {
+        pp_balance_block(loop, PP_SLOT_NO_INBOX);
+    } else {
+        b->retry_ms = 0;
+        pp_stats_set32(&loop->slot->blocked, PP_SLOT_FREE);
+    }
+}
+
+bool pp_balance_pass_on(struct pp_loop *loop, int fd, const union pp_sock_addr *peer,
+                        const union pp_sock_addr *local, uint16_t tag, uint64_t requests)
+{
+    const struct pp_balance *b = &loop->balance;
+    uint64_t least = UINT64_MAX;
+    int best = -1;
+    for (unsigned i = 0; b->board != NULL && !b->local && i < b->count; i++) {
+        const struct pp_slot *slot = pp_board_slot(b->board, i);
+        uint64_t score = pp_balance_score(slot, loop->now_us);
+        if (open_for(b, slot, i) && score < least) {
+            least = score;
+            best = (int)i;
+        }
+    }
+    return best >= 0 && pp_balance_give(loop, (unsigned)best, fd, peer, local, tag, requests);
+}
+
+static void inbox_failed(struct pp_loop *loop, int rc)
+{
+    struct pp_balance *b = &loop->balance;
+    (void)pp_poll_del(loop->epoll_fd, b->inbox);
+    pp_balance_block(loop, PP_SLOT_NO_INBOX);
+    if (rc == PP_ERR_DISCONNECTED) { /* every writer is gone: nothing will come of it again */
+        b->inbox = -1;
+        b->retry_ms = 0;
+    }
+}
+
+/* One message. False: no more of them now. */
+static bool take_one(struct pp_loop *loop, bool starving)
+{
+    struct pp_balance *b = &loop->balance;
+    struct door_msg msg;
+    size_t got = 0;
+    int fd = -1;
+    int rc = pp_sock_passed(b->inbox, &msg, sizeof msg, &got, &fd);
+    if (rc == PP_AGAIN) {
+        return false;
+    }
+    if (rc != PP_OK) {
+        pp_stats_error(&loop->slot->counters, rc);
+        if (rc != PP_ERR_NO_DESCRIPTORS) {
+            inbox_failed(loop, rc);
+            return false;
+        }
+        pp_slot_kept(loop->slot, 1);
+        pp_balance_block(loop, PP_SLOT_NO_DESCRIPTORS);
+        return true;
+    }
+    PP_CHECK(got == sizeof msg && msg.magic == DOOR_MAGIC);
+    pp_slot_kept(loop->slot, 1);
+    if (fd < 0) {
+        if (msg.pid != b->pid) {
+            return true; /* left behind by a process that died, and its sockets with it */
+        }
+        fd = msg.fd;
+    }
+    pp_stats_add(&loop->slot->counters.handed_in, 1);
+    if (!starving) {
+        b->retry_after_ms = 0;
+        pp_conn_open(loop, fd, &msg.peer, &msg.local, msg.tag, msg.requests);
+    } else if (!pp_balance_pass_on(loop, fd, &msg.peer, &msg.local, msg.tag, msg.requests)) {
+        pp_stats_error(&loop->slot->counters, PP_ERR_NO_DESCRIPTORS);
+        pp_stats_add(&loop->slot->counters.closed, 1);
+        pp_sock_close(fd, false);
+    }
+    return true;
+}
+
 void pp_balance_take(struct pp_loop *loop)
 {
     struct pp_balance *b = &loop->balance;
-    for (int i = 0; i < TAKE_BATCH; i++) {
-        struct door_msg msg;
-        size_t got = 0;
-        int fd = -1;
-        int rc = pp_sock_passed(b->inbox, &msg, sizeof msg, &got, &fd);
-        if (rc == PP_AGAIN) {
-            return;
+    bool more = true;
+    for (int i = 0; i < TAKE_BATCH && more && b->inbox >= 0; i++) {
+        bool starving = loop->slot->blocked == PP_SLOT_NO_DESCRIPTORS && !b->local;
+        if (starving && loop->reserve_fd >= 0) { /* what it is for: to get this one further */
+            (void)close(loop->reserve_fd);
+            loop->reserve_fd = -1;
         }
-        if (rc != PP_OK) { /* every writer is gone, or no descriptor is free: it is lost */
-            pp_stats_error(&loop->slot->counters, rc);
-            if (rc != PP_ERR_NO_DESCRIPTORS) {
-                (void)pp_poll_del(loop->epoll_fd, b->inbox);
-                b->inbox = -1;
-                return;
-            }
-            pp_slot_kept(loop->slot, 1);
-            continue;
+        more = take_one(loop, starving);
+        if (starving) {
+            loop->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
         }
-        PP_CHECK(got == sizeof msg && msg.magic == DOOR_MAGIC);
-        pp_slot_kept(loop->slot, 1);
-        if (fd < 0) {
-            if (msg.pid != b->pid) {
-                continue; /* left behind by a process that died, and its sockets with it */
-            }
-            fd = msg.fd;
-        }
-        pp_stats_add(&loop->slot->counters.handed_in, 1);
-        pp_conn_open(loop, fd, &msg.peer, &msg.local, msg.tag, msg.requests);
     }
 }
 
@@ -347,6 +442,9 @@ void pp_balance_turn(struct pp_loop *loop, uint64_t now_us)
         b->accepts = 0;
         b->window_us = now_us;
         b->window_busy_us = slot->busy_us;
+    }
+    if (b->retry_ms != 0 && loop->now_ms >= b->retry_ms) {
+        retry(loop);
     }
     if (b->board != NULL && loop->now_ms >= b->next_ms && !loop->draining) {
         b->next_ms = loop->now_ms + PP_BALANCE_MS;

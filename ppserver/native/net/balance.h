@@ -28,6 +28,8 @@ struct pp_balance {
     int32_t pid;            /* which is this one */
     uint32_t round;         /* number of the window in which connections were last looked at */
     unsigned pressed;       /* looks in a row that found somebody who could relieve it */
+    uint64_t retry_ms;      /* when to look whether it can take connections again; 0: it can */
+    unsigned retry_after_ms;
     unsigned owed, owed_to; /* so many active ones are to leave for that slot, once answered */
     uint64_t next_ms;       /* when to look again whether to give some away */
     uint32_t accepts, accepts_before; /* in this window, and in the one before */
@@ -46,11 +48,17 @@ int pp_balance_choose(const struct pp_loop *loop, uint64_t now_us);
 /* Hands an accepted socket to a slot; false: it is still ours. requests: answered on it so far. */
 bool pp_balance_give(struct pp_loop *loop, unsigned slot, int fd, const union pp_sock_addr *peer,
                      const union pp_sock_addr *local, uint16_t tag, uint64_t requests);
-/* The inbox is readable: takes connections over, a bounded number. */
+/* The inbox is readable: takes connections over, a bounded number. Without a free descriptor they
+ * go on to another context; the first of them is lost, which its client sees, and is counted. */
 void pp_balance_take(struct pp_loop *loop);
 /* Once per turn: closes the window, and gives idle connections away if another is much less busy.
  */
 void pp_balance_turn(struct pp_loop *loop, uint64_t now_us);
+/* No descriptor is free here: others pass this context over until one is. */
+void pp_balance_block(struct pp_loop *loop, enum pp_slot_block why);
+/* Hands a connection that this context cannot keep to any other; false: it is still ours. */
+bool pp_balance_pass_on(struct pp_loop *loop, int fd, const union pp_sock_addr *peer,
+                        const union pp_sock_addr *local, uint16_t tag, uint64_t requests);
 /* It has just been answered: hands it over if it is owed. */
 void pp_balance_answered(struct pp_conn *conn);
 void pp_balance_fini(struct pp_loop *loop);

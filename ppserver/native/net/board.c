@@ -147,6 +147,7 @@ void pp_slot_sit(struct pp_slot *slot)
     pp_stats_set32(&slot->suspended, 0);
     pp_stats_set32(&slot->busy_permille, 0);
     pp_stats_set32(&slot->depth16, 0);
+    pp_stats_set32(&slot->blocked, PP_SLOT_FREE);
     pp_stats_set64(&slot->busy_since_us, 0);
     pp_stats_set64(&slot->heartbeat_us, 0);
     pp_stats_set32(&slot->promised, 0);

@@ -24,6 +24,9 @@ enum pp_slot_life {
     PP_SLOT_CLOSED /* serves what it has: draining */
 };
 
+/* Why a context that is open takes no connection from others. */
+enum pp_slot_block { PP_SLOT_FREE, PP_SLOT_NO_DESCRIPTORS, PP_SLOT_NO_INBOX };
+
 /* What came by the listeners of one tag. Programs with more tags share the last one. */
 #define PP_SLOT_TAGS 16
 struct pp_tag_counters {
@@ -41,7 +44,7 @@ struct pp_slot {
     uint32_t suspended;     /* the same when the loop last went to wait: those that wait, too */
     uint32_t busy_permille; /* share of the last window in which it did not wait */
     uint32_t depth16;       /* events for the application per turn, smoothed, in sixteenths */
-    uint32_t unused;
+    uint32_t blocked;       /* enum pp_slot_block: others pass it over */
     uint64_t heartbeat_us;  /* start of the last turn, end of the last wait */
     uint64_t busy_since_us; /* up to here busy_us counts; 0 while it waits */
     uint64_t busy_us;       /* sum of the time it did not wait */

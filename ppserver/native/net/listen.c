@@ -64,7 +64,8 @@ void pp_loop_unlisten(struct pp_loop *loop)
     loop->accept_resume_ms = 0;
 }
 
-/* Takes waiting connections only to close them. True when at least one was. */
+/* Takes waiting connections only to hand them to another context, or to close them. True when at
+ * least one was. */
 static bool shed(struct pp_loop *loop, struct pp_listener *listener)
 {
     union pp_sock_addr peer;
@@ -75,10 +76,14 @@ static bool shed(struct pp_loop *loop, struct pp_listener *listener)
         (void)close(loop->reserve_fd);
         loop->reserve_fd = -1;
         int rc = pp_sock_accept(listener->fd, &fd, &peer, &gone);
-        if (rc == PP_OK) {
+        any |= rc == PP_OK;
+        if (rc == PP_OK &&
+            pp_balance_pass_on(loop, fd, &peer, &listener->local, listener->tag, 0)) {
+            pp_stats_add(&loop->slot->counters.accepted, 1);
+            pp_stats_add(&pp_loop_tagged(loop, listener->tag)->accepted, 1);
+        } else if (rc == PP_OK) {
             pp_stats_error(&loop->slot->counters, PP_ERR_NO_DESCRIPTORS);
             pp_sock_close(fd, false);
-            any = true;
         }
         loop->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
         if (rc != PP_OK) {
@@ -120,6 +125,9 @@ static bool accept_failed(struct pp_loop *loop, struct pp_listener *listener, in
         (void)shed(loop, listener);
     }
     listener->starved = true;
+    if (rc == PP_ERR_NO_DESCRIPTORS) {
+        pp_balance_block(loop, PP_SLOT_NO_DESCRIPTORS);
+    }
     accept_pause(loop, listener);
     return false;
 }

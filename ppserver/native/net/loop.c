@@ -315,6 +315,10 @@ static int wait_own(const struct pp_loop *loop)
                                  ? (int)(loop->accept_resume_ms - loop->now_ms)
                                  : 0);
     }
+    if (loop->balance.retry_ms != 0) {
+        uint64_t retry = loop->balance.retry_ms;
+        wait = earlier(wait, retry > loop->now_ms ? (int)(retry - loop->now_ms) : 0);
+    }
     if (pp_accesslog_pending(&loop->log)) {
         wait = earlier(wait, PP_LOG_RETRY_MS);
     }
