@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "net_rig.h"
@@ -44,6 +45,34 @@ TEST(net_raw_echo)
     CHECK_EQ(rig.eof_seen, 1);
     CHECK_EQ(rig.closed_seen, 1);
     CHECK_EQ(pp_loop_connections(rig.loop), 0);
+    rig_stop(&rig);
+}
+
+/* What a peer has said before it resets the connection is heard, also when both come at once. */
+TEST(net_raw_reset_at_once)
+{
+    struct rig rig;
+    struct pp_settings s = rig_settings();
+    struct linger none = {.l_onoff = 1};
+    unsigned events = 0;
+    const uint8_t *data;
+    raw_start(&rig, &s);
+    int fd = rig_connect(&rig);
+    CHECK_EQ(send(fd, "last words", 10, 0), 10);
+    CHECK(pp_loop_turn(rig.loop, 1000) > 0); /* accepted and read, not yet taken */
+    CHECK(setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof none) == 0);
+    (void)close(fd);
+    while (pp_loop_connections(rig.loop) > 0) {
+        CHECK(pp_loop_turn(rig.loop, 1000) >= 0);
+    }
+    struct pp_conn *conn = pp_loop_take_event(rig.loop, &events);
+    CHECK(conn != NULL);
+    CHECK_EQ(events, PP_EV_REQUEST | PP_EV_BODY | PP_EV_CLOSED);
+    CHECK_EQ(pp_conn_raw_peek(conn, &data), 10);
+    CHECK(memcmp(data, "last words", 10) == 0);
+    pp_conn_raw_consume(conn, 10);
+    pp_conn_finish(conn);
+    CHECK_EQ(pp_loop_in_flight(rig.loop), 0);
     rig_stop(&rig);
 }
 
@@ -417,7 +446,7 @@ TEST(net_file_open)
 }
 
 #ifdef PP_FAILURE_INJECTION
-static sem_t may_read;
+static sem_t may_read, met;
 static unsigned asked;
 
 static bool all_cold(uint64_t at, size_t len)
@@ -469,6 +498,48 @@ TEST(net_raw_cold_file)
     pp_file_test_read = NULL;
     rig_stop(&rig);
     (void)sem_destroy(&may_read);
+    (void)unlink(file_path);
+}
+
+static void meet(void)
+{
+    struct timespec until;
+    CHECK(clock_gettime(CLOCK_REALTIME, &until) == 0);
+    until.tv_sec += 60;
+    (void)sem_post(&met);
+    while (sem_timedwait(&may_read, &until) != 0 && errno == EINTR) {}
+}
+
+/* Two pieces at once while one thread is idle: it is signalled for the first, and does not run yet
+ * when the second comes, which gets a thread of its own. Either waits for the other. */
+TEST(net_raw_two_cold_files_while_one_thread_is_idle)
+{
+    struct rig rig;
+    struct pp_settings s = rig_settings();
+    uint64_t size;
+    file_make();
+    raw_start(&rig, &s);
+    struct pp_file *file = pp_file_open(file_path, &size);
+    CHECK(file != NULL);
+    CHECK(sem_init(&may_read, 0, 0) == 0 && sem_init(&met, 0, 0) == 0);
+    struct pp_filer *filer = &rig.loop->filer;
+    CHECK(pp_filer_read(rig.loop, NULL, file, 0, 1) != NULL);
+    for (bool idle = false; !idle;) {
+        (void)pthread_mutex_lock(&filer->mutex);
+        idle = filer->idle == 1;
+        (void)pthread_mutex_unlock(&filer->mutex);
+    }
+    pp_file_test_read = meet;
+    CHECK(pp_filer_read(rig.loop, NULL, file, 0, 1) != NULL);
+    CHECK(pp_filer_read(rig.loop, NULL, file, 0, 1) != NULL);
+    CHECK_EQ(filer->thread_count, 2);
+    CHECK(sem_wait(&met) == 0 && sem_wait(&met) == 0);
+    CHECK(sem_post(&may_read) == 0 && sem_post(&may_read) == 0);
+    pp_file_unref(file);
+    rig_stop(&rig);
+    pp_file_test_read = NULL;
+    (void)sem_destroy(&may_read);
+    (void)sem_destroy(&met);
     (void)unlink(file_path);
 }
 

@@ -319,13 +319,15 @@ void pp_conn_register_fresh(struct pp_loop *loop)
     }
 }
 
-/* The application hears that it is over, unless it has never heard of the request. */
+/* The application hears that it is over, unless it has never heard of the request; of a raw
+ * connection it hears if the peer has said anything. */
 static void app_end(struct pp_conn *conn, int code)
 {
     if (!conn->held) {
         return;
     }
-    if (conn->events & PP_EV_REQUEST) {
+    bool said = pp_conn_is_raw(conn) && conn->body_start < conn->body_end;
+    if ((conn->events & PP_EV_REQUEST) && !said) {
         not_ready(conn);
         conn->held = false;
         pp_stats_set32(&conn->loop->slot->in_flight, conn->loop->slot->in_flight - 1);

@@ -110,6 +110,7 @@ static void *reader(void *arg)
             continue;
         }
         filer->first = job->next;
+        filer->queued--;
         (void)pthread_mutex_unlock(&filer->mutex);
         if (buf != NULL) {
             read_chunk(job, buf);
@@ -127,12 +128,14 @@ static void *reader(void *arg)
     return NULL;
 }
 
-/* One thread more if none waits for work; under the mutex. Signals are for others. */
+/* One thread more if none waits for this piece of work; under the mutex. A thread that has been
+ * signalled counts as idle until it runs, so what is queued counts against it. Signals are for
+ * others. */
 static void start_reader(struct pp_loop *loop)
 {
     struct pp_filer *filer = &loop->filer;
     sigset_t all, before;
-    if (filer->idle > 0 || filer->thread_count == PP_FILE_THREADS) {
+    if (filer->idle > filer->queued || filer->thread_count == PP_FILE_THREADS) {
         return;
     }
     (void)sigfillset(&all);
@@ -171,6 +174,7 @@ struct pp_file_job *pp_filer_read(struct pp_loop *loop, struct pp_conn *conn, st
             filer->last->next = job;
         }
         filer->last = job;
+        filer->queued++;
         (void)pthread_cond_signal(&filer->wanted);
     }
     (void)pthread_mutex_unlock(&filer->mutex);

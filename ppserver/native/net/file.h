@@ -48,9 +48,9 @@ struct pp_filer {
     pthread_mutex_t mutex;
     pthread_cond_t wanted;
     pthread_t threads[PP_FILE_THREADS];
-    unsigned thread_count, idle;
-    bool ready;    /* mutex and condition exist */
-    bool stopping; /* under the mutex, as all below */
+    unsigned thread_count, idle, queued; /* idle: signalled ones that do not run yet, too */
+    bool ready;                          /* mutex and condition exist */
+    bool stopping;                       /* under the mutex, as all below */
     struct pp_file_job *first, *last, *done;
     bool news; /* atomic: done is not empty */
 };
