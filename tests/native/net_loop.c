@@ -309,6 +309,50 @@ TEST(net_abort)
     rig_stop(&rig);
 }
 
+/* A descriptor that was closed while it was registered, whose number a connection has got. */
+TEST(net_foreign_number_that_is_a_connection_now)
+{
+    struct rig rig;
+    struct pp_settings s = rig_settings();
+    int ends[2], number;
+    uint32_t events;
+    rig_start(&rig, &s);
+    int fd = rig_connect(&rig); /* its other end is not accepted yet */
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
+    CHECK_EQ(pp_loop_foreign_add(rig.loop, ends[0], EPOLLIN), PP_OK);
+    (void)close(ends[0]);
+    rig_settle(&rig);
+    rig_expect(&rig, fd, GET("/hello"), "HTTP/1.1 200", NULL);
+    CHECK_EQ(pp_loop_next_conn(rig.loop, NULL)->fd, ends[0]);
+    CHECK(pp_loop_foreign_mod(rig.loop, ends[0], EPOLLOUT) != PP_OK);
+    CHECK(pp_loop_foreign_del(rig.loop, ends[0]) != PP_OK);
+    rig_expect(&rig, fd, GET("/hello"), "HTTP/1.1 200", NULL);
+    CHECK(!pp_loop_take_foreign(rig.loop, &number, &events));
+    (void)close(fd);
+    (void)close(ends[1]);
+    rig_stop(&rig);
+}
+
+/* Those that wait when draining begins are counted; those that come later are not waited for. */
+TEST(net_queue_of_a_listener_is_counted)
+{
+    struct rig rig;
+    struct pp_settings s = rig_settings();
+    int fds[5];
+    rig_start(&rig, &s);
+    CHECK_EQ(pp_sock_queued(rig.listen_fd), 0);
+    for (int i = 0; i < 5; i++) {
+        fds[i] = rig_connect(&rig);
+    }
+    CHECK_EQ(pp_sock_queued(rig.listen_fd), 5);
+    pp_loop_drain(rig.loop);
+    CHECK_EQ(pp_loop_connections(rig.loop), 5);
+    for (int i = 0; i < 5; i++) {
+        (void)close(fds[i]);
+    }
+    rig_stop(&rig);
+}
+
 /* ---- addresses, pointers, details ---- */
 
 TEST(net_user_pointer_is_handed_back)

@@ -27,14 +27,15 @@
 #define PP_DRAIN_IDLE_MS 200 /* a request may be under way to an idle connection that drains */
 #define PP_EPOLL_EVENTS 256
 #define PP_ACCEPT_BATCH 64
-#define PP_BATCH_REQUESTS 256   /* application events handed over per loop turn */
-#define PP_BATCH_US 1000        /* time for them, looked at between two of them */
-#define PP_DOORS_MAX 4096       /* contexts that can hand connections to each other */
-#define PP_DRAIN_DOOR_MS 50     /* a connection may be under way to a context that drains */
-#define PP_LOAD_WINDOW_US 50000 /* over which the busy share of a context is taken */
-#define PP_LOAD_STALL_US 10000  /* not back from the application for so long: stuck */
-#define PP_LOAD_STALL_WEIGHT 1  /* each further millisecond, in idle connections */
-#define PP_LOAD_SUSPENDED 8     /* a request that waits, in idle connections */
+#define PP_BATCH_REQUESTS 256      /* application events handed over per loop turn */
+#define PP_BATCH_US 1000           /* time for them, looked at between two of them */
+#define PP_DOORS_MAX 4096          /* contexts that can hand connections to each other */
+#define PP_DRAIN_ACCEPTS_MAX 16384 /* taken from a listener's queue that cannot be counted */
+#define PP_DRAIN_DOOR_MS 50        /* a connection may be under way to a context that drains */
+#define PP_LOAD_WINDOW_US 50000    /* over which the busy share of a context is taken */
+#define PP_LOAD_STALL_US 10000     /* not back from the application for so long: stuck */
+#define PP_LOAD_STALL_WEIGHT 1     /* each further millisecond, in idle connections */
+#define PP_LOAD_SUSPENDED 8        /* a request that waits, in idle connections */
 #define PP_BALANCE_STORM \
     128                   /* so many accepts in two windows make a difference of one negligible */
 #define PP_BALANCE_MS 100 /* between two looks at the others' load */

@@ -310,6 +310,7 @@ void pp_conn_register_fresh(struct pp_loop *loop)
     while ((n = pp_list_pop(&loop->fresh)) != NULL) {
         struct pp_conn *conn = PP_CONTAINER(n, struct pp_conn, life);
         PP_CHECK(conn->magic == PP_CONN_MAGIC && conn->state != PP_CONN_DEAD);
+        pp_loop_foreign_reused(loop, conn->fd);
         if (pp_poll_add_conn(loop->epoll_fd, conn->fd, conn) == PP_OK) {
             conn->registered = true;
         } else {

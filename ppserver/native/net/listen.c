@@ -38,6 +38,7 @@ int pp_loop_listen(struct pp_loop *loop, int fd, enum pp_listen_kind kind, uint1
     if (pp_sock_wildcard(&listener->local)) {
         listener->local.family = AF_UNSPEC;
     }
+    pp_loop_foreign_reused(loop, fd);
     rc = pp_poll_add_listener(loop->epoll_fd, fd, listener, kind != PP_LISTEN_ALONE);
     if (rc != PP_OK) {
         listener->magic = 0;

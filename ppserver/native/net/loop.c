@@ -605,13 +605,33 @@ int pp_loop_foreign_add(struct pp_loop *loop, int fd, uint32_t events)
         return PP_ERR_SYSTEM;
     }
     int rc = foreign_room(loop, fd);
-    return rc != PP_OK ? rc : pp_poll_add_foreign(loop->epoll_fd, fd, events);
+    if (rc == PP_OK) {
+        rc = pp_poll_add_foreign(loop->epoll_fd, fd, events);
+    }
+    if (rc == PP_OK) {
+        loop->foreign[fd].registered = true;
+    }
+    return rc;
+}
+
+/* The application may close a descriptor that it has registered, and the number come back as one of
+ * ours. */
+static bool is_foreign(const struct pp_loop *loop, int fd)
+{
+    return fd >= 0 && (size_t)fd < loop->foreign_count && loop->foreign[fd].registered;
+}
+
+void pp_loop_foreign_reused(struct pp_loop *loop, int fd)
+{
+    if (is_foreign(loop, fd)) {
+        loop->foreign[fd] = (struct pp_foreign){0};
+    }
 }
 
 int pp_loop_foreign_mod(struct pp_loop *loop, int fd, uint32_t events)
 {
     PP_LOOP_ENTER(loop);
-    if (fd < 0 || (size_t)fd >= loop->foreign_count) {
+    if (!is_foreign(loop, fd)) {
         errno = ENOENT;
         return PP_ERR_SYSTEM;
     }
@@ -621,11 +641,12 @@ int pp_loop_foreign_mod(struct pp_loop *loop, int fd, uint32_t events)
 int pp_loop_foreign_del(struct pp_loop *loop, int fd)
 {
     PP_LOOP_ENTER(loop);
-    if (fd < 0 || (size_t)fd >= loop->foreign_count) {
+    if (!is_foreign(loop, fd)) {
         errno = ENOENT;
         return PP_ERR_SYSTEM;
     }
     loop->foreign[fd].ready = 0; /* an event of this turn is stale now */
+    loop->foreign[fd].registered = false;
     return pp_poll_del(loop->epoll_fd, fd);
 }
 
@@ -662,6 +683,22 @@ struct pp_msg *pp_loop_take_msg(struct pp_loop *loop)
     return pp_mailbox_take(&loop->mailbox);
 }
 
+/* Who waits in the queue of a listener was told that the connection stands: serve them. Not those
+ * that go on coming meanwhile: that might not end. */
+static void accept_queue(struct pp_loop *loop, struct pp_listener *listener)
+{
+    uint64_t begin = loop->slot->counters.accepted, before;
+    uint32_t most = pp_sock_queued(listener->fd);
+    if (most > PP_DRAIN_ACCEPTS_MAX) {
+        most = PP_DRAIN_ACCEPTS_MAX;
+    }
+    do {
+        before = loop->slot->counters.accepted;
+        pp_listen_accept(loop, listener);
+    } while (loop->slot->counters.accepted != before && /* a batch may be small */
+             loop->slot->counters.accepted - begin < most);
+}
+
 void pp_loop_drain(struct pp_loop *loop)
 {
     PP_LOOP_ENTER(loop);
@@ -673,17 +710,11 @@ void pp_loop_drain(struct pp_loop *loop)
     if (loop->slot->life == PP_SLOT_OPEN) {
         __atomic_store_n(&loop->slot->life, PP_SLOT_CLOSED, __ATOMIC_RELEASE);
     }
-    /* Who waits in the queue of a listener was told that the connection stands: serve them. */
     for (struct pp_list *n = loop->listeners.next; n != &loop->listeners; n = n->next) {
         struct pp_listener *listener = PP_CONTAINER(n, struct pp_listener, link);
-        if (listener->kind == PP_LISTEN_NEIGHBOUR) {
-            continue;
+        if (listener->kind != PP_LISTEN_NEIGHBOUR) {
+            accept_queue(loop, listener);
         }
-        uint64_t before;
-        do {
-            before = loop->slot->counters.accepted;
-            pp_listen_accept(loop, listener);
-        } while (loop->slot->counters.accepted != before); /* a batch may be small */
     }
     loop->draining = true;
     loop->drain_ms = loop->now_ms;

@@ -59,6 +59,7 @@ struct pp_listener {
 
 struct pp_foreign {
     uint32_t ready; /* events of this turn that nobody has taken yet */
+    bool registered;
 };
 
 struct pp_loop {
@@ -138,6 +139,9 @@ static inline uint64_t pp_loop_time(struct pp_loop *loop)
     }
     return loop->now_ms;
 }
+
+/* This number is a descriptor of ours now, whatever the application registered it for. */
+void pp_loop_foreign_reused(struct pp_loop *loop, int fd);
 
 /* The current Date value, or NULL when the setting says so. */
 const char *pp_loop_date(struct pp_loop *loop);

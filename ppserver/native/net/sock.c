@@ -81,6 +81,13 @@ uint32_t pp_sock_unsent(int fd)
     return ioctl(fd, SIOCOUTQ, &bytes) == 0 && bytes > 0 ? (uint32_t)bytes : 0;
 }
 
+uint32_t pp_sock_queued(int fd)
+{
+    struct tcp_info info;
+    socklen_t len = sizeof info;
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 ? info.tcpi_unacked : UINT32_MAX;
+}
+
 bool pp_sock_waiting(int fd)
 {
     int bytes = 0;

@@ -30,6 +30,8 @@ int pp_sock_send(int fd, const struct iovec *iov, int count, bool more, size_t *
 int pp_sock_sendfile(int fd, int file, uint64_t at, size_t len, size_t *put) PP_MUST_USE;
 /* Bytes that the peer has not acknowledged yet, 0 when it cannot be told. */
 uint32_t pp_sock_unsent(int fd);
+/* Connections that wait in a listening socket's queue; UINT32_MAX when it cannot be told. */
+uint32_t pp_sock_queued(int fd);
 /* Whether there is something to receive. */
 bool pp_sock_waiting(int fd);
 void pp_sock_shut_write(int fd);
