@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType, ModuleType, TracebackType
 from typing import Any, cast
 
-from ppserver import hooks
+from ppserver import hooks, patched
 from ppserver.config import Config, suggest
 from ppserver.errors import ConfigError, LoadError
 from ppserver.sockets import Address, addresses, parse_address
@@ -111,8 +111,13 @@ def load(config: Config) -> Application:
     if config.env_file is not None:
         os.environ.update(read_env_file(config.env_file, os.environ))
     config = recognise(config)
-    if config.interface == "parallel":
-        return _load_parallel(config)
+    application = _load_parallel(config) if config.interface == "parallel" else _load(config)
+    patched.refuse(application.name)
+    return application
+
+
+def _load(config: Config) -> Application:
+    """An ASGI or WSGI application."""
     if isinstance(config.app, str):
         if not config.app:
             raise ConfigError("no application given", hint="ppserver module:app")

@@ -17,7 +17,7 @@ import pwd
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ppserver import eventloop, gil, lifespan, topology
+from ppserver import eventloop, gil, lifespan, patched, topology
 from ppserver.config import Config
 from ppserver.errors import ConfigError, StartupError
 from ppserver.loader import Application, recognise
@@ -31,6 +31,7 @@ def run(config: Config, *, may_execute: bool = False) -> int:
     ``may_execute`` allows to start the program anew if the GIL is not as ``config`` wants it.
     Must be called in the main thread. Raises PPServerError if the server cannot start.
     """
+    patched.refuse("this program")
     gil.enforce(config, may_execute=may_execute)
     config = recognise(config)
     if config.loop == "uvloop" and importlib.util.find_spec("uvloop") is None:

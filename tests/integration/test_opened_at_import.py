@@ -189,6 +189,21 @@ def test_an_address_can_be_listened_on_once(tmp_path: pathlib.Path) -> None:
         assert re.search(rf"{SHARED}.*listens on 127\.0\.0\.1:\d+ \(in shop\.sock\)", server.log)
 
 
+def test_no_hook_fails_a_start_that_the_application_survives(tmp_path: pathlib.Path) -> None:
+    """Django's database layer without settings, as error reporters import it."""
+    serving.require("django")
+    options = write(
+        tmp_path,
+        "import os, django.db\npipe = os.pipe()\n"
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [])\n    return [b'ok']\n",
+    )
+    options["args"] += ["--load", "once"]
+    with serving.running("shop:app", tmp_path, **options) as server:
+        assert serving.get(server.url).text == "ok"
+        assert re.search(rf"{SHARED}.*a pipe", server.log)
+
+
 def test_shared_numbers_and_a_connection(tmp_path: pathlib.Path) -> None:
     options = write(
         tmp_path,
