@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, TypeVar
 
-from ppserver import eventloop, hooks, logs, terminal
+from ppserver import eventloop, handlers, hooks, logs, terminal
 from ppserver._native import Board, Core
 from ppserver.config import Config
 from ppserver.contexts.errands import LoopErrands, MainThread
@@ -558,7 +558,7 @@ class Server:
         for number in handled:
             with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
                 loop.add_signal_handler(number, _nothing)
-            signal.signal(number, self._on_signal)
+            signal.signal(number, handlers.Own(self._on_signal))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)  # Blocked when a host forks.
         try:
             yield

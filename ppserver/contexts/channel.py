@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
+from ppserver import handlers
 from ppserver.sockets import SOCKETS_MAX
 
 _MESSAGE_BYTES_MAX = 65536
@@ -193,4 +194,4 @@ class SignalPipe:
 
 
 def _calling(run: Callable[[], None]) -> Callable[[int, FrameType | None], None]:
-    return lambda _number, _frame: run()
+    return handlers.Own(lambda _number, _frame: run())

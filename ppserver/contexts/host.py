@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any, NoReturn, Protocol
 
-from ppserver import contexts, disposal, eventloop, gil, hooks, logs, opened
+from ppserver import contexts, disposal, eventloop, gil, handlers, hooks, logs, opened
 from ppserver.config import Config
 from ppserver.contexts.channel import Channel, Received, SignalPipe
 from ppserver.contexts.errands import HostErrands
@@ -114,7 +114,7 @@ class Host:
         """The host's whole life; its exit code. Raises PPServerError if loading fails."""
         for number in (*SUPERVISED_IGNORED, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1):
             # Not SIG_IGN: programs that the application starts would inherit that.
-            signal.signal(number, _do_nothing)
+            signal.signal(number, handlers.Own(_do_nothing))
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         # Once here, not in every context: an import after the fork un-shares a megabyte.
         import ppserver.selector
@@ -346,7 +346,8 @@ def start_host(
     ours, theirs = Channel.pair()
     supervisor = os.getpid()
     try:
-        pid = os.fork()
+        with handlers.kept():
+            pid = os.fork()
     except OSError:
         ours.close()
         theirs.close()

@@ -16,7 +16,7 @@ import signal
 import sys
 from types import FrameType
 
-from ppserver import freezing, hooks, logs, topology
+from ppserver import freezing, handlers, hooks, logs, topology
 from ppserver.config import Config
 from ppserver.contexts.errands import SocketErrands
 from ppserver.contexts.host import Order, Premises, die_with_parent, exit_code_of, leave
@@ -66,7 +66,8 @@ class Processes:
         # A context must not lose a signal that comes before its handlers are in place.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
         try:
-            pid = os.fork()
+            with handlers.kept():
+                pid = os.fork()
         except OSError:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             if door is not None:
@@ -159,7 +160,8 @@ class Processes:
 def load_here(config: Config) -> Application:
     """What the host does where contexts share what it loads. Raises PPServerError."""
     for number in _BLOCKED:
-        signal.signal(number, _reopen if number == signal.SIGUSR1 else _leave_early)
+        run = _reopen if number == signal.SIGUSR1 else _leave_early
+        signal.signal(number, handlers.Own(run))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED)
     try:
         application = load(config)
