@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 from typing import Any
 
@@ -59,6 +60,8 @@ class Lifespan:
     def __init__(self, app: ASGIApplication, mode: str = "auto") -> None:
         self.state: dict[str, Any] = {}
         self.supported = False
+        # What start-up sets of context variables; requests begin with a copy.
+        self.context = contextvars.copy_context()
         self._app = app
         self._mode = mode
         self._task: asyncio.Task[None] | None = None
@@ -73,6 +76,7 @@ class Lifespan:
         Raises LifespanError if it says that it failed, takes longer than ``timeout`` seconds
         (0 waits for ever), or does not support lifespan although ``mode`` is ``on``.
         """
+        self.context = contextvars.copy_context()
         if self._mode == "off":
             return
         logger.info("Waiting for application startup.")
@@ -145,6 +149,8 @@ class Lifespan:
         expected = {"startup": _STARTUP, "shutdown": _SHUTDOWN}.get(self._stage, ())
         if kind not in expected or self._answer is None or self._answer.done():
             raise RuntimeError(f"unexpected lifespan message {kind!r} during {self._stage}")
+        if kind == _STARTUP[0]:
+            self.context = contextvars.copy_context()
         self._answer.set_result(message)
 
     async def _ask(self, timeout: float) -> Message | None:

@@ -303,8 +303,15 @@ class Server:
         self._lifespan = lifespan
         if self.core is None:
             self.core = make_core(self.config, self._seat)
-        self.core.serve_asgi(
-            app,
+        # Requests, and whatever the core calls, run in copies of what is current here.
+        lifespan.context.copy().run(self._serve_asgi, self.core, lifespan)
+        self._listen(self.core)
+
+    def _serve_asgi(self, core: Core, lifespan: Lifespan) -> None:
+        assert self._loop is not None
+        assert self._application is not None
+        core.serve_asgi(
+            self._application.call,
             self._loop,
             state=lifespan.state if lifespan.supported else None,
             root_path=self.config.root_path,
@@ -313,9 +320,8 @@ class Server:
             on_error=logs.log_application_error,
         )
         if not self._owns_core_loop:
-            self.core.attach(self._loop)
+            core.attach(self._loop)
             self._attached = True
-        self._listen(self.core)
 
     async def _begin(self, lifespan: Lifespan) -> None:
         self._context_began = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -35,6 +36,34 @@ def with_lifespan(lifespan: App) -> App:
             await answer(scope, send)
 
     return app
+
+
+setting = contextvars.ContextVar("setting", default="nothing")
+seen = contextvars.ContextVar("seen", default=0)
+
+
+async def sets_variables(scope: Scope, receive: Receive, send: Send) -> None:
+    """Start-up sets one; each request tells it, and sets both for itself."""
+    if scope["type"] == "lifespan":
+        await receive()
+        setting.set("by lifespan, " + setting.get())
+        await send({"type": "lifespan.startup.complete"})
+        setting.set("too late")
+        await receive()
+        assert setting.get() == "too late"
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    text = f"{setting.get()}, {seen.get()}".encode()
+    setting.set("by a request")
+    seen.set(seen.get() + 1)
+    await asyncio.sleep(0)
+    assert seen.get() == 1
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": text})
+
+
+def set_by_hook() -> None:
+    setting.set("by a hook")
 
 
 @with_lifespan

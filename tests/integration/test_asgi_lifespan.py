@@ -123,3 +123,15 @@ def test_nonsense_is_refused(tmp_path: Path, loop: str) -> None:
         assert serving.get(server.url).status_code == 200
     refused = [line for line in server.records() if line.startswith("refused")]
     assert len(refused) == 3, server.records()
+
+
+@pytest.mark.parametrize("task", ["worker", "plain"])
+def test_requests_see_copies_of_what_startup_set(tmp_path: Path, loop: str, task: str) -> None:
+    """Context variables: of lifespan and, before it, of on_context_start."""
+    args = ["--on-context-start", "lifespans:set_by_hook"] if serving.PEER == "ppserver" else []
+    app = "lifespans:sets_variables"
+    expected = f"by lifespan, {'by a hook' if args else 'nothing'}, 0"
+    with serving.running(app, tmp_path, loop=loop, task=task, args=args) as server:
+        with serving.client(server.url) as client:
+            assert [client.get("/").text for _ in range(3)] == [expected] * 3
+        assert serving.get(server.url).text == expected
