@@ -172,6 +172,8 @@ class Lifespan:
         """The application ended without an answer: that is how "not supported" looks."""
         error = self._error()
         if self._mode == "on":
+            if error is not None:
+                logger.error("Exception in application startup", exc_info=error)
             what = f"{type(error).__name__}: {error}" if error else "it returned without an answer"
             raise LifespanError(
                 f"application startup failed: {what}",

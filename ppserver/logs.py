@@ -320,10 +320,17 @@ class PeerErrors:
         self.interval = interval
         self._stats = stats
         self._last: dict[str, int] = {}
+        self._upgrade_told = False
 
     def report(self) -> None:
         """Log what was counted since the last call, if anything."""
         stats = self._stats()
+        if stats.get("upgrades") and not self._upgrade_told:
+            self._upgrade_told = True
+            error_logger.warning(
+                "A client asked to go on with another protocol (WebSocket? h2c?). This server "
+                "speaks HTTP/1.1 alone: it answers an ordinary request instead. Said once."
+            )
         counted = {
             name: value
             for name, value in stats.items()

@@ -78,7 +78,7 @@ def run(*, cores: int | str | None = None, **settings: Any) -> None:
     import ppserver
     from ppserver.sources import from_environment
 
-    values: dict[str, Any] = {"access_log": False, "cores": "all" if registry.servers else 1}
+    values: dict[str, Any] = {"cores": "all" if registry.servers else 1}
     values.update(from_environment(os.environ))
     values.update(settings)
     if cores is not None:

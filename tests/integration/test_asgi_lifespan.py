@@ -76,6 +76,7 @@ def test_startup_that_raises_with_lifespan_on(tmp_path: Path, loop: str) -> None
     code, log = run_to_end("lifespans:raises_at_startup", tmp_path, loop=loop, lifespan="on")
     assert code == START_FAILED, log
     assert "ExpectedError: startup" in log
+    assert "in raises_at_startup" in log, "the traceback shows where"
 
 
 def test_nobody_listens_after_a_failed_startup(tmp_path: Path) -> None:

@@ -706,6 +706,26 @@ def test_fast_example(command: Start) -> None:
     server.stop()
 
 
+def test_a_python_program_writes_access_lines(run: Start) -> None:
+    program = """
+import parallel
+
+class Web:
+    http11 = True
+
+    def hello(self, transport, data, **rest):
+        return b"hello"
+
+parallel.register(transport=parallel.server("127.0.0.1", 0), protocol=Web)
+parallel.run(cores=1)
+"""
+    server = run(program)
+    server.wait_started()
+    assert serving.get(f"{server.url}/hello").text == "hello"
+    server.wait_for_log(r'127\.0\.0\.1:\d+ - "GET /hello HTTP/1\.1" 200')
+    server.stop()
+
+
 def test_access_log_by_python(command: Start) -> None:
     args = ["--app-dir", str(serving.ROOT / "examples"), "--bind", "127.0.0.1:0"]
     args += ["--log-format", "json"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import logging
 import os
 import pathlib
@@ -383,6 +384,17 @@ def test_proxy_headers() -> None:
         request = urllib.request.Request(live.url, headers=headers)
         with urllib.request.urlopen(request, timeout=serving.MUST_SECONDS) as response:
             assert response.read() == b"('1.2.3.4', 0) https"
+
+
+def test_an_upgrade_that_cannot_be_served_is_told() -> None:
+    headers = {"Connection": "Upgrade", "Upgrade": "websocket"}
+    with LiveServer(app) as live:
+        connection = http.client.HTTPConnection(live.host, live.port, timeout=60)
+        connection.request("GET", "/", headers=headers)
+        assert connection.getresponse().status == 200
+        connection.close()
+        assert live.stats()["upgrades"] == 1
+    assert "asked to go on with another protocol" in live.log
 
 
 def test_run_refuses_wrong_settings() -> None:

@@ -164,6 +164,15 @@ def test_peer_errors_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
+def test_an_upgrade_that_cannot_be_served_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    stats = {"upgrades": 0}
+    peers = logs.PeerErrors(lambda: dict(stats))
+    for count in (0, 1, 5):
+        stats["upgrades"] = count
+        peers.report()
+    assert sum("asked to go on with another protocol" in r.message for r in caplog.records) == 1
+
+
 def test_every_error_that_is_reported_is_explained() -> None:
     """Core's counters, but for those that are not reported."""
     names = {name.removeprefix("errors_") for name in Core().stats() if name.startswith("errors_")}

@@ -193,6 +193,9 @@ static void request_begin(struct pp_conn *conn)
     conn->body_floor = conn->body_start = conn->body_end = conn->raw_start =
         conn->in_start + head->head_bytes;
     PP_CHECK(conn->raw_start <= conn->in_end);
+    if (PP_UNLIKELY(head->upgrade)) {
+        pp_stats_add(&loop->slot->counters.upgrades, 1);
+    }
     if (PP_UNLIKELY(loop->settings.trusted != NULL)) {
         forwarded_read(conn);
     }

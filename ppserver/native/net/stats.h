@@ -13,7 +13,8 @@ struct pp_counters {
     uint64_t errors[PP_ERR_COUNT];
     uint64_t accept_pauses, log_lines_dropped;
     uint64_t handed_in, handed_out; /* connections that changed their context (balance.h) */
-    uint64_t tried, tried_well;     /* receives right after accept, and those that paid */
+    uint64_t upgrades; /* requests that asked for another protocol, and got an answer in this one */
+    uint64_t tried, tried_well; /* receives right after accept, and those that paid */
 };
 
 static inline void pp_stats_add(uint64_t *counter, uint64_t n)
