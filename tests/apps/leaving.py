@@ -11,9 +11,11 @@ import collections
 import contextlib
 import gc
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 
+import a2wsgi
 import django.conf
 import django.http
 import django.urls
@@ -29,7 +31,7 @@ import starlette.requests
 import starlette.responses
 import starlette.routing
 from django.core.asgi import get_asgi_application
-from support import record
+from support import ExpectedError, record
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -87,15 +89,22 @@ class Passing(starlette.middleware.base.BaseHTTPMiddleware):
         return await call_next(request)
 
 
+async def handle(request: Any, error: Exception) -> starlette.responses.Response:
+    record(f"exception handler: {error!r}")
+    return starlette.responses.PlainTextResponse("handled", 500)
+
+
 routes = [starlette.routing.Route("/{kind}", starlette_endpoint)]
-bare = starlette.applications.Starlette(routes=routes)
+bare = starlette.applications.Starlette(routes=routes, exception_handlers={Exception: handle})
 stacked = starlette.applications.Starlette(
-    routes=routes, middleware=[starlette.middleware.Middleware(Passing)] * 3
+    routes=routes,
+    middleware=[starlette.middleware.Middleware(Passing)] * 3,
+    exception_handlers={Exception: handle},
 )
 
 # ---- FastAPI ----
 
-fast = fastapi.FastAPI()
+fast = fastapi.FastAPI(exception_handlers={Exception: handle})
 
 
 async def dependency() -> AsyncIterator[str]:
@@ -138,6 +147,22 @@ async def quart_endpoint(kind: str) -> Any:
     return response
 
 
+# ---- WSGI by a2wsgi, in two threads ----
+
+
+def wsgi(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+    if environ["PATH_INFO"] == "/raises":
+        raise ExpectedError("in WSGI")
+    start_response("200 OK", [("content-type", "text/plain")])
+    if environ["PATH_INFO"] == "/quick":
+        yield b"quick"
+        return
+    with counted("a2wsgi"):
+        for _ in range(20):
+            yield b"x" * 1000
+            threading.Event().wait(0.005)
+
+
 # ---- Django ----
 
 
@@ -161,6 +186,7 @@ APPS: dict[str, Any] = {
     "litestar": light,
     "quart": pint,
     "django": jazz,
+    "a2wsgi": a2wsgi.WSGIMiddleware(wsgi, workers=2),
 }
 
 

