@@ -107,6 +107,15 @@ def configure(config: Config) -> None:
         logger.propagate = False
 
 
+def keep() -> None:
+    """Enable the server's loggers again.
+
+    ``dictConfig()`` and ``fileConfig()`` disable, unless told otherwise, every logger that is there
+    and that they do not name: an application that sets its own logging up does not mean ours.
+    """
+    access_logger.disabled = error_logger.disabled = False
+
+
 def _load(path: str) -> None:
     try:
         if path.endswith((".toml", ".json")):
@@ -125,6 +134,7 @@ def _load(path: str) -> None:
 
 def access_options(config: Config) -> dict[str, Any]:
     """The Core's options for the access log: its fast path, its slow path, or none."""
+    keep()
     if not config.access_log:
         return {}
     if config.log_config is None and config.log_format == "text":
@@ -166,6 +176,7 @@ def log_access(client: str, method: str, target: str, version: str, status: int)
 
 def log_protocol_error(error: BaseException, protocol: object) -> None:
     """The exception of a callback or method of a protocol of the parallel API."""
+    keep()
     error_logger.error(
         "Exception in protocol %s",
         getattr(protocol, "__qualname__", type(protocol).__qualname__),
@@ -175,6 +186,7 @@ def log_protocol_error(error: BaseException, protocol: object) -> None:
 
 def log_application_error(error: BaseException, request: Mapping[str, Any] | None) -> None:
     """The application's exception with the request it failed on (an ASGI scope or an environ)."""
+    keep()
     request = request or {}
     method = request.get("method") or request.get("REQUEST_METHOD") or "?"
     path = request.get("path") or request.get("PATH_INFO") or "?"
@@ -188,6 +200,7 @@ def log_application_error(error: BaseException, request: Mapping[str, Any] | Non
 
 def announce(urls: Sequence[str]) -> None:
     """The line people wait for."""
+    keep()
     for url in urls:
         error_logger.info("ppserver running on %s (Press CTRL+C to quit)", url)
 

@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -442,3 +443,28 @@ def test_a_core_is_stopped_by_another_thread() -> None:
         core.close()
         loop.close()
     assert told == ["began", "http.disconnect"]
+
+
+SETS_LOGGING_UP = """
+import logging.config
+
+logging.config.dictConfig({"version": 1, "root": {"level": "WARNING"}})
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/bad":
+        raise ValueError("expected by the test")
+    start_response("200 OK", [])
+    return [b"there"]
+"""
+
+
+def test_an_application_that_sets_its_logging_up(tmp_path: pathlib.Path) -> None:
+    """dictConfig() disables what it does not name, which is not meant for the server's loggers."""
+    (tmp_path / "sets_logging_up.py").write_text(SETS_LOGGING_UP)
+    options = {"process": True, "interface": "wsgi", "app_dir": str(tmp_path)}
+    with LiveServer("sets_logging_up:app", start_timeout=60, **options) as server:
+        assert fetch(server.url) == b"there"
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            fetch(server.url + "/bad")
+        caught.value.close()
+        assert "expected by the test" in server.wait_for_log("expected by the test", 60)
