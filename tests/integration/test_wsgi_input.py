@@ -112,7 +112,7 @@ def test_input_refuses(call: Callable[[Any], Any]) -> None:
         assert context.get().status == 200
 
 
-@pytest.mark.parametrize("size", [10, 200_000])
+@pytest.mark.parametrize("size", [10, 200_000, 2_000_000])
 def test_unread_body(size: int) -> None:
     with Context(plain(b"no thanks", "413 Too Large")) as context:
         answer = context.ask(request("/", "POST", body=b"x" * size), "POST")
@@ -157,7 +157,7 @@ def test_disconnect_while_reading(how: str) -> None:
 
     with Context(app) as context:
         client = context.connect()
-        client.send(request("/", "POST", headers=("Content-Length: 100000",)) + b"x" * 10)
+        client.send(request("/", "POST", headers=("Content-Length: 2000000",)) + b"x" * 10)
         assert reading.wait(live.SECONDS)
         client.reset() if how == "reset" else client.sock.shutdown(socket.SHUT_RDWR)
         assert done.wait(live.SECONDS)
@@ -182,10 +182,79 @@ def test_body_that_stalls() -> None:
         return []
 
     with Context(app, timeout_body_idle=0.2) as context:
-        for length in (100, 1_000_000):  # awaited before the call, and within it
+        for length in (100, 2_000_000):  # awaited before the call, and within it
             with context.connect() as client:
                 client.send(request("/", "POST", headers=(f"Content-Length: {length}",)) + b"x")
                 assert client.answer("POST").status == 408
+
+
+@pytest.mark.parametrize("size", [1_000_000, 3_000_000])
+def test_a_chunked_body_beyond_what_is_awaited(size: int) -> None:
+    def app(environ: Environ, start_response: Start) -> Any:
+        known = environ.get("CONTENT_LENGTH")
+        start_response("200 OK", [("X-Known", str(known))])
+        return [environ["wsgi.input"].read()]
+
+    data = bytes(range(250)) * (size // 250)
+    with Context(app) as context, context.connect() as client:
+        client.send(request("/", "POST", headers=("Transfer-Encoding: chunked",)))
+        sender = threading.Thread(target=client.send, args=(chunked(data, 40_000),))
+        sender.start()
+        answer = client.answer("POST")
+        sender.join()
+    assert answer.body == data
+    assert answer.headers["x-known"] == (str(size) if size == 1_000_000 else "None")
+
+
+class WrappedError(Exception):
+    """As UnreadablePostError of Django."""
+
+
+@pytest.mark.parametrize("how", ["wrapped", "flask"])
+def test_an_aborted_upload_is_quiet(how: str, caplog: pytest.LogCaptureFixture) -> None:
+    """An application that does nothing about it makes no error of it, in its log or in ours."""
+    reading, done = threading.Event(), threading.Event()
+
+    def wrapped(environ: Environ, start_response: Start) -> Any:
+        try:
+            reading.set()
+            environ["wsgi.input"].read()
+        except OSError as exc:
+            raise WrappedError from exc
+        finally:
+            done.set()
+
+    with Context(wrapped if how == "wrapped" else flask_upload(reading, done)) as context:
+        client = context.connect()
+        kind = "Content-Type: application/x-www-form-urlencoded"
+        client.send(request("/", "POST", headers=(kind, "Content-Length: 2000000")) + b"a=1")
+        assert reading.wait(60)
+        client.reset()
+        assert done.wait(60)
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+def flask_upload(reading: threading.Event, done: threading.Event) -> Any:
+    serving.require("flask")
+    import flask
+
+    app = flask.Flask(__name__)
+
+    @app.post("/")
+    def upload() -> str:
+        reading.set()
+        return str(len(flask.request.form))
+
+    @app.after_request
+    def after(response: Any) -> Any:
+        assert response.status_code == 400
+        return response
+
+    @app.teardown_request
+    def end(exc: BaseException | None) -> None:
+        done.set()
+
+    return app
 
 
 def test_incomplete_small_body_is_not_shown_to_the_application() -> None:

@@ -198,6 +198,51 @@ def test_slow_small_bodies_take_no_thread() -> None:
             assert client.answer("POST").body == b"ok"
 
 
+CHUNKED = ("Transfer-Encoding: chunked",)
+LARGE = ("Content-Length: 2000000",)
+
+
+def test_trickled_bodies_hold_no_thread() -> None:
+    """Chunked ones are awaited, large ones have half of the threads at most."""
+
+    def app(environ: Environ, start_response: Start) -> list[bytes]:
+        body = environ["wsgi.input"].read()
+        start_response("200 OK", [])
+        return [hashlib.sha256(body).hexdigest().encode()]
+
+    with Context(app, threads=4) as context:
+        chunked = [context.connect() for _ in range(8)]
+        for client in chunked:
+            client.send(request("/", "POST", headers=CHUNKED) + b"1\r\na\r\n")
+        large = [context.connect() for _ in range(6)]
+        for client in large:
+            client.send(request("/", "POST", headers=LARGE) + b"a")
+        empty = hashlib.sha256().hexdigest()
+        assert [context.get().text for _ in range(20)] == [empty] * 20
+        for client in chunked:
+            client.send(b"1\r\nb\r\n0\r\n\r\n")
+            assert client.answer("POST").text == hashlib.sha256(b"ab").hexdigest()
+        for client in reversed(large):  # the last ones have waited for the first
+            threading.Thread(target=client.send, args=(b"a" * 1_999_999,)).start()
+        digest = hashlib.sha256(b"a" * 2_000_000).hexdigest()
+        assert [client.answer("POST").text for client in large] == [digest] * 6
+
+
+def test_a_peer_that_leaves_while_its_large_body_waits() -> None:
+    held = Held()
+    with Context(holding(held), threads=2) as context, held.until():
+        first, second, third = (context.connect() for _ in range(3))
+        first.send(request("/held", "POST", headers=LARGE))
+        held.wait_arrived()
+        second.send(request("/second", "POST", headers=LARGE))
+        while context.core.connections < 2:
+            pass
+        second.reset()
+        third.send(request("/third", "POST", headers=LARGE))
+        held.let_go()
+        assert [first.answer("POST").text, third.answer("POST").text] == ["/held", "/third"]
+
+
 def test_threads_of_the_application() -> None:
     """Reading and writing from a thread that is none of ours, while ours waits."""
 
@@ -244,7 +289,7 @@ def test_a_thread_that_reads_after_the_end() -> None:
 
     threads: list[threading.Thread] = []
     with Context(app) as context, context.connect() as client:
-        client.send(request("/", "POST", headers=("Content-Length: 1000000",)))
+        client.send(request("/", "POST", headers=("Content-Length: 2000000",)))
         assert client.answer("POST").body == b"early"
         threads[0].join(live.SECONDS)
         assert not threads[0].is_alive()
@@ -277,7 +322,7 @@ def test_two_readers_at_once() -> None:
 
     arrived = threading.Event()
     with Context(app) as context, context.connect() as client:
-        client.send(request("/", "POST", headers=("Content-Length: 1000000",)))
+        client.send(request("/", "POST", headers=("Content-Length: 2000000",)))
         assert arrived.wait(live.SECONDS)
         client.send(b"x" * 1_000_000)
         assert client.answer("POST").status == 200
@@ -438,7 +483,7 @@ def test_stop_with_a_call_that_hangs(how: str) -> None:
 
     with Context(app, threads=2) as context, held.until():
         client = context.connect()
-        client.send(request("/", "POST", headers=("Content-Length: 100000",)))
+        client.send(request("/", "POST", headers=("Content-Length: 2000000",)))
         held.wait_arrived()
         context.core.stop()
         assert context.join()  # though the call is still there
@@ -465,10 +510,10 @@ def test_stop_ends_calls_that_wait_for_their_peer() -> None:
             raised.release()
             raise
 
-    with Context(app, threads=4) as context:
+    with Context(app, threads=8) as context:
         for target in ("/read", "/write", "/read", "/write"):
             client = context.connect()
-            client.send(request(target, "POST", headers=("Content-Length: 100000",)))
+            client.send(request(target, "POST", headers=("Content-Length: 2000000",)))
         for _ in range(4):
             assert waits.acquire(timeout=live.SECONDS)
         context.core.stop()

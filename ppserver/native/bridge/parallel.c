@@ -664,7 +664,7 @@ static void call_method(PpTransport *t, PyObject *name, PyObject *data)
 }
 
 void pp_par_request(struct pp_wsgi *w, struct pp_wsgi_worker *self, struct pp_conn *conn,
-                    uint8_t *body, size_t body_len, size_t body_cap)
+                    struct pp_wsgi_body body)
 {
     const uint8_t *base;
     const struct pp_h1_head *head = pp_conn_head(conn, &base);
@@ -677,14 +677,15 @@ void pp_par_request(struct pp_wsgi *w, struct pp_wsgi_worker *self, struct pp_co
     }
     if (t != NULL) {
         name = pp_par_route(t->protocol, (const char *)base + head->path.off, head->path.len);
-        data = body_len > 0 ? PyBytes_FromStringAndSize((const char *)body, (Py_ssize_t)body_len)
-                            : Py_NewRef(w->core->k.empty_bytes);
+        data = body.len > 0
+                   ? PyBytes_FromStringAndSize((const char *)body.data, (Py_ssize_t)body.len)
+                   : Py_NewRef(w->core->k.empty_bytes);
         int gc = pp_compat_gc_pause();
         access = data != NULL ? access_of(t, head, base) : NULL;
         pp_compat_gc_resume(gc);
     }
-    if (body != NULL) {
-        pp_mem_free(body, body_cap);
+    if (body.data != NULL) {
+        pp_mem_free(body.data, body.cap);
     }
     if (t == NULL) {
         return;

@@ -124,7 +124,7 @@ bool pp_par_on_event(struct pp_wsgi_worker *self, struct pp_conn *conn, unsigned
 bool pp_par_serve(struct pp_wsgi_worker *self);
 /* Runs the method for the request on conn (http11). body is taken over. Attached; never raises. */
 void pp_par_request(struct pp_wsgi *w, struct pp_wsgi_worker *self, struct pp_conn *conn,
-                    uint8_t *body, size_t body_len, size_t body_cap);
+                    struct pp_wsgi_body body);
 /* Leader: carries out what the callbacks of a transport left to do. No Python. */
 void pp_par_settle(PpTransport *t, struct pp_par_turn *turn);
 /* bytes for what is to be sent, or NULL with an exception. Steals given. */

@@ -69,6 +69,7 @@ static struct pp_wsgi *wsgi_new(PpCore *core, int threads)
     w->core = core;
     w->loop = core->loop;
     w->threads_max = (uint32_t)threads;
+    w->streams_max = threads > 1 ? (uint32_t)threads / 2 : 1;
     w->workers = workers;
     w->manager.w = w;
     w->manager.manager = true;
@@ -76,6 +77,7 @@ static struct pp_wsgi *wsgi_new(PpCore *core, int threads)
     (void)pthread_mutex_init(&w->mutex, NULL);
     pp_list_init(&w->waiting);
     pp_list_init(&w->ready);
+    pp_list_init(&w->streams_waiting);
     pp_list_init(&w->transports_ready);
     pp_list_init(&w->transports_left);
     return w;
@@ -175,23 +177,19 @@ static void refuse(struct pp_wsgi_worker *self, struct pp_conn *conn)
 }
 
 /* The environ for call with its wsgi.input; NULL with an exception. body is taken over. */
-static PyObject *make_environ(PpWsgiCall *call, uint8_t *body, size_t body_len, size_t body_cap)
+static PyObject *make_environ(PpWsgiCall *call, struct pp_wsgi_body body)
 {
     PpCore *core = call->core;
-    const uint8_t *base;
-    const struct pp_h1_head *head = pp_conn_head(call->conn, &base);
-    PyObject *input = NULL;
-    if (body != NULL) {
-        input = pp_wsgi_input_new(NULL, core->state, body, body_len, body_cap);
-    } else if (head->chunked || (head->has_content_length && head->content_length > 0)) {
-        input = pp_wsgi_input_new(call, core->state, NULL, 0, 0);
+    PyObject *input;
+    if (body.data != NULL || body.streams) {
+        input = pp_wsgi_input_new(body.streams ? call : NULL, core->state, body);
     } else {
         input = Py_NewRef(call->w->k.empty_input);
     }
     if (input == NULL) {
         return NULL;
     }
-    PyObject *env = pp_wsgi_environ_new(core, call->w, call->conn, input);
+    PyObject *env = pp_wsgi_environ_new(core, call->w, call->conn, input, &body);
     Py_DECREF(input);
     return env;
 }
@@ -210,23 +208,27 @@ static void run_call(PpWsgiCall *call, PyObject *env)
 }
 
 void pp_wsgi_run(struct pp_wsgi *w, struct pp_wsgi_worker *self, struct pp_conn *conn,
-                 uint8_t *body, size_t body_len, size_t body_cap)
+                 struct pp_wsgi_body body)
 {
     int gc = pp_compat_gc_pause();
     PpWsgiCall *call = pp_wsgi_call_new(w->core, w, self, conn);
-    PyObject *env = call != NULL ? make_environ(call, body, body_len, body_cap) : NULL;
+    PyObject *env = call != NULL ? make_environ(call, body) : NULL;
     pp_compat_gc_resume(gc);
     if (env == NULL) {
         if (call != NULL) {
             call->conn = NULL;
             call->ended = true;
             Py_DECREF((PyObject *)call);
-        } else if (body != NULL) {
-            pp_mem_free(body, body_cap);
+        } else if (body.data != NULL) {
+            pp_mem_free(body.data, body.cap);
+        }
+        if (body.streams) {
+            pp_wsgi_op_stream_ended(w);
         }
         refuse(self, conn);
         return;
     }
+    call->streams = body.streams;
     pp_conn_set_app(conn, &call->slot);
     struct pp_wsgi_trip trip;
     pp_wsgi_lead_go(self, false, &trip);

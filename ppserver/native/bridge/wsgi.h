@@ -30,9 +30,16 @@
 #define PP_WSGI_WAIT_WEIGHT 4 /* how much a call that waited counts against one that did not... */
 #define PP_WSGI_EAGER_AT 8    /* ...until calls are taken to wait from the start */
 #define PP_WSGI_EAGER_MAX 32
-#define PP_WSGI_GATHER_BYTES 65536 /* a body up to this is awaited before the application runs */
-#define PP_WSGI_JOIN_BYTES 65536   /* a list of pieces up to this is sent as one */
+#define PP_WSGI_GATHER_MAX \
+    (1u << 20) /* a body up to this is awaited before the application runs... */
+#define PP_WSGI_GATHER_BYTES \
+    65536 /* ...and takes memory by and by, this much of a known one first... */
+#define PP_WSGI_GATHER_FIRST 4096 /* ...and this much of a chunked one */
+#define PP_WSGI_GATHER_TOTAL \
+    (64u << 20)                  /* bytes of awaited bodies in a context; beyond none is awaited */
+#define PP_WSGI_JOIN_BYTES 65536 /* a list of pieces up to this is sent as one */
 #define PP_WSGI_FIELDS_INLINE 24
+#define PP_WSGI_CAUSES_MAX 8     /* how far back an exception's causes are looked at */
 #define PP_WSGI_FILE_BYTES 65536 /* what is read at a time from a wrapped file */
 #define PP_WSGI_SPAWN_RETRY_US \
     250000                     /* after a thread that could not be made, until the next try */
@@ -123,8 +130,9 @@ struct pp_wsgi {
     struct pp_loop *loop; /* borrowed; leader only */
     struct pp_wsgi_consts k;
     uint32_t threads_max;
-    struct pp_par *par; /* owned: protocols of the parallel API instead of a WSGI application, or
-                           NULL. Constant. */
+    uint32_t streams_max; /* threads that may be with requests whose body is on its way */
+    struct pp_par *par;   /* owned: protocols of the parallel API instead of a WSGI application, or
+                             NULL. Constant. */
 
     /* Who leads: generation << 1 | "is inside the application". Atomic; see wsgi_lead.c. */
     uint64_t lead;
@@ -132,6 +140,7 @@ struct pp_wsgi {
     bool watch_asleep;             /* atomic */
     int eager;                     /* atomic: how much calls have waited lately */
     bool stop_requested;           /* atomic */
+    bool hop_by_hop_told;          /* atomic: the application sets headers of the server's */
     bool done;                     /* atomic: the leader found everything drained, or failed */
 
     pthread_mutex_t mutex; /* short sections only, never while calling Python */
@@ -149,6 +158,10 @@ struct pp_wsgi {
     /* Leader only. */
     struct pp_list waiting;          /* pp_wsgi_pending whose body is on its way */
     struct pp_list ready;            /* pp_wsgi_pending that may run */
+    struct pp_list streams_waiting;  /* pp_wsgi_pending whose body is read by the application, once
+                                        not too many do */
+    uint32_t streams;                /* with the application, or about to be */
+    size_t gathered_bytes;           /* allocated for bodies in `waiting` and `ready` */
     struct pp_list transports_ready; /* PpTransport with events, which nobody runs yet */
     struct pp_list transports_left;  /* those the end found; a reference each, dropped attached */
     struct pp_msg *spent;            /* messages of CLOSE, done: their transports are dropped */
@@ -161,15 +174,23 @@ struct pp_wsgi_slot {
     enum pp_wsgi_slot_kind { PP_WSGI_PENDING = 1, PP_WSGI_CALL, PP_WSGI_TRANSPORT } kind;
 };
 
+/* A request's body as far as it has been awaited. */
+struct pp_wsgi_body {
+    uint8_t *data; /* owned (pp_mem) or NULL */
+    size_t len, cap;
+    bool streams; /* more follows: the application reads it from the connection */
+};
+
 /* A request that is not with the application yet. Leader only; allocated by pp_mem. */
 struct pp_wsgi_pending {
     struct pp_wsgi_slot slot; /* first */
     struct pp_list link;
     struct pp_conn *conn; /* borrowed */
-    uint8_t *body;        /* owned or NULL */
-    size_t body_len, body_cap;
+    struct pp_wsgi *w;    /* borrowed */
+    struct pp_wsgi_body body;
     size_t body_max; /* up to which it grows */
-    bool whole;
+    bool whole;      /* nothing more is awaited */
+    bool admitted;   /* counts among w->streams */
 };
 
 struct pp_wsgi_op;
@@ -187,12 +208,14 @@ typedef struct PpWsgiCall {
     uint64_t length, sent; /* Content-Length of the application, if has_length; body bytes so far */
     int status;
     bool has_length, head_sent, surplus, failed;
+    bool gone;        /* atomic: the peer has left, or shut its side after the response began */
     bool output_busy; /* atomic: start_response, write or the iteration is at work */
     bool ended;       /* the request is over: what is left of it fails. Atomic. */
 
     /* Leader only. */
     struct pp_wsgi_slot slot;  /* pp_conn_app points here */
     struct pp_conn *conn;      /* borrowed; NULL after finish */
+    bool streams;              /* counts among w->streams */
     struct pp_wsgi_op *in_op;  /* waits for body bytes, or NULL */
     struct pp_wsgi_op *out_op; /* waits for the output to drain, or NULL */
 
@@ -246,7 +269,7 @@ void pp_wsgi_unref(struct pp_wsgi *w); /* attached */
 void pp_wsgi_drop_left(struct pp_wsgi *w);
 /* Runs the application for the request on conn. body is owned by it. Attached; never raises. */
 void pp_wsgi_run(struct pp_wsgi *w, struct pp_wsgi_worker *self, struct pp_conn *conn,
-                 uint8_t *body, size_t body_len, size_t body_cap);
+                 struct pp_wsgi_body body);
 
 /* wsgi_lead.c: who leads. */
 /* Leaves the loop alone and goes into the application. The thread leads. */
@@ -305,6 +328,8 @@ void pp_wsgi_threads_keep_spare(struct pp_wsgi *w);
 /* wsgi_op.c: what is done to connections. */
 /* Carries out op for its call, from any thread; returns when it is done. Attached. */
 void pp_wsgi_op_run(struct pp_wsgi_op *op);
+/* Leader: a call whose body was on its way has ended, and another may begin. */
+void pp_wsgi_op_stream_ended(struct pp_wsgi *w);
 /* An answer of our own for a request that is not with the application; leader. */
 void pp_wsgi_op_answer(struct pp_conn *conn, int status);
 /* Posts op, which names a transport, and waits; false if nobody leads any more. Attached. */
@@ -324,8 +349,9 @@ void pp_wsgi_op_abandon(struct pp_wsgi *w);  /* the end: lets go of every connec
 
 /* wsgi_environ.c */
 int pp_wsgi_environ_setup(PpCore *core, struct pp_wsgi *w, int multiprocess);
+/* body: as far as it has been awaited. */
 PyObject *pp_wsgi_environ_new(PpCore *core, struct pp_wsgi *w, struct pp_conn *conn,
-                              PyObject *input);
+                              PyObject *input, const struct pp_wsgi_body *body);
 void pp_wsgi_environ_fini(struct pp_wsgi_consts *k);
 int pp_wsgi_environ_visit(struct pp_wsgi_consts *k, visitproc visit, void *arg);
 
@@ -338,10 +364,9 @@ void pp_wsgi_respond(PpWsgiCall *call, PyObject *env);
 void pp_wsgi_call_spent(PpWsgiCall *call);
 
 /* wsgi_input.c */
-/* A wsgi.input. With a body (taken over, also on failure) it is the whole of it; else the bytes
- * come from the connection of call; without a call it is empty. */
-PyObject *pp_wsgi_input_new(PpWsgiCall *call, PpState *state, uint8_t *body, size_t body_len,
-                            size_t body_cap);
+/* A wsgi.input of `body` (its data taken over, also on failure), and with a call of what comes on
+ * its connection behind that. */
+PyObject *pp_wsgi_input_new(PpWsgiCall *call, PpState *state, struct pp_wsgi_body body);
 
 /* wsgi_file.c */
 /* The wrapped file of a file_wrapper object (borrowed) and its block size; NULL if it is none. */

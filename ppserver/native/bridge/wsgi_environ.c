@@ -166,7 +166,7 @@ int pp_wsgi_environ_setup(PpCore *core, struct pp_wsgi *w, int multiprocess)
         return -1;
     }
     k->root_path = bytes_as_latin1(core->root_path);
-    k->empty_input = pp_wsgi_input_new(NULL, core->state, NULL, 0, 0);
+    k->empty_input = pp_wsgi_input_new(NULL, core->state, (struct pp_wsgi_body){0});
     k->template = PyDict_New();
     if (k->root_path == NULL || k->empty_input == NULL || k->template == NULL) {
         return -1;
@@ -447,8 +447,26 @@ static int put_request(PpCore *core, struct pp_wsgi_consts *k, PyObject *env,
     return put(env, k->request_uri, target);
 }
 
+/* What the environ says about a body. One that came in chunks and is here as a whole has its length
+ * instead. Of one that is read as it comes, some only wait for the end that Content-Length says
+ * when they are not told that the input ends by itself, and know then that a failure to read is the
+ * client's. */
+static int put_body(struct pp_wsgi_consts *k, PyObject *env, const struct pp_h1_head *head,
+                    const struct pp_wsgi_body *body)
+{
+    if (body->streams) {
+        return head->chunked ? 0 : PyDict_DelItem(env, k->wsgi_input_terminated);
+    }
+    if (!head->chunked) {
+        return 0;
+    }
+    return PyDict_DelItem(env, k->names[PP_H1_NAME_TRANSFER_ENCODING]) < 0
+               ? -1
+               : put(env, k->content_length, PyUnicode_FromFormat("%zu", body->len));
+}
+
 PyObject *pp_wsgi_environ_new(PpCore *core, struct pp_wsgi *w, struct pp_conn *conn,
-                              PyObject *input)
+                              PyObject *input, const struct pp_wsgi_body *body)
 {
     struct pp_wsgi_consts *k = &w->k;
     const uint8_t *base;
@@ -460,7 +478,8 @@ PyObject *pp_wsgi_environ_new(PpCore *core, struct pp_wsgi *w, struct pp_conn *c
     }
     if (put_request(core, k, env, head, base) < 0 || put_fields(k, env, head, base, &host) < 0 ||
         put_remote(k, env, conn) < 0 || put_server(k, env, conn, base + host.off, host.len) < 0 ||
-        (input != NULL && PyDict_SetItem(env, k->wsgi_input, input) < 0)) {
+        (input != NULL && PyDict_SetItem(env, k->wsgi_input, input) < 0) ||
+        put_body(k, env, head, body) < 0) {
         Py_DECREF(env);
         return NULL;
     }

@@ -1,10 +1,10 @@
 /* wsgi.input: a blocking reader of the request body.
  *
- * A body that was awaited before the application ran is here as a whole. Otherwise bytes are read
- * from the connection when they are asked for (the first read sends 100 Continue if the client
- * waits for it), straight into the result where possible, through a small buffer for lines.
- * read(n) returns less than n bytes only at the end of the body. A body that fails (peer gone,
- * time-out, malformed, too large) raises ClientDisconnected, an OSError. */
+ * A body that was awaited before the application ran is here as a whole. Otherwise bytes, or those
+ * behind what was awaited, are read from the connection when they are asked for (the first read
+ * sends 100 Continue if the client waits for it), straight into the result where possible, through
+ * a small buffer for lines. read(n) returns less than n bytes only at the end of the body. A body
+ * that fails (peer gone, time-out, malformed, too large) raises ClientDisconnected, an OSError. */
 #include "bridge/wsgi.h"
 
 #include <string.h>
@@ -23,22 +23,21 @@ typedef struct {
     bool busy; /* atomic: a method is at work */
 } PpWsgiInput;
 
-PyObject *pp_wsgi_input_new(PpWsgiCall *call, PpState *state, uint8_t *body, size_t body_len,
-                            size_t body_cap)
+PyObject *pp_wsgi_input_new(PpWsgiCall *call, PpState *state, struct pp_wsgi_body body)
 {
     PpWsgiInput *in = PyObject_GC_New(PpWsgiInput, state->wsgi_input_type);
     if (in == NULL) {
-        if (body != NULL) {
-            pp_mem_free(body, body_cap);
+        if (body.data != NULL) {
+            pp_mem_free(body.data, body.cap);
         }
         return NULL;
     }
     in->call = (PpWsgiCall *)Py_XNewRef((PyObject *)call);
     in->state = state;
-    in->buf = body;
+    in->buf = body.data;
     in->start = 0;
-    in->end = body_len;
-    in->cap = body_cap;
+    in->end = body.len;
+    in->cap = body.cap;
     in->eof = call == NULL;
     in->busy = false;
     PyObject_GC_Track((PyObject *)in);

@@ -111,6 +111,10 @@ static void let_go(PpWsgiCall *call)
     struct pp_conn *conn = call->conn;
     call->conn = NULL;
     fail_waiting(call); /* another thread of the application that still reads, say */
+    if (call->streams) {
+        call->streams = false;
+        pp_wsgi_op_stream_ended(call->w);
+    }
     pp_conn_set_app(conn, NULL);
     pp_conn_finish(conn);
 }
@@ -318,67 +322,86 @@ bool pp_wsgi_op_finish(PpWsgiCall *call)
 
 /* ---- requests that are not with the application yet ---- */
 
-/* body_max: how long the body may become; it takes memory as it comes. */
-static struct pp_wsgi_pending *pending_new(struct pp_conn *conn, size_t body_max)
+/* body_max: how long the body may become; it takes memory as it comes, body_first bytes at once. */
+static struct pp_wsgi_pending *pending_new(struct pp_wsgi *w, struct pp_conn *conn, size_t body_max,
+                                           size_t body_first)
 {
-    size_t body_bytes = body_max < PP_WSGI_GATHER_BYTES ? body_max : PP_WSGI_GATHER_BYTES;
     struct pp_wsgi_pending *p = pp_mem_zalloc(sizeof(*p));
     if (p == NULL) {
         return NULL;
     }
     p->slot.kind = PP_WSGI_PENDING;
     p->conn = conn;
+    p->w = w;
     pp_list_init(&p->link);
-    if (body_bytes > 0) {
-        p->body = pp_mem_alloc(body_bytes);
-        if (p->body == NULL) {
+    if (body_first > 0) {
+        p->body.data = pp_mem_alloc(body_first);
+        if (p->body.data == NULL) {
             pp_mem_free(p, sizeof(*p));
             return NULL;
         }
-        p->body_cap = body_bytes;
+        p->body.cap = body_first;
+        w->gathered_bytes += body_first;
     }
     p->body_max = body_max;
     pp_conn_set_app(conn, &p->slot);
     return p;
 }
 
-/* Takes the request out of every list; what it holds is the caller's. */
-static struct pp_wsgi_pending pending_take(struct pp_wsgi_pending *p)
+/* Takes the request out of every list; its body is the caller's. */
+static struct pp_wsgi_body pending_take(struct pp_wsgi_pending *p)
 {
-    struct pp_wsgi_pending taken = *p;
+    struct pp_wsgi_body body = p->body;
+    p->w->gathered_bytes -= body.cap;
     pp_list_remove(&p->link);
     pp_conn_set_app(p->conn, NULL);
     pp_mem_free(p, sizeof(*p));
-    return taken;
+    return body;
+}
+
+/* The same without the body, and without its place among streams. */
+static void pending_drop(struct pp_wsgi_pending *p)
+{
+    struct pp_wsgi *w = p->w;
+    bool admitted = p->admitted;
+    struct pp_wsgi_body body = pending_take(p);
+    if (body.data != NULL) {
+        pp_mem_free(body.data, body.cap);
+    }
+    if (admitted) {
+        pp_wsgi_op_stream_ended(w);
+    }
 }
 
 static void pending_refuse(struct pp_wsgi_pending *p)
 {
-    struct pp_wsgi_pending taken = pending_take(p);
-    if (taken.body != NULL) {
-        pp_mem_free(taken.body, taken.body_cap);
-    }
-    pp_conn_fail(taken.conn, 503);
-    pp_conn_finish(taken.conn);
+    struct pp_conn *conn = p->conn;
+    pending_drop(p);
+    pp_conn_fail(conn, 503);
+    pp_conn_finish(conn);
 }
 
-/* Room for len more bytes: PP_OK, BODY_TOO_LARGE or NO_MEMORY. */
+/* Room for len more bytes: PP_OK, BODY_TOO_LARGE (also of all bodies together) or NO_MEMORY. */
 static int make_room(struct pp_wsgi_pending *p, size_t len)
 {
-    size_t cap = p->body_cap;
-    if (len > p->body_max - p->body_len) {
+    size_t cap = p->body.cap, before = cap;
+    if (len > p->body_max - p->body.len) {
         return PP_ERR_BODY_TOO_LARGE;
     }
-    while (cap < p->body_len + len) {
+    while (cap < p->body.len + len) {
         cap = cap * 2 < p->body_max ? cap * 2 : p->body_max;
     }
-    if (cap > p->body_cap) {
-        uint8_t *grown = pp_mem_realloc(p->body, p->body_cap, cap);
+    if (cap > before) {
+        if (p->w->par == NULL && p->w->gathered_bytes + (cap - before) > PP_WSGI_GATHER_TOTAL) {
+            return PP_ERR_BODY_TOO_LARGE;
+        }
+        uint8_t *grown = pp_mem_realloc(p->body.data, before, cap);
         if (grown == NULL) {
             return PP_ERR_NO_MEMORY;
         }
-        p->body = grown;
-        p->body_cap = cap;
+        p->body.data = grown;
+        p->body.cap = cap;
+        p->w->gathered_bytes += cap - before;
     }
     return PP_OK;
 }
@@ -398,8 +421,8 @@ static int gather(struct pp_wsgi_pending *p)
             return rc;
         }
         if (len > 0) {
-            memcpy(p->body + p->body_len, data, len);
-            p->body_len += len;
+            memcpy(p->body.data + p->body.len, data, len);
+            p->body.len += len;
             pp_conn_body_consume(p->conn, len);
         }
         if (status == PP_BODY_END) {
@@ -413,14 +436,14 @@ static int gather(struct pp_wsgi_pending *p)
     }
 }
 
-static void run_application(struct pp_wsgi_worker *self, struct pp_conn *conn, uint8_t *body,
-                            size_t body_len, size_t body_cap)
+static void run_application(struct pp_wsgi_worker *self, struct pp_conn *conn,
+                            struct pp_wsgi_body body)
 {
     pp_wsgi_lead_attach(self);
     if (self->w->par != NULL) {
-        pp_par_request(self->w, self, conn, body, body_len, body_cap);
+        pp_par_request(self->w, self, conn, body);
     } else {
-        pp_wsgi_run(self->w, self, conn, body, body_len, body_cap);
+        pp_wsgi_run(self->w, self, conn, body);
     }
 }
 
@@ -429,18 +452,10 @@ static bool start(struct pp_wsgi_worker *self, struct pp_conn *conn, struct pp_w
 {
     struct pp_wsgi *w = self->w;
     if (!self->manager && pp_list_empty(&w->ready)) {
-        uint8_t *body = NULL;
-        size_t body_len = 0, body_cap = 0;
-        if (p != NULL) {
-            struct pp_wsgi_pending taken = pending_take(p);
-            body = taken.body;
-            body_len = taken.body_len;
-            body_cap = taken.body_cap;
-        }
-        run_application(self, conn, body, body_len, body_cap);
+        run_application(self, conn, p != NULL ? pending_take(p) : (struct pp_wsgi_body){0});
         return self->word != 0;
     }
-    if (p == NULL && (p = pending_new(conn, 0)) == NULL) {
+    if (p == NULL && (p = pending_new(w, conn, 0, 0)) == NULL) {
         pp_conn_fail(conn, 503);
         pp_conn_finish(conn);
         return true;
@@ -450,16 +465,51 @@ static bool start(struct pp_wsgi_worker *self, struct pp_conn *conn, struct pp_w
     return true;
 }
 
+/* ---- bodies that the application reads as they come ----
+ * A client that sends its body byte by byte holds the thread of such a call for as long as it
+ * likes, so they have half of the threads at most; further ones wait, and nothing of them is
+ * received. */
+
+static bool start_stream(struct pp_wsgi_worker *self, struct pp_wsgi_pending *p)
+{
+    struct pp_wsgi *w = self->w;
+    p->body.streams = p->whole = true;
+    if (w->streams >= w->streams_max) {
+        pp_list_remove(&p->link);
+        pp_list_push(&w->streams_waiting, &p->link);
+        return true;
+    }
+    w->streams++;
+    p->admitted = true;
+    return start(self, p->conn, p);
+}
+
+void pp_wsgi_op_stream_ended(struct pp_wsgi *w)
+{
+    PP_ASSERT(w->streams > 0);
+    w->streams--;
+    struct pp_list *n = pp_list_pop(&w->streams_waiting);
+    if (n != NULL) {
+        struct pp_wsgi_pending *p = PP_CONTAINER(n, struct pp_wsgi_pending, link);
+        p->admitted = true;
+        w->streams++;
+        pp_list_push(&w->ready, &p->link);
+    }
+}
+
 static bool gather_or_start(struct pp_wsgi_worker *self, struct pp_wsgi_pending *p)
 {
     int rc = gather(p);
     if (rc == PP_OK) {
         return start(self, p->conn, p);
     }
+    if (rc == PP_ERR_BODY_TOO_LARGE && self->w->par == NULL) {
+        return start_stream(self, p);
+    }
     if (rc == PP_ERR_BODY_TOO_LARGE) {
-        struct pp_wsgi_pending taken = pending_take(p);
-        pp_mem_free(taken.body, taken.body_cap);
-        pp_wsgi_op_answer(taken.conn, 413);
+        struct pp_conn *conn = p->conn;
+        pending_drop(p);
+        pp_wsgi_op_answer(conn, 413);
     } else if (rc != PP_AGAIN) {
         pending_refuse(p); /* pp_conn_fail knows the status that fits */
     }
@@ -478,28 +528,34 @@ void pp_wsgi_op_answer(struct pp_conn *conn, int status)
 
 static bool on_request(struct pp_wsgi_worker *self, struct pp_conn *conn)
 {
+    struct pp_wsgi *w = self->w;
     const uint8_t *base;
     const struct pp_h1_head *head = pp_conn_head(conn, &base);
-    bool par = self->w->par != NULL; /* its methods get whole bodies, an application reads */
+    bool par = w->par != NULL; /* its methods get whole bodies, an application may read */
     uint64_t length = head->has_content_length ? head->content_length : 0;
+    if (length == 0 && !head->chunked) {
+        return start(self, conn, NULL);
+    }
     if (par && length > PP_PAR_BODY_MAX) {
         pp_wsgi_op_answer(conn, 413);
         return true;
     }
-    if (par ? length == 0 && !head->chunked
-            : length == 0 || head->expect_continue || length > PP_WSGI_GATHER_BYTES) {
-        return start(self, conn, NULL);
-    }
-    struct pp_wsgi_pending *p = pending_new(conn, head->chunked ? PP_PAR_BODY_MAX : (size_t)length);
+    size_t first = head->chunked                   ? PP_WSGI_GATHER_FIRST
+                   : length < PP_WSGI_GATHER_BYTES ? (size_t)length
+                                                   : PP_WSGI_GATHER_BYTES;
+    bool streams = !par && (head->expect_continue || length > PP_WSGI_GATHER_MAX ||
+                            w->gathered_bytes + first > PP_WSGI_GATHER_TOTAL);
+    size_t most = head->chunked ? (par ? PP_PAR_BODY_MAX : PP_WSGI_GATHER_MAX) : (size_t)length;
+    struct pp_wsgi_pending *p = pending_new(w, conn, streams ? 0 : most, streams ? 0 : first);
     if (p == NULL) {
-        if (!par) {
-            return start(self, conn, NULL);
-        }
         pp_conn_fail(conn, 503);
         pp_conn_finish(conn);
         return true;
     }
-    pp_list_push(&self->w->waiting, &p->link);
+    if (streams) {
+        return start_stream(self, p);
+    }
+    pp_list_push(&w->waiting, &p->link);
     return gather_or_start(self, p);
 }
 
@@ -517,6 +573,9 @@ static bool on_pending(struct pp_wsgi_worker *self, struct pp_wsgi_pending *p, u
 static void on_call(PpWsgiCall *call, unsigned events)
 {
     struct pp_wsgi_op *in = call->in_op, *out = call->out_op;
+    if ((events & PP_EV_CLOSED) || ((events & PP_EV_EOF) && pp_conn_response_started(call->conn))) {
+        __atomic_store_n(&call->gone, true, __ATOMIC_RELEASE);
+    }
     if (in != NULL && (events & (PP_EV_BODY | PP_EV_CLOSED))) {
         call->in_op = NULL;
         if (apply_read(call, in)) {
@@ -565,9 +624,9 @@ bool pp_wsgi_op_serve(struct pp_wsgi_worker *self)
             pp_loop_batch(w->loop); /* events have their own time: a long queue hides none */
             break;
         }
-        struct pp_wsgi_pending taken =
-            pending_take(PP_CONTAINER(w->ready.next, struct pp_wsgi_pending, link));
-        run_application(self, taken.conn, taken.body, taken.body_len, taken.body_cap);
+        struct pp_wsgi_pending *p = PP_CONTAINER(w->ready.next, struct pp_wsgi_pending, link);
+        struct pp_conn *first = p->conn;
+        run_application(self, first, pending_take(p));
         if (self->word == 0) {
             return false;
         }
