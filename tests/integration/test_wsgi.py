@@ -133,6 +133,14 @@ def test_content_headers() -> None:
     assert environ["CONTENT_TYPE"] == "a/b"
 
 
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_a_chunked_body_that_has_wholly_arrived(size: int) -> None:
+    raw = request("/", "POST", headers=("Transfer-Encoding: chunked",))
+    environ = seen(raw + b"%x\r\n%b\r\n0\r\n\r\n" % (size, b"x" * size), "POST")
+    assert environ["CONTENT_LENGTH"] == str(size)
+    assert "HTTP_TRANSFER_ENCODING" not in environ
+
+
 @pytest.mark.parametrize(
     ("target", "path"),
     [("/api/x", "/x"), ("/api", ""), ("/apix", "/apix"), ("/x", "/x"), ("/api/", "/")],
@@ -250,15 +258,16 @@ HOP_BY_HOP = (
 @pytest.mark.parametrize(
     ("args", "error"),
     [
-        (("200", []), ValueError),
+        (("20", []), ValueError),
         (("2000 OK", []), ValueError),
+        (("200OK", []), ValueError),
         (("100 Continue", []), ValueError),
         (("20x OK", []), ValueError),
         (("200 O\r\nK", []), ValueError),
         (("200 \u20ac", []), ValueError),
         ((b"200 OK", []), TypeError),
         ((200, []), TypeError),
-        (("200 OK", ()), TypeError),
+        (("200 OK", iter(())), TypeError),
         (("200 OK", {}), TypeError),
         (("200 OK", [["A", "b"]]), TypeError),
         (("200 OK", [("A", "b", "c")]), TypeError),
@@ -273,7 +282,6 @@ HOP_BY_HOP = (
         (("200 OK", [("", "c")]), ValueError),
         (("200 OK", [("Content-Length", "-1")]), ValueError),
         (("200 OK", [("Content-Length", "1"), ("content-length", "1")]), ValueError),
-        *((("200 OK", [(name, "x")]), AssertionError) for name in HOP_BY_HOP),
         (("200 OK", [("content\rlength", "1")]), ValueError),
         (("200 OK", [], 1), TypeError),
         (("200 OK", [], (None, None)), TypeError),
@@ -290,6 +298,41 @@ def test_start_response_refuses(args: tuple[Any, ...], error: type[Exception]) -
     with Context(app) as context:
         assert context.get().status == 500
         assert type(context.error()) is error
+
+
+def test_hop_by_hop_headers_are_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    """PEP 3333 forbids them; frameworks set them all the same, and servers drop them."""
+    fields = [(name, "x") for name in HOP_BY_HOP]
+    with Context(plain(b"y", "200 OK", ("A", "b"), *fields, ("C", "d"))) as context:
+        for _ in range(2):
+            answer = context.get()
+            assert (answer.status, answer.body) == (200, b"y")
+            assert [item for item in answer.headers.items() if item[1] in "bxd"] == [
+                ("A", "b"),
+                ("C", "d"),
+            ]
+    [warning] = [record.getMessage() for record in caplog.records]
+    assert warning.startswith("the application sets Connection, a header that belongs to")
+
+
+def test_the_application_closes_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+    with Context(plain(b"y", "200 OK", ("Connection", "Close"))) as context:
+        client = context.connect()
+        assert client.ask().body == b"y"
+        assert client.at_end()
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(("status", "reason"), [("200", "OK"), ("200 ", ""), ("299", "")])
+def test_lenient_start_response(status: str, reason: str) -> None:
+    def app(environ: Environ, start_response: Start) -> list[bytes]:
+        start_response(status, (("A", "b"),))
+        return []
+
+    with Context(app) as context:
+        answer = context.get()
+    assert (answer.status, answer.reason) == (int(status), reason)
+    assert answer.headers["a"] == "b"
 
 
 def test_names_that_are_nearly_hop_by_hop() -> None:
@@ -392,7 +435,7 @@ def test_start_response_after_the_end() -> None:
 
     with Context(app) as context:
         context.ask(request("/", "POST", body=b"12"), "POST")
-        context.ask(request("/", "POST", body=b"1" * 100_000), "POST")
+        context.ask(request("/", "POST", body=b"1" * 2_000_000), "POST")
         for start_response, write, _ in kept:
             with pytest.raises(RuntimeError):
                 start_response("200 OK", [])

@@ -121,8 +121,8 @@ static int check_status(PyObject *text, int *status)
     if (s == NULL) {
         return -1;
     }
-    if (len < 4 || s[0] < '2' || s[0] > '9' || s[1] < '0' || s[1] > '9' || s[2] < '0' ||
-        s[2] > '9' || s[3] != ' ' || has_controls(s, len)) {
+    if (len < 3 || s[0] < '2' || s[0] > '9' || s[1] < '0' || s[1] > '9' || s[2] < '0' ||
+        s[2] > '9' || (len > 3 && s[3] != ' ') || has_controls(s, len)) {
         PyErr_Format(PyExc_ValueError, "start_response: status must look like '200 OK', not %.200R",
                      text);
         return -1;
@@ -147,15 +147,20 @@ static bool is_word(const uint8_t *name, size_t len, const struct word *word)
     return i == word->len;
 }
 
-static bool is_hop_by_hop(const uint8_t *name, size_t len)
+/* What PEP 3333 forbids; but "Connection: close" is a wish that the server heeds. */
+static bool is_hop_by_hop(const struct pp_h1_out_field *f)
 {
+    static const struct word connection = WORD("connection"), close = WORD("close");
     static const struct word words[] = {
-        WORD("connection"), WORD("keep-alive"),        WORD("proxy-authenticate"),
-        WORD("te"),         WORD("trailers"),          WORD("proxy-authorization"),
+        WORD("keep-alive"), WORD("proxy-authenticate"),  WORD("te"),
+        WORD("trailers"),   WORD("proxy-authorization"), WORD("proxy-connection"),
         WORD("upgrade"),    WORD("transfer-encoding"),
     };
+    if (is_word(f->name, f->name_len, &connection)) {
+        return !is_word(f->value, f->value_len, &close);
+    }
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
-        if (is_word(name, len, &words[i])) {
+        if (is_word(f->name, f->name_len, &words[i])) {
             return true;
         }
     }
@@ -207,14 +212,29 @@ static int check_field(PyObject *pair, struct pp_h1_out_field *f)
                      name);
         return -1;
     }
-    if (is_hop_by_hop(f->name, f->name_len)) {
-        PyErr_Format(PyExc_AssertionError,
-                     "start_response: %.200R is a hop-by-hop header, which "
-                     "belongs to the server (PEP 3333)",
-                     name);
-        return -1;
-    }
     return 0;
+}
+
+/* A header that belongs to the server (PEP 3333) is left out, and told once for each application.
+ * -1 with an exception. */
+static int drop_field(PpWsgiCall *call, PyObject *pair)
+{
+    if (__atomic_exchange_n(&call->w->hop_by_hop_told, true, __ATOMIC_RELAXED)) {
+        return 0;
+    }
+    PyObject *logging = PyImport_ImportModule("logging");
+    PyObject *logger =
+        logging != NULL ? PyObject_CallMethod(logging, "getLogger", "s", "ppserver.error") : NULL;
+    PyObject *r = logger != NULL
+                      ? PyObject_CallMethod(logger, "warning", "sO",
+                                            "the application sets %s, a header that belongs to the "
+                                            "server (PEP 3333): dropped, here and from now on",
+                                            PyTuple_GET_ITEM(pair, 0))
+                      : NULL;
+    Py_XDECREF(logger);
+    Py_XDECREF(logging);
+    Py_XDECREF(r);
+    return r != NULL ? 0 : -1;
 }
 
 /* ---- start_response ---- */
@@ -228,30 +248,41 @@ struct head {
     bool has_length;
 };
 
-static int check_headers(PpWsgiCall *call, PyObject *list, struct head *head)
+static int check_headers(PpWsgiCall *call, PyObject *given, struct head *head)
 {
-    if (!PyList_Check(list)) {
+    if (PyList_Check(given)) {
+        head->headers = PyList_AsTuple(given);
+    } else if (PyTuple_Check(given)) {
+        head->headers = PyTuple_GetSlice(given, 0, PyTuple_GET_SIZE(given));
+    } else {
         PyErr_Format(PyExc_TypeError, "start_response: headers must be a list, not %.100s",
-                     Py_TYPE(list)->tp_name);
+                     Py_TYPE(given)->tp_name);
+    }
+    if (head->headers == NULL) {
         return -1;
     }
-    if ((head->headers = PyList_AsTuple(list)) == NULL) {
-        return -1;
-    }
-    head->count = (size_t)PyTuple_GET_SIZE(head->headers);
+    size_t count = (size_t)PyTuple_GET_SIZE(head->headers);
     head->fields = call->inline_fields;
-    if (head->count > PP_WSGI_FIELDS_INLINE) {
-        head->fields = PyMem_Calloc(head->count, sizeof(*head->fields));
+    if (count > PP_WSGI_FIELDS_INLINE) {
+        head->fields = PyMem_Calloc(count, sizeof(*head->fields));
         if (head->fields == NULL) {
             PyErr_NoMemory();
             return -1;
         }
     }
-    for (size_t i = 0; i < head->count; i++) {
-        struct pp_h1_out_field *f = &head->fields[i];
-        if (check_field(PyTuple_GET_ITEM(head->headers, (Py_ssize_t)i), f) < 0) {
+    for (size_t i = 0; i < count; i++) {
+        struct pp_h1_out_field *f = &head->fields[head->count];
+        PyObject *pair = PyTuple_GET_ITEM(head->headers, (Py_ssize_t)i);
+        if (check_field(pair, f) < 0) {
             return -1;
         }
+        if (is_hop_by_hop(f)) {
+            if (drop_field(call, pair) < 0) {
+                return -1;
+            }
+            continue;
+        }
+        head->count++;
         if (is_content_length(f->name, f->name_len)) {
             if (head->has_length) {
                 PyErr_SetString(PyExc_ValueError, "start_response: Content-Length twice");
@@ -381,8 +412,10 @@ static void fill_response(PpWsgiCall *call, struct pp_h1_response *r, size_t len
 {
     size_t status_len = (size_t)PyUnicode_GET_LENGTH(call->status_text);
     r->status = call->status;
-    r->reason = PyUnicode_1BYTE_DATA(call->status_text) + 4;
-    r->reason_len = status_len - 4;
+    if (status_len > 3) { /* else the registry's */
+        r->reason = PyUnicode_1BYTE_DATA(call->status_text) + 4;
+        r->reason_len = status_len - 4;
+    }
     r->fields = call->fields;
     r->field_count = call->field_count;
     r->complete = !more;
@@ -443,6 +476,12 @@ static int check_piece(PyObject *piece)
     return -1;
 }
 
+/* Instead of emit for a piece of no bytes: whether anybody is left to send to. */
+static enum emitted look(PpWsgiCall *call)
+{
+    return __atomic_load_n(&call->gone, __ATOMIC_ACQUIRE) ? EMIT_CLOSED : EMIT_OK;
+}
+
 /* ---- write() ---- */
 
 static PyObject *write_call(PyObject *self, PyObject *args, PyObject *kwargs)
@@ -457,10 +496,9 @@ static PyObject *write_call(PyObject *self, PyObject *args, PyObject *kwargs)
     if (check_piece(data) < 0) {
         return NULL;
     }
-    if (PyBytes_GET_SIZE(data) == 0 && !__atomic_load_n(&call->ended, __ATOMIC_ACQUIRE)) {
-        Py_RETURN_NONE;
-    }
-    switch (emit(call, data, true)) {
+    switch (PyBytes_GET_SIZE(data) > 0 || __atomic_load_n(&call->ended, __ATOMIC_ACQUIRE)
+                ? emit(call, data, true)
+                : look(call)) {
     case EMIT_OK:
         Py_RETURN_NONE;
     case EMIT_CLOSED:
@@ -529,7 +567,9 @@ static enum emitted send_iterable(PpWsgiCall *call, PyObject *iterable, bool sin
     while (result == EMIT_OK && !call->surplus && (piece = PyIter_Next(iterator)) != NULL) {
         if (check_piece(piece) < 0) {
             result = EMIT_FAILED;
-        } else if (PyBytes_GET_SIZE(piece) > 0) {
+        } else if (PyBytes_GET_SIZE(piece) == 0) {
+            result = look(call);
+        } else {
             result = emit(call, piece, !single);
             if (single && result == EMIT_OK) {
                 Py_DECREF(piece);
@@ -638,11 +678,26 @@ static enum emitted send_result(PpWsgiCall *call, PyObject *result)
     return send_iterable(call, result, !call->head_sent && has_len_one(result));
 }
 
+/* The raised exception is that the peer has gone, or was made of that (raise ... from). */
+static bool is_disconnect(PpWsgiCall *call)
+{
+    PyObject *kind = call->core->state->client_disconnected;
+    PyObject *raised = PyErr_GetRaisedException(), *exc = Py_XNewRef(raised);
+    bool found = false;
+    for (int i = 0; i < PP_WSGI_CAUSES_MAX && exc != NULL && !found; i++) {
+        found = PyErr_GivenExceptionMatches(exc, kind);
+        Py_SETREF(exc, PyException_GetCause(exc));
+    }
+    Py_XDECREF(exc);
+    PyErr_SetRaisedException(raised);
+    return found;
+}
+
 /* The raised exception ends the request. */
 static void fail(PpWsgiCall *call, PyObject *env)
 {
     struct pp_wsgi_op op = {.call = call, .kind = PP_WSGI_OP_FAIL};
-    if (PyErr_ExceptionMatches(call->core->state->client_disconnected)) {
+    if (is_disconnect(call)) {
         PyErr_Clear(); /* the peer's doing, and counted there */
     } else {
         pp_core_report_error(call->core, env);
