@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Any
 
 from ppserver.config import Config, table
-from ppserver.errors import PPServerError
+from ppserver.errors import ConfigError, PPServerError
 
 _RUNNING = re.compile(r"ppserver running on (\S+)")
 
@@ -33,9 +33,11 @@ class LiveServer:
     """Serves ``app`` while the ``with`` block runs.
 
     ``settings`` are those of :class:`~ppserver.config.Config`; ``port`` is 0 and the access log
-    off unless given. ``env`` and ``python`` (the command, with its options) count with
-    ``process=True`` only. Entering raises PPServerError if the server does not start within
-    ``start_timeout`` seconds; leaving stops it and waits ``stop_timeout`` seconds for its end.
+    off unless given. ``env``, ``python`` (the command, with its options), and settings of a whole
+    process such as ``cores`` or ``user`` need ``process=True``, else ConfigError. Entering raises
+    PPServerError if the server does not start within ``start_timeout`` seconds; leaving stops it
+    and waits ``stop_timeout`` seconds for its end. Several may serve at once; in threads, ``log``
+    is then that of all of them.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class LiveServer:
         *,
         process: bool = False,
         env: Mapping[str, str] | None = None,
-        python: tuple[str, ...] = (sys.executable,),
+        python: tuple[str, ...] | None = None,
         start_timeout: float = 20.0,
         stop_timeout: float = 20.0,
         **settings: Any,
@@ -61,8 +63,9 @@ class LiveServer:
         self._stop_timeout = stop_timeout
         self._runner: _InThread | _InProcess
         if process:
-            self._runner = _InProcess(self, python, env)
+            self._runner = _InProcess(self, python or (sys.executable,), env)
         else:
+            _refuse_ignored(self.config, env=env, python=python)
             self._runner = _InThread(self)
 
     @property
@@ -133,18 +136,51 @@ class LiveServer:
         self.stop()
 
 
+# What one context within a program does not look at.
+_OF_A_PROCESS = (
+    "cores",
+    "contexts",
+    "gil",
+    "limit_max_requests",
+    "limit_max_requests_jitter",
+    "pid",
+    "pin",
+    "user",
+    "group",
+    "umask",
+)
+
+
+def _refuse_ignored(config: Config, **arguments: object) -> None:
+    """ConfigError for what would be ignored in a thread."""
+    given = [name for name, value in arguments.items() if value is not None]
+    given += [n for n in _OF_A_PROCESS if getattr(config, n) != table()[n].default]
+    if given:
+        raise ConfigError(
+            f"{given[0]} has no effect on a server in a thread", hint="process=True starts one"
+        )
+
+
 class _InThread:
     """The server in a thread: its log is captured from the server's loggers."""
 
     def __init__(self, live: LiveServer) -> None:
         from ppserver.server import Server
 
+        ready = self._ready = threading.Event()
+
+        class Told(Server):
+            """Tells when it serves: its log may be switched off, or be another server's."""
+
+            async def startup(self) -> None:
+                await super().startup()
+                ready.set()
+
         self.grown = threading.Condition()
         self.output = ""
         self._live = live
-        self._server = Server(live.config)
+        self._server = Told(live.config)
         self._text = io.StringIO()
-        self._ready = threading.Event()
         self._handler = _Capture(self)
         self._thread = threading.Thread(target=self._run, name="LiveServer", daemon=True)
 
@@ -163,8 +199,6 @@ class _InThread:
         with self.grown:
             self._text.write(line + "\n")
             self.grown.notify_all()
-        if _RUNNING.search(line) and self._server.started:
-            self._ready.set()
 
     def start(self, timeout: float) -> None:
         logger = logging.getLogger("ppserver.error")

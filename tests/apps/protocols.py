@@ -1,6 +1,6 @@
 """A program of the parallel API with a server for each kind of protocol, on ports of their own.
 
-The order is what the tests know them by: see ORDER in tests/integration/test_parallel.py.
+The order is what the tests know them by: see ORDER in tests/protocolsite.py.
 """
 
 import os

@@ -398,6 +398,22 @@ def test_an_upgrade_that_cannot_be_served_is_told() -> None:
     assert "asked to go on with another protocol" in live.log
 
 
+@pytest.mark.parametrize("level", ["critical", "debug"])
+def test_live_servers_serve_at_once_with_any_log_level(level: str) -> None:
+    with LiveServer(app, log_level=level) as one, LiveServer(wsgi, log_level=level) as other:
+        assert one.port != other.port
+        assert fetch(one.url)
+        assert fetch(other.url)
+
+
+@pytest.mark.parametrize(
+    "ignored", [{"cores": 2}, {"env": {}}, {"python": ("python3",)}, {"user": "nobody"}]
+)
+def test_a_live_server_in_a_thread_refuses_what_it_ignores(ignored: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(ignored))} has no effect"):
+        LiveServer(app, **ignored)
+
+
 def test_run_refuses_wrong_settings() -> None:
     with pytest.raises(ConfigError, match="port"):
         ppserver.run(app, port=-1)
