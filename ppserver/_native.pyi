@@ -1,7 +1,7 @@
 """Stub of the C extension."""
 
 import sys
-from asyncio import AbstractEventLoop, Handle
+from asyncio import AbstractEventLoop, Handle, Task
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import Context
@@ -84,6 +84,8 @@ class Core:
     def draining(self) -> bool: ...
     @property
     def in_flight(self) -> int: ...
+    @property
+    def request_tasks(self) -> set[Task[None]] | None: ...
     def add_listener(
         self, fd: int, *, kind: str = ..., tag: int = ..., raw: bool = ...
     ) -> None: ...

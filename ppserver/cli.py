@@ -16,7 +16,7 @@ from typing import NoReturn, TextIO
 
 import ppserver
 from ppserver import config as settings
-from ppserver import logs
+from ppserver import exits, logs
 from ppserver.config import Config, Option, table
 from ppserver.errors import ConfigError, LoadError, PPServerError
 from ppserver.sources import gather, port_is_the_platforms, to_toml
@@ -47,7 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code. Reports errors on stderr, raises none of its own."""
     try:
         _check_installation()
-        return _run(sys.argv[1:] if argv is None else list(argv))
+        code = _run(sys.argv[1:] if argv is None else list(argv))
+        if argv is None:  # The process is ours: threads do not keep it beyond the graceful timeout.
+            exits.bound_rest(code)
+        return code
     except PPServerError as error:
         report(error, sys.stderr)
         return error.exit_code

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, TypeVar
 
-from ppserver import eventloop, handlers, hooks, logs, terminal
+from ppserver import eventloop, exits, handlers, hooks, logs, terminal
 from ppserver._native import Board, Core
 from ppserver.config import Config
 from ppserver.contexts.errands import LoopErrands, MainThread
@@ -35,7 +35,6 @@ from ppserver.sockets import Listeners, Listening
 
 logger = logging.getLogger("ppserver.error")
 
-_LIFESPAN_SHUTDOWN_LEAST = 5.0
 _DRAIN_BEGINS_WITHIN = 2.0
 _CORE_OPTIONS = (
     "limit_request_line",
@@ -118,7 +117,7 @@ class Server:
         supervision: Supervision | None = None,
         seat: Seat | None = None,
         make_application: Callable[[], Application] | None = None,
-        exit_at_second_signal: bool = False,
+        owns_process: bool = False,
     ) -> None:
         self.config = config = recognise(config) if application is None else config
         self.started = False
@@ -130,7 +129,7 @@ class Server:
         self._supervision = supervision
         self._seat = seat
         self._make_application = make_application
-        self._exit_at_second_signal = exit_at_second_signal
+        self._owns_process = owns_process
         self._lifespan: Lifespan | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -224,6 +223,8 @@ class Server:
         """Stop accepting, let running requests end, shut the application down."""
         if self._loop is None:
             return
+        if self._owns_process:
+            exits.bound(exits.patience(self.config, hurry=self._hurry))
         if self.started and not self._hurry and self.config.shutdown_delay:
             logger.info("Shutting down in %g s", self.config.shutdown_delay)
             end = time.monotonic() + self.config.shutdown_delay
@@ -234,7 +235,7 @@ class Server:
             logger.info("Shutting down")
             await self._drain()
         if self._lifespan is not None:
-            least = _LIFESPAN_SHUTDOWN_LEAST
+            least = exits.LIFESPAN_LEAST
             timeout = least if self._hurry else self.config.timeout_graceful_shutdown
             if not await self._lifespan.shutdown(max(timeout, least)):
                 self.exit_code = self.exit_code or 1
@@ -242,6 +243,8 @@ class Server:
         await self._call_stop_hooks()
         if not self._owns_core_loop:
             self._close()
+        if self._owns_process:
+            exits.bound_rest(self.exit_code)  # Threads of the loop's executor, and what follows.
         logger.info("Finished server process [%d]", os.getpid())
         self._loop = None
 
@@ -467,6 +470,8 @@ class Server:
         """Let requests end, up to the timeout; then end them."""
         timeout = 0.0 if self._hurry else self.config.timeout_graceful_shutdown
         deadline = time.monotonic() + timeout
+        if self._owns_process:
+            exits.grant(timeout)
         if self.listeners is not None:
             self.listeners.quiesce()
         self._with_core(lambda core: core.drain(), None)
@@ -488,7 +493,7 @@ class Server:
             if not self._hurry:
                 logger.error("Requests still running after %g s: connections closed", timeout)
             self._with_core(lambda core: core.stop(), None)
-            await asyncio.sleep(0)
+            await self._cancel_requests()
         if self._thread_done is not None:
             await asyncio.wait((self._thread_done,), timeout=2.0)
             if self._thread_done.done() and (failure := self._thread_done.exception()):
@@ -499,6 +504,19 @@ class Server:
         elif self._attached:
             self._with_core(lambda core: core.detach(), None)
             self._attached = False
+
+    async def _cancel_requests(self) -> None:
+        """End what ASGI requests do still, before the lifespan takes away what they use."""
+        await asyncio.sleep(0)  # Some end by themselves, now that their client is gone.
+        tasks: list[asyncio.Task[None]] = []
+        self._with_core(lambda core: tasks.extend(core.request_tasks or ()), None)
+        for task in tasks:
+            task.cancel()
+        if not tasks:
+            return
+        _, left = await asyncio.wait(tasks, timeout=exits.CANCELLED_WITHIN)
+        if left:
+            logger.error("%d cancelled requests of the application do not end", len(left))
 
     def _idle(self) -> bool:
         if self._thread_done is not None:
@@ -578,6 +596,8 @@ class Server:
         if number == signal.SIGUSR1:
             self._call_soon(logs.reopen)  # Here it might interrupt who is writing to one.
         elif number == signal.SIGQUIT:
+            if self._owns_process:
+                exits.bound(exits.patience(self.config, hurry=True))
             self.exit_now()
         elif number in (signal.SIGTTIN, signal.SIGTTOU):
             logger.warning("More or fewer contexts need --contexts processes")
@@ -585,6 +605,8 @@ class Server:
             logger.warning("Reloading needs --contexts processes")
         elif not self._should_exit:
             self._told_at = time.monotonic()
+            if self._owns_process:  # The application may block the loop for ever.
+                exits.bound(exits.patience(self.config))
             self.should_exit = True
         elif (
             self._supervision is None
@@ -594,7 +616,7 @@ class Server:
 
     def _end_at_once(self) -> None:
         """The second signal: no more waiting."""
-        if not self._exit_at_second_signal:
+        if not self._owns_process:
             self.exit_now()
             return
         logger.warning("Second signal: ending at once")

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ppserver import contexts, freezing, logs, terminal
+from ppserver import contexts, exits, freezing, logs, terminal
 from ppserver.config import Config
 from ppserver.contexts import messages
 from ppserver.contexts.channel import SignalPipe
@@ -58,7 +58,7 @@ _BACKOFF_MAX = 5.0
 _FLUSH_PAUSE = 0.05  # Until what a channel had no room for is sent again.
 _MESSAGES_A_TURN = 256
 _STEADY_AFTER = 5.0  # A context that lived this long did not die of its start.
-_KILL_MARGIN = 8.0  # Beyond the graceful timeout: lifespan shutdown has its own minimum.
+_KILL_MARGIN = 8.0  # Beyond the time that a context gives itself.
 
 
 def run(config: Config) -> int:
@@ -453,12 +453,9 @@ class Supervisor:
 
     def _end(self, generation: Generation, context: Context, how: str = "stop") -> None:
         """Have a context "stop" or "quit", and kill it if it takes too long."""
-        config = self._config
         context.leaving = True
-        grace = config.timeout_graceful_shutdown + config.shutdown_delay + _KILL_MARGIN
-        if how == "quit":
-            grace = _KILL_MARGIN
-        context.kill_at = time.monotonic() + grace
+        patience = exits.patience(self._config, hurry=how == "quit")
+        context.kill_at = time.monotonic() + patience + _KILL_MARGIN
         generation.channel.send("tell", key=context.key, what=how)
 
     def _kill_context(self, generation: Generation, context: Context) -> None:

@@ -19,7 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # settings
     ("config", "sources"),
     # the machine and the process
-    ("disposal", "freezing", "gil", "logs", "sockets", "topology"),
+    ("disposal", "exits", "freezing", "gil", "logs", "sockets", "topology"),
     # the application
     ("hooks", "lifespan", "loader"),
     # one context

@@ -8,7 +8,6 @@ messages over one ``SOCK_SEQPACKET`` pair, of which every context keeps the send
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import ctypes
 import dataclasses
@@ -26,9 +25,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from types import FrameType
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
-from ppserver import contexts, disposal, eventloop, gil, handlers, hooks, logs, opened
+from ppserver import contexts, disposal, eventloop, exits, gil, handlers, hooks, logs, opened
 from ppserver.config import Config
 from ppserver.contexts.channel import Channel, Received, SignalPipe
 from ppserver.contexts.errands import HostErrands
@@ -306,17 +305,6 @@ def widen_descriptor_table() -> None:
             os.close(writing)
 
 
-def leave(code: int) -> NoReturn:
-    """End a forked process: what ``atexit`` holds, then out, past the parent's frames."""
-    with contextlib.suppress(BaseException):
-        atexit._run_exitfuncs()
-        logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
-    os._exit(code)
-
-
 def exit_code_of(main: Callable[[], int]) -> int:
     """Run ``main``; its exit code, or that of the exception it ended with, which is reported."""
     try:
@@ -327,13 +315,24 @@ def exit_code_of(main: Callable[[], int]) -> int:
         report(error, sys.stderr)
         return error.exit_code
     except SystemExit as error:
-        return error.code if isinstance(error.code, int) else 1
+        return exit_code_of_exit(error)
     except BaseException:
         where = f"Process [{os.getpid()}]"
         if threading.current_thread() is not threading.main_thread():
             where = f"Context's thread [{threading.get_native_id()}]"
         logger.exception("%s failed", where)
         return 1
+
+
+def exit_code_of_exit(error: SystemExit) -> int:
+    """The exit code that ``sys.exit(...)`` stands for; a text is printed, as Python does it."""
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        print(error.code, file=sys.stderr)
+    return 1
 
 
 def start_host(
@@ -358,11 +357,11 @@ def start_host(
 
         def main() -> int:
             die_with_parent(supervisor)
-            atexit._clear()  # What the starting program registered is for it to run.
+            exits.forked()
             logs.configure(config)
             return Host(config, theirs, supervisor, seats).run()
 
-        leave(exit_code_of(main))
+        exits.leave(exit_code_of(main))
     theirs.close()
     ours.unblock()
     return pid, ours

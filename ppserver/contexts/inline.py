@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ppserver import contexts, eventloop, freezing, hooks, logs, topology
+from ppserver import contexts, eventloop, exits, freezing, hooks, logs, topology
 from ppserver.config import Config
 from ppserver.loader import load
 from ppserver.server import Server
@@ -26,12 +26,11 @@ def run(config: Config) -> int:
             application.call.before_contexts(None, forked=False)
         config = eventloop.settle(config, application.interface)
         contexts.banner(config, "", application.interface, config.loop)
-        server = Server(
-            config, application=application, listeners=listeners, exit_at_second_signal=True
-        )
+        server = Server(config, application=application, listeners=listeners, owns_process=True)
         try:
             with sealed(), freezing.alone():
                 code = server.run()
         finally:
+            exits.unbound()  # Who called this may have a program to go on with.
             stopped = hooks.stop(config)
         return code if stopped else code or 1

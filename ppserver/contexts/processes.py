@@ -16,10 +16,10 @@ import signal
 import sys
 from types import FrameType
 
-from ppserver import freezing, handlers, hooks, logs, topology
+from ppserver import exits, freezing, handlers, hooks, logs, topology
 from ppserver.config import Config
 from ppserver.contexts.errands import SocketErrands
-from ppserver.contexts.host import Order, Premises, die_with_parent, exit_code_of, leave
+from ppserver.contexts.host import Order, Premises, die_with_parent, exit_code_of
 from ppserver.errors import LoadError
 from ppserver.freezing import FreezeReport
 from ppserver.loader import Application, load
@@ -78,7 +78,8 @@ class Processes:
             main = None
             if errands is not None and door is not None:
                 main = errands.keep_only(door)
-            leave(exit_code_of(lambda: self._context(order, parent, main)))
+            exits.forked()
+            exits.leave(exit_code_of(lambda: self._context(order, parent, main)))
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._pids.append(pid)
         if door is not None:
@@ -145,6 +146,7 @@ class Processes:
                 slot=order.slot,
                 main=main,
             ),
+            owns_process=True,
         )
         stopped = True
         try:
@@ -182,7 +184,7 @@ def load_here(config: Config) -> Application:
 
 def _leave_early(number: int, frame: FrameType | None) -> None:
     """Told to end before it serves."""
-    leave(0)
+    exits.leave(0)
 
 
 def _reopen(number: int, frame: FrameType | None) -> None:

@@ -619,6 +619,8 @@ static PyGetSetDef core_getset[] = {
 };
 
 static PyMemberDef core_members[] = {
+    {"request_tasks", T_OBJECT, offsetof(PpCore, tasks), READONLY,
+     PyDoc_STR("The Tasks of ASGI requests that have suspended, or None.")},
     {"__weaklistoffset__", T_PYSSIZET, offsetof(PpCore, weakrefs), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
