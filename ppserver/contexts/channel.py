@@ -83,35 +83,40 @@ class Channel:
         return bool(self._outbox)
 
     def send(self, kind: str, *, sockets: Sequence[socket.socket] = (), **fields: Any) -> bool:
-        """Send a message; False if nobody is there any more."""
-        self._outbox.append((json.dumps({"kind": kind, **fields}).encode(), list(sockets)))
+        """Send a message; False if nobody is there any more.
+
+        From any thread on a blocking end: contexts that are threads share one.
+        """
+        data = json.dumps({"kind": kind, **fields}).encode()
         if self.socket.getblocking():
             for _ in range(_TRIES):
-                if not self.flush() or not self._outbox:
+                if self._put(data, sockets):
                     break
                 time.sleep(_PAUSE)
-            self._outbox.clear()
         else:
+            self._outbox.append((data, list(sockets)))
             self.flush()
         return not self.ended
 
     def flush(self) -> bool:
         """Send what waits, as far as the kernel takes it; False if nobody is there any more."""
-        while self._outbox and not self.ended:
-            data, sockets = self._outbox[0]
-            try:
-                if sockets:
-                    socket.send_fds(self.socket, [data], [sock.fileno() for sock in sockets])
-                else:
-                    self.socket.send(data)
-            except OSError as error:
-                if error.errno in _TRANSIENT:
-                    break
-                if error.errno != errno.EBADF:  # Else a socket that was closed meanwhile.
-                    self.ended = True
-                    break
+        while self._outbox and not self.ended and self._put(*self._outbox[0]):
             self._outbox.popleft()
         return not self.ended
+
+    def _put(self, data: bytes, sockets: Sequence[socket.socket]) -> bool:
+        """Give it to the kernel; False if that has no room for it now."""
+        try:
+            if sockets:
+                socket.send_fds(self.socket, [data], [sock.fileno() for sock in sockets])
+            else:
+                self.socket.send(data)
+        except OSError as error:
+            if error.errno in _TRANSIENT:
+                return False
+            if error.errno != errno.EBADF:  # Else a socket that was closed meanwhile.
+                self.ended = True
+        return True
 
     def drop(self) -> None:
         """Forget what waits."""

@@ -442,7 +442,7 @@ def test_reload_replaces_everything_and_refuses_nobody(start: Start, name: str) 
     load.result(serving.MUST_SECONDS)
     assert set(served[mark + 1 :]) <= set(contexts(server))
     assert server.records().count("import") == 2
-    assert len(children(server.pid)) == 1
+    serving.wait_until(lambda: len(children(server.pid)) == 1, 60, "the old host has ended")
     server.stop()
 
 

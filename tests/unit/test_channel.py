@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -55,6 +56,22 @@ def test_an_order_whose_sockets_are_gone_is_dropped(pair: tuple[Channel, Channel
         ours.flush()
     assert received is not None
     assert received.message["kind"] == "leave"
+
+
+def test_threads_share_an_end(pair: tuple[Channel, Channel]) -> None:
+    ours, theirs = pair
+    threads = [
+        threading.Thread(target=lambda: [theirs.send("ready") for _ in range(500)])
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for _ in range(2000):
+        received = ours.receive()
+        assert received is not None
+        assert received.message == {"kind": "ready"}
+    for thread in threads:
+        thread.join()
 
 
 def test_the_kernel_says_who_sent_a_message(pair: tuple[Channel, Channel]) -> None:
