@@ -130,7 +130,7 @@ def _run(argv: list[str]) -> int:
         logs.error_logger.info(
             "PORT=%d is set: listening on every IPv4 address; --host sets another", config.port
         )
-    return contexts.run(config, may_execute=True)
+    return contexts.run(config, given=sources)
 
 
 def version() -> str:

@@ -198,10 +198,20 @@ class Config:
         str,
         Setting(
             group=_CTX,
-            help="where contexts live; auto: in this process for one core; for more, threads on a "
-            "free-threaded Python where the application allows it, else forked processes; "
+            help="where contexts live; auto: threads on a free-threaded Python where the "
+            "application allows it, else forked processes (for one context see --supervise); "
             "interpreters (experimental, 3.13+) is never chosen by itself",
             choices=("auto", "processes", "threads", "interpreters"),
+        ),
+    ] = "auto"
+    supervise: Annotated[
+        str,
+        Setting(
+            group=_CTX,
+            help="whether one context runs under a supervisor, which replaces it and reloads; "
+            "auto: the command does so unless it is started at a terminal without --cores and "
+            "nothing else needs it; several contexts always have one",
+            choices=("auto", "always", "never"),
         ),
     ] = "auto"
     balance: Annotated[
@@ -439,6 +449,12 @@ class Config:
     timeout_startup: Annotated[
         float, _seconds("time for the application's lifespan start-up; 0 is no limit")
     ] = 0.0
+    timeout_reload: Annotated[
+        float,
+        _seconds(
+            "time for a reload until the new contexts serve, else the old ones go on; 0 is no limit"
+        ),
+    ] = 300.0
     timeout_graceful_shutdown: Annotated[
         float, _seconds("time for running requests to end after SIGTERM; 0 ends them at once")
     ] = 30.0
@@ -633,6 +649,11 @@ def _check_together(config: Config) -> None:
         raise ConfigError("task: eager tasks need Python 3.12", hint="--task worker is faster")
     if config.contexts == "interpreters":
         _check_interpreters(config)
+    if config.supervise == "never" and (config.contexts != "auto" or config.cores != 1):
+        raise ConfigError(
+            "supervise: 'never' is for one context in this very process",
+            hint="leave --cores and --contexts out, or let it be supervised",
+        )
     if config.load == "each":
         _check_load_each(config)
     for name in HOOKS:

@@ -600,9 +600,9 @@ class Server:
                 exits.bound(exits.patience(self.config, hurry=True))
             self.exit_now()
         elif number in (signal.SIGTTIN, signal.SIGTTOU):
-            logger.warning("More or fewer contexts need --contexts processes")
+            logger.warning("More or fewer contexts need a supervisor: --supervise always")
         elif number == signal.SIGHUP and not terminal.is_gone():
-            logger.warning("Reloading needs --contexts processes")
+            logger.warning("Reloading needs a supervisor: --supervise always")
         elif not self._should_exit:
             self._told_at = time.monotonic()
             if self._owns_process:  # The application may block the loop for ever.

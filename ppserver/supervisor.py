@@ -105,6 +105,7 @@ class Supervisor:
         self._exit_code = 0
         self._waiting: dict[int, float] = {}  # slot → when to start a context in it
         self._failures: dict[int, int] = {}  # slot → deaths in a row soon after the start
+        self._reload_again = False  # SIGHUP came while a generation started
         self._start_at = 0.0  # when to start a generation; 0 for never
         self._start_failures = 0  # hosts in a row that never served, or could not be forked
         self._actions: list[str] = []
@@ -173,8 +174,7 @@ class Supervisor:
         times += self._waiting.values()
         for generation in self._generations:
             times += [c.kill_at for c in generation.contexts.values() if c.kill_at]
-            if generation.kill_at:
-                times.append(generation.kill_at)
+            times += [t for t in (generation.kill_at, self._reload_until(generation)) if t]
             if generation.channel.pending:
                 times.append(time.monotonic() + _FLUSH_PAUSE)
         if not times:
@@ -530,8 +530,14 @@ class Supervisor:
             if newest is not None and not self._stopping and slot < self._slots:
                 serving = [g for g in self._generations if g.served and not g.leaving]
                 self._spawn(serving[-1] if serving else newest, slot)
-        for generation in self._generations:
+        if self._reload_again and not self._stopping and not self._is_changing():
+            self._reload_again = False
+            self._on_reload()
+        for generation in list(self._generations):
             generation.channel.flush()
+            if (limit := self._reload_until(generation)) and limit <= now:
+                seconds = self._config.timeout_reload
+                self._give_up(generation, f"it took longer than {seconds:g} seconds", 1)
             for context in generation.contexts.values():
                 if context.kill_at and context.kill_at <= now:
                     logger.error("Context [%d] did not end in time: killed", context.key)
@@ -541,6 +547,13 @@ class Supervisor:
                 logger.error("Host [%d] did not end in time: killed", generation.pid)
                 generation.kill_at = now + _KILL_MARGIN
                 kill(generation.pid)
+
+    def _reload_until(self, generation: Generation) -> float:
+        """When a reload that ``generation`` is for has failed; 0 for never."""
+        limit = self._config.timeout_reload
+        if not limit or generation.served or generation.leaving or not self._announced:
+            return 0.0
+        return generation.started + limit
 
     # Signals.
 
@@ -585,11 +598,17 @@ class Supervisor:
             self._on_stop()
         elif self._stopping:
             return
-        elif len(self._generations) > 1 or not self._announced:
-            logger.warning("Still starting or reloading: SIGHUP ignored")
+        elif self._is_changing():
+            logger.info("Still starting or reloading: reloading once more after that")
+            self._reload_again = True
         else:
             logger.info("Reloading")
             self._start_generation()
+
+    def _is_changing(self) -> bool:
+        """Whether a generation starts, or will, or ends: three at once would be too many."""
+        newest = self._newest
+        return len(self._generations) != 1 or newest is None or not newest.served
 
     def _on_reopen(self) -> None:
         logs.reopen()

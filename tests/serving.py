@@ -382,7 +382,11 @@ def _command(
         if contexts > 1:
             common += ["--workers", str(contexts)]
         return [sys.executable, "-m", "uvicorn", *common, *args]
-    common += ["--interface", interface, "--cores", str(contexts)]
+    common += ["--interface", interface]
+    if contexts > 1:
+        common += ["--cores", str(contexts)]
+    elif place in (None, "auto") and "--contexts" not in args and "--supervise" not in args:
+        common += ["--supervise", "never"]  # One process, unless a test says otherwise.
     if task != "worker":
         common += ["--task", task]
     if place is None:

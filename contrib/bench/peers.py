@@ -439,6 +439,14 @@ def place_of(app: str) -> str:
     return app if ":" in app or app.endswith(".py") else f"bench_apps:{app}"
 
 
+def alone(path: Path) -> list[str]:
+    """What keeps the one context of a checkout in one process, as its peers have it."""
+    settings = path / "ppserver" / "config.py"
+    # Checkouts before this setting know nothing else.
+    known = settings.is_file() and "supervise" in settings.read_text()
+    return ["--supervise", "never"] if known else []
+
+
 def command_line(
     peer: Peer,
     app: str,
@@ -460,7 +468,10 @@ def command_line(
         environ["PYTHONPATH"] = str(HERE)
     environ["PYTHONHASHSEED"] = "0"
     environ.update(peer.environ)
-    return peer.command(target), environ
+    command = peer.command(target)
+    if command[1:3] == ["-m", "ppserver"] and workers == 1 and "--contexts" not in command:
+        command += alone(ppserver_path)
+    return command, environ
 
 
 def versions(peer: Peer, python: str) -> dict[str, str]:

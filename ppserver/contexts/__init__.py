@@ -1,8 +1,8 @@
 """Where contexts live: choose a back end, and what every back end needs.
 
-One context runs in this process (:mod:`~ppserver.contexts.inline`). Several run under a supervisor,
-whose host process loads the application once and keeps the contexts: as forked processes, threads
-or interpreters.
+One context may run in this process (:mod:`~ppserver.contexts.inline`). Otherwise contexts run under
+a supervisor, whose host process loads the application once and keeps them: as forked processes,
+threads or interpreters.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import importlib.util
 import logging
 import os
 import pwd
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Container, Iterator
 from pathlib import Path
 
-from ppserver import eventloop, gil, lifespan, patched, topology
+from ppserver import eventloop, gil, lifespan, patched, terminal, topology
 from ppserver.config import Config
 from ppserver.errors import ConfigError, StartupError
 from ppserver.loader import Application, recognise
@@ -25,22 +26,45 @@ from ppserver.loader import Application, recognise
 logger = logging.getLogger("ppserver.error")
 
 
-def run(config: Config, *, may_execute: bool = False) -> int:
+def run(config: Config, *, given: Container[str] | None = None) -> int:
     """Serve until told to stop, with as many contexts as ``config`` says; the exit code.
 
-    ``may_execute`` allows to start the program anew if the GIL is not as ``config`` wants it.
+    ``given`` are the settings that a command line, its environment or file name; None for a program
+    that calls this. The command may be started anew if the GIL is not as ``config`` wants it.
     Must be called in the main thread. Raises PPServerError if the server cannot start.
     """
     patched.refuse("this program")
-    gil.enforce(config, may_execute=may_execute)
+    gil.enforce(config, may_execute=given is not None)
     config = recognise(config)
     if config.loop == "uvloop" and importlib.util.find_spec("uvloop") is None:
         raise eventloop.missing()
     topology.check(config)
-    alone = config.contexts == "auto" and context_count(config) == 1
-    module = importlib.import_module("ppserver.contexts.inline" if alone else "ppserver.supervisor")
-    serve: Callable[[Config], int] = module.run
-    return serve(config)
+    supervised, why = is_supervised(config, given)
+    module = importlib.import_module(
+        "ppserver.supervisor" if supervised else "ppserver.contexts.inline"
+    )
+    code: int = module.run(config) if supervised else module.run(config, why)
+    return code
+
+
+def is_supervised(config: Config, given: Container[str] | None = None) -> tuple[bool, str]:
+    """Whether contexts run under a supervisor, and why or why not; ``given`` as of `run`."""
+    if config.contexts != "auto" or context_count(config) > 1:
+        return True, "several contexts"
+    if config.supervise != "auto":
+        return config.supervise == "always", "by --supervise"
+    if not isinstance(config.app, str) or threading.current_thread() is not threading.main_thread():
+        return False, "the program's own"  # It could not be loaded anew; or not be supervised.
+    for name in ("limit_max_requests", "user", "group"):
+        if getattr(config, name):
+            return True, f"by --{name.replace('_', '-')}"
+    if os.getpid() == 1:
+        return True, "process 1 of a container"
+    if given is None:
+        return False, "the program's own"
+    if "cores" in given:
+        return True, "by --cores"
+    return not terminal.is_there(), "at a terminal" if terminal.is_there() else "no terminal"
 
 
 def place_for(config: Config, application: Application, culprit: str) -> tuple[str, str]:

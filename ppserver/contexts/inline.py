@@ -10,7 +10,7 @@ from ppserver.shared import sealed
 from ppserver.sockets import Listeners
 
 
-def run(config: Config) -> int:
+def run(config: Config, why: str = "") -> int:
     """Serve in this process; the exit code. Raises PPServerError if it cannot start."""
     logs.configure(config)
     contexts.set_umask(config)
@@ -25,7 +25,7 @@ def run(config: Config) -> int:
             listeners.open(application.addresses)
             application.call.before_contexts(None, forked=False)
         config = eventloop.settle(config, application.interface)
-        contexts.banner(config, "", application.interface, config.loop)
+        contexts.banner(config, "", application.interface, config.loop, why)
         server = Server(config, application=application, listeners=listeners, owns_process=True)
         try:
             with sealed(), freezing.alone():

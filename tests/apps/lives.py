@@ -61,7 +61,8 @@ async def lifespan(receive: Any, send: Any) -> None:
         return
     if (DIRECTORY / "hold-start").exists():
         record("starting")
-        await asyncio.Event().wait()
+        while not released():  # noqa: ASYNC110 (a file cannot be awaited)
+            await asyncio.sleep(0.01)
     if (DIRECTORY / "slow-start").exists():
         record("starting slowly")
         while not released():  # noqa: ASYNC110 (a file cannot be awaited)

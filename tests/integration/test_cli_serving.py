@@ -289,7 +289,7 @@ def test_check_config(tmp_path: pathlib.Path) -> None:
 def test_signals_that_need_a_supervisor_are_ignored(start: Start, number: int) -> None:
     server = start()
     server.process.send_signal(number)
-    server.wait_for_log("need(s|ing)?.* --contexts processes")
+    server.wait_for_log("needs? a supervisor: --supervise always")
     assert " 200 " in ask(server)
     server.stop()
 

@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import os
 import pathlib
+import pty
 import signal
 import socket
 import subprocess
@@ -119,6 +120,62 @@ def test_one_context_under_a_supervisor(start: Start) -> None:
     server = start(contexts=1, args=["--contexts", "processes"])
     assert seen_pids(server, 3) == set(contexts(server))
     server.stop()
+
+
+@pytest.fixture
+def start_one(start: Start) -> Start:
+    """One context, by a command that says nothing of contexts, without a terminal."""
+
+    def run(*args: str) -> serving.Server:
+        return start(contexts=1, args=["--supervise", "auto", *args])
+
+    return run
+
+
+def test_one_context_is_reloaded_and_recovered(start_one: Start) -> None:
+    server = start_one()
+    (first,) = contexts(server)
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for_log("Reloaded: host")
+    serving.wait_until(lambda: not is_running(first) and len(children(server.pid)) == 1, 60)
+    (second,) = contexts(server)
+    os.kill(second, signal.SIGKILL)
+    server.wait_for_log("replacing it")
+    assert int(get(server)) not in (first, second)
+    server.stop()
+
+
+def test_one_context_is_replaced_after_its_requests(start_one: Start) -> None:
+    server = start_one("--limit-max-requests", "3")
+    before = contexts(server)
+    for _ in range(3):
+        get(server)
+    serving.wait_until(lambda: not any(is_running(pid) for pid in before), 60)
+    assert int(get(server)) not in before
+    server.stop()
+
+
+def test_at_a_terminal_there_is_one_process(tmp_path: pathlib.Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "ppserver", "lives:app", "--app-dir", str(serving.APPS)]
+    environ = serving._environment(tmp_path, {})
+    with (
+        os.fdopen(ours, "rb") as screen,
+        subprocess.Popen(
+            [*command, "--port", "0"], stdin=theirs, stdout=theirs, stderr=theirs, env=environ
+        ) as process,
+    ):
+        os.close(theirs)
+        text = b""
+        while b"running on" not in text:
+            text += os.read(screen.fileno(), 4096)
+        assert b"contexts: 1, in this process (at a terminal)" in text
+        assert children(process.pid) == []
+        process.terminate()
+        with contextlib.suppress(OSError):
+            while os.read(screen.fileno(), 4096):
+                pass
+        assert process.wait(60) == 0
 
 
 def test_wsgi_is_told_about_other_processes(start: Start) -> None:
@@ -443,6 +500,37 @@ def test_reload_replaces_everything_and_refuses_nobody(start: Start, name: str) 
     assert set(served[mark + 1 :]) <= set(contexts(server))
     assert server.records().count("import") == 2
     serving.wait_until(lambda: len(children(server.pid)) == 1, 60, "the old host has ended")
+    server.stop()
+
+
+def test_a_signal_during_a_reload_is_remembered(start: Start) -> None:
+    """The code may have changed after the new host has read it."""
+    server = start()
+    (server.directory / "hold-start").touch()
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for_record("starting", 2)
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for_log("reloading once more after that")
+    (server.directory / "hold-start").unlink()
+    go(server)
+    serving.wait_until(lambda: server.log.count("Reloaded: host") == 2, 60)
+    assert server.records().count("import") == 3
+    wait_until_all_serve(server)
+    server.stop()
+
+
+def test_a_reload_that_hangs_ends(start: Start) -> None:
+    """And the next one, for which a signal came meanwhile, is begun."""
+    server = start(args=["--timeout-reload", "3"])
+    before = contexts(server)
+    (server.directory / "hold-start").touch()
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for_record("starting", 2)
+    (server.directory / "hold-start").unlink()
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for_log("Reload failed: it took longer than 3 seconds. The old contexts go on.")
+    server.wait_for_log("Reloaded: host", 60)
+    serving.wait_until(lambda: not any(is_running(pid) for pid in before), 60)
     server.stop()
 
 

@@ -6,6 +6,7 @@ import os
 import pathlib
 import subprocess
 import threading
+from typing import Any
 
 import pytest
 
@@ -50,6 +51,44 @@ def test_pid_file(tmp_path: pathlib.Path) -> None:
     assert path.exists()
     with pytest.raises(StartupError, match="pid file"), contexts.pid_file(Config(pid="/nowhere/x")):
         pass
+
+
+@pytest.mark.parametrize(
+    ("settings", "given", "supervised"),
+    [
+        ({}, None, False),
+        ({}, (), True),
+        ({"cores": 2}, None, True),
+        ({"cores": 1}, ("cores",), True),
+        ({"contexts": "processes"}, None, True),
+        ({"supervise": "always"}, None, True),
+        ({"supervise": "never"}, (), False),
+        ({"supervise": "never", "limit_max_requests": 5}, (), False),
+        ({"limit_max_requests": 5}, None, True),
+        ({"user": "nobody"}, None, True),
+        ({"app": print}, (), False),
+        ({"app": print, "supervise": "always"}, (), True),
+    ],
+)
+def test_who_is_supervised(
+    settings: dict[str, Any], given: tuple[str, ...] | None, supervised: bool
+) -> None:
+    config = Config(**{"app": "m:app", **settings})
+    assert contexts.is_supervised(config, given)[0] is supervised
+
+
+def test_who_is_supervised_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "isatty", lambda fd: True)
+    assert not contexts.is_supervised(Config("m:app"), ())[0]
+    assert contexts.is_supervised(Config("m:app"), ("cores",))[0]
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    assert contexts.is_supervised(Config("m:app"), ())[0]
+
+
+def test_never_supervised_is_for_one_context() -> None:
+    for settings in ({"cores": 2}, {"cores": "all"}, {"contexts": "threads"}):
+        with pytest.raises(ConfigError, match="supervise"):
+            Config("m:app", supervise="never", **settings)  # type: ignore[arg-type]
 
 
 def test_several_contexts_need_the_main_thread() -> None:
