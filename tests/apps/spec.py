@@ -265,6 +265,30 @@ async def fails_after_disconnect(scope: Scope, receive: Receive, send: Send) -> 
         raise ExpectedError("handling") from error
 
 
+@handles("/head-first")
+async def head_first(scope: Scope, receive: Receive, send: Send) -> None:
+    """Its first piece waits for the client, which waits for the head."""
+    kind, mark = scope["query_string"].decode().split("&")
+    if kind == "late":
+        await asyncio.sleep(0)
+    await send(start())
+    if kind == "fails":
+        await asyncio.sleep(0)
+        raise ExpectedError("before the head was sent")
+    event = opened.setdefault(mark, asyncio.Event())
+    await event.wait()
+    await send(body(b"piece"))
+
+
+opened: dict[str, asyncio.Event] = {}
+
+
+@handles("/open")
+async def open_event(scope: Scope, receive: Receive, send: Send) -> None:
+    opened[scope["query_string"].decode()].set()
+    await reply(send, "opened")
+
+
 @handles("/deaf")
 async def deaf(scope: Scope, receive: Receive, send: Send) -> None:
     """Begins to send when the client has gone, and does not look any more."""

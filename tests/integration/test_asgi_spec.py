@@ -441,6 +441,21 @@ def test_pipelining_of_different_kinds(raw: Raw) -> None:
     assert raw.read_response().status == 500
 
 
+@pytest.mark.parametrize("kind", ["early", "late"])
+def test_head_does_not_wait_for_ever(own_server: serving.Server, kind: str) -> None:
+    """As EventSource's onopen."""
+    with Raw(own_server) as raw:
+        raw.request(f"/head-first?{kind}&{kind}")
+        assert raw.read_head().status == 200
+        assert serving.get(f"{own_server.url}/open?{kind}").status_code == 200
+        assert raw.read_chunk() == b"piece"
+
+
+def test_error_before_the_head_was_sent_is_a_500(own_server: serving.Server) -> None:
+    with Raw(own_server) as raw:
+        assert raw.ask("/head-first?fails&x").status == 500
+
+
 # --- disconnects ----------------------------------------------------------------------------------
 
 

@@ -24,6 +24,7 @@
 #define PP_COPY_BYTES_MAX 16384     /* response pieces up to this are copied, larger are borrowed */
 #define PP_LINGER_BYTES_MAX 1048576 /* read and dropped after an early close */
 #define PP_LINGER_MS 2000
+#define PP_HEAD_WAIT_MS 100  /* a response head waits so long for the first piece of its body */
 #define PP_DRAIN_IDLE_MS 200 /* a request may be under way to an idle connection that drains */
 #define PP_EPOLL_EVENTS 256
 #define PP_ACCEPT_BATCH 64

@@ -8,9 +8,9 @@
  *                                    \------body, last------------------------/
  *
  * The head is not written before the first body message (ASGI HTTP spec), so that a single-shot
- * response leaves with its Content-Length in one piece. When the response is COMPLETE the
- * connection goes on to its next request, although the application may still run (background work).
- * `conn` is NULL from then on, and after a disconnect. */
+ * response leaves with its Content-Length in one piece, unless that takes PP_HEAD_WAIT_MS. When the
+ * response is COMPLETE the connection goes on to its next request, although the application may
+ * still run (background work). `conn` is NULL from then on, and after a disconnect. */
 #include "bridge/asgi.h"
 #include "bridge/message.h"
 
@@ -223,6 +223,10 @@ static int send_start(PpRequest *req, struct pp_message *message)
     Py_XSETREF(req->headers, settled);
     req->status = (int)number;
     req->state = REQ_HEAD;
+    if (!req->core
+             ->in_batch) { /* in a batch, it counts when the application waits: start_request */
+        pp_conn_head_wait(req->conn);
+    }
     return 0;
 }
 
@@ -633,6 +637,9 @@ static void start_request(PpCore *core, struct pp_conn *conn)
     PyObject *receive = req != NULL ? pp_receive_new(core, req) : NULL;
     if (receive != NULL) {
         pp_worker_run(core, req, scope, receive);
+        if (req->state == REQ_HEAD && req->conn != NULL) {
+            pp_conn_head_wait(conn);
+        }
     } else {
         if (PyErr_Occurred()) {
             pp_core_report_error(core, scope);
@@ -647,6 +654,15 @@ static void start_request(PpCore *core, struct pp_conn *conn)
     Py_XDECREF(receive);
     Py_XDECREF((PyObject *)req);
     Py_XDECREF(scope);
+}
+
+/* The application gave a head some time ago and is silent since: its client may wait for the head
+ * alone (EventSource's onopen). From now on an error can only break the response off. */
+static void head_due(PpRequest *req)
+{
+    if (req->conn != NULL && req->state == REQ_HEAD && write_head(req, NULL, NULL, 0, true) < 0) {
+        pp_core_report_error(req->core, NULL); /* its next message will be out of order: a 500 */
+    }
 }
 
 static void handle_event(PpCore *core, struct pp_conn *conn, unsigned events)
@@ -666,6 +682,9 @@ static void handle_event(PpCore *core, struct pp_conn *conn, unsigned events)
         return;
     }
     Py_INCREF((PyObject *)req);
+    if (events & PP_EV_HEAD) {
+        head_due(req);
+    }
     if (events & PP_EV_EOF) {
         req->peer_eof = true;
     }

@@ -64,7 +64,11 @@ static uint64_t due_first(const struct pp_conn *conn)
 {
     uint64_t r = conn->read_due_ms, w = conn->write_due_ms, rate = conn->rate_due_ms;
     uint64_t first = r == 0 ? w : w == 0 ? r : r < w ? r : w;
-    return first == 0 ? rate : rate == 0 || first < rate ? first : rate;
+    first = first == 0 ? rate : rate == 0 || first < rate ? first : rate;
+    if (PP_LIKELY(conn->head_due_ms == 0)) {
+        return first;
+    }
+    return first == 0 || conn->head_due_ms < first ? conn->head_due_ms : first;
 }
 
 static void due_arm(struct pp_conn *conn)
@@ -91,6 +95,15 @@ void pp_conn_rate_due(struct pp_conn *conn, uint32_t after_ms)
 {
     conn->rate_due_ms = after_ms == 0 ? 0 : pp_loop_time(conn->loop) + after_ms;
     due_arm(conn);
+}
+
+void pp_conn_head_wait(struct pp_conn *conn)
+{
+    PP_CONN_ENTER(conn);
+    if (conn->held && !conn->closed && conn->state == PP_CONN_SERVE) {
+        conn->head_due_ms = pp_loop_time(conn->loop) + PP_HEAD_WAIT_MS;
+        due_arm(conn);
+    }
 }
 
 static uint32_t idle_ms(const struct pp_conn *conn)
@@ -194,6 +207,12 @@ void pp_conn_on_timer(struct pp_timer *timer, struct pp_loop *loop)
     struct pp_conn *conn = PP_CONTAINER(timer, struct pp_conn, timer);
 
     PP_CHECK(conn->magic == PP_CONN_MAGIC && conn->loop == loop);
+    if (conn->head_due_ms != 0 && loop->now_ms >= conn->head_due_ms) {
+        conn->head_due_ms = 0;
+        if (conn->held && conn->state == PP_CONN_SERVE && conn->h1.res == PP_H1_RES_WAIT) {
+            pp_conn_raise(conn, PP_EV_HEAD);
+        }
+    }
     if (conn->rate_due_ms != 0 && loop->now_ms >= conn->rate_due_ms) {
         conn->rate_due_ms = 0;
         pp_conn_mark_dirty(conn);

@@ -80,6 +80,9 @@ int pp_conn_send(struct pp_conn *conn, const uint8_t *data, size_t len, bool mor
                  bool *borrowed) PP_MUST_USE;
 int pp_conn_informational(struct pp_conn *conn, int status, const struct pp_h1_out_field *fields,
                           size_t count) PP_MUST_USE;
+/* The application has given its head and not yet a piece of the body: PP_EV_HEAD comes after
+ * PP_HEAD_WAIT_MS unless the response begins before. */
+void pp_conn_head_wait(struct pp_conn *conn);
 bool pp_conn_response_started(const struct pp_conn *conn);
 bool pp_conn_response_done(const struct pp_conn *conn);
 int pp_conn_status(const struct pp_conn *conn); /* of the started response, 0 before */

@@ -50,6 +50,7 @@ struct pp_conn {
     struct pp_timer timer; /* fires at or before the earlier of the two deadlines */
     uint64_t read_due_ms;  /* 0 = none; what it means depends on the state */
     uint64_t write_due_ms; /* 0 = none; moves with every progress of queued output */
+    uint64_t head_due_ms;  /* 0 = none; when HEAD is raised, if the response has not begun */
     uint64_t rate_due_ms;  /* 0 = none; when the rate lets more output go */
     uint64_t rate_ms;      /* when rate_left was reckoned */
     uint32_t rate;         /* bytes of output a second; 0 = no limit */

@@ -204,7 +204,7 @@ static void request_begin(struct pp_conn *conn)
     conn->status = 0;
     conn->app = NULL;
     conn->want = conn->full_told = conn->closed = conn->eof_told = conn->settled = false;
-    conn->read_due_ms = 0;
+    conn->read_due_ms = conn->head_due_ms = 0;
     pp_conn_step(conn, PP_CONN_ON_REQUEST);
     conn->held = true;
     pp_stats_set32(&loop->slot->in_flight, loop->slot->in_flight + 1);

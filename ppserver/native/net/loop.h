@@ -98,6 +98,7 @@ int pp_loop_wait_ms(struct pp_loop *loop);
     16u /* the peer shut its side, its request is all here, and either the response \
            has begun or the grace is over; answers can still be sent */
 #define PP_EV_FINISHED 32u /* only with report_finished: the response is complete (access log) */
+#define PP_EV_HEAD 128u    /* what pp_conn_head_wait asked for: no response has begun meanwhile */
 #define PP_EV_IDLE 64u     /* raw: as long as pp_conn_raw_idle says, nothing came and all is sent */
 
 /* The next connection with something for the application, FIFO, and what it is; NULL when the batch
