@@ -82,12 +82,64 @@ def test_check(client: httpx.Client, name: str, warm: int) -> None:
     assert not failures, "\n".join(failures)
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_requests_without_a_trace_share_a_task(serve: Callable[..., Any], loop: str) -> None:
+    """Or the worker would be of no use."""
+    if serving.PEER != "ppserver":
+        pytest.skip("of the worker Task alone")
+    server = serve("battery:app", loop=loop, task="worker", env={}, args=("--no-access-log",))
+    with serving.client(server.url, timeout=20) as client:
+        client.get("/plain")
+        assert len({client.get("/name").text for _ in range(100)}) == 1
+        # One that has served a hundred is no less clean, nor is the next one.
+        for step in range(2):
+            answer = client.get(f"/check/attribute_does_not_reach_the_next_request/{step}")
+            assert answer.status_code == 200, answer.text
+        client.get("/plain")
+        assert len({client.get("/name").text for _ in range(5)}) == 1
+
+
 def test_concurrent_requests_have_tasks_of_their_own(server: serving.Server) -> None:
     async def main() -> list[httpx.Response]:
         async with serving.async_client(server.url) as client:
             return await asyncio.gather(*(client.get(f"/meet/many/16/{n}") for n in range(16)))
 
     assert [answer.text for answer in asyncio.run(main())] == ["ok"] * 16
+
+
+TOUCHES = [
+    "mark",
+    "rename",
+    "keep",
+    "watch",
+    "cancel",
+    "set its variable",
+    "cancel what it waits for",
+    "wake",
+    "close",
+    "throw",
+    "send",
+]
+
+
+@pytest.mark.parametrize("how", TOUCHES)
+def test_request_that_touches_the_task_of_the_next(server: serving.Server, how: str) -> None:
+    """One that waits for a request already, if the server has such."""
+
+    async def main() -> None:
+        async with serving.async_client(server.url) as client:
+            waiting = asyncio.create_task(client.get(f"/touch-others/{how}"))
+            while (await client.get("/is-there")).text != "True":
+                pass
+            assert (await client.get("/plain")).text == "ok"
+            assert (await client.get("/go")).text == "ok"
+            answer = await waiting
+            assert answer.text == "ok"
+            for path in ("/pristine", "/plain", "/sleep", "/pristine"):
+                answer = await client.get(path)
+                assert answer.status_code == 200, answer.text
+
+    asyncio.run(main())
 
 
 def test_queue_and_lock_between_requests(server: serving.Server) -> None:

@@ -30,6 +30,7 @@ typedef struct {
     PyObject *client_disconnected;     /* class ClientDisconnected(OSError) */
     PyObject *cancelled_error;         /* asyncio.CancelledError */
     PyObject *task_class;              /* asyncio.Task */
+    PyObject *future_class;            /* asyncio.Future */
     PyObject *enter_task, *leave_task; /* asyncio.tasks._enter_task, _leave_task */
     PyObject *get_weakref_count;       /* weakref.getweakrefcount */
     bool shared_sealed;                /* shared objects made now would be shared with nobody */
@@ -86,6 +87,13 @@ PpState *pp_state_of_type(PyTypeObject *type); /* of one of our types; never NUL
     X(cancelling, "cancelling") \
     X(callbacks, "_callbacks") \
     X(must_cancel, "_must_cancel") \
+    X(cancel_message, "_cancel_message") \
+    X(log_destroy_pending, "_log_destroy_pending") \
+    X(fut_waiter, "_fut_waiter") \
+    X(awaited_by, "_asyncio_awaited_by") \
+    X(get_coro, "get_coro") \
+    X(get_context, "get_context") \
+    X(get_task_factory, "get_task_factory") \
     X(future_blocking, "_asyncio_future_blocking") \
     X(call_soon, "call_soon") \
     X(call_later, "call_later") \
@@ -132,6 +140,12 @@ struct pp_kept {
     unsigned count;
 };
 
+/* What a new worker Task looks like, beside its name: see pristine.c. */
+struct pp_untouched {
+    Py_ssize_t weakrefs;              /* the registry of tasks has one */
+    Py_ssize_t task, runner, context; /* references */
+};
+
 /* A worker Task as it was when it was last looked over: see imprint.c. */
 struct pp_imprint {
     const PyObject *task_object, *parking_object, *weakrefs; /* borrowed, only compared */
@@ -158,15 +172,15 @@ typedef struct {
     PyObject *scope_template;                    /* owned dict */
     PyObject *template_target, *template_client; /* owned or NULL: what is in it of these */
     PyObject *asgi_template;                     /* owned dict */
-    PyObject *asgi_given;       /* owned or NULL: the "asgi" of scope_template, and of scopes */
-    PyObject *done;             /* owned: the shared finished awaitable */
-    PyObject *worker;           /* owned or NULL: the idle worker Task */
-    PyObject *runner;           /* owned or NULL: its coroutine */
-    PyObject *worker_name;      /* owned or NULL: the name it was made with */
-    PyObject *worker_context;   /* owned or NULL: its contextvars context */
-    PyObject *worker_base;      /* owned or NULL: what that is a copy of */
-    PyObject *tasks;            /* owned set: the Tasks of requests that have suspended */
-    Py_ssize_t worker_weakrefs; /* of an untouched worker (the registry of tasks has one) */
+    PyObject *asgi_given;     /* owned or NULL: the "asgi" of scope_template, and of scopes */
+    PyObject *done;           /* owned: the shared finished awaitable */
+    PyObject *worker;         /* owned or NULL: the idle worker Task */
+    PyObject *runner;         /* owned or NULL: its coroutine */
+    PyObject *worker_name;    /* owned or NULL: the name it was made with */
+    PyObject *worker_context; /* owned or NULL: its contextvars context */
+    PyObject *worker_base;    /* owned or NULL: what that is a copy of */
+    PyObject *tasks;          /* owned set: the Tasks of requests that have suspended */
+    struct pp_untouched worker_untouched;
     struct pp_imprint worker_imprint; /* of the worker, or of none */
     struct pp_kept kept_requests, kept_receives, kept_waits;
     PyObject *seen_start, *seen_body;          /* owned or NULL: message types as last sent */

@@ -8,9 +8,10 @@
  * some other reason costs the method calls and nothing else.
  *
  * Equal bytes mean an equal object because what they point to can neither change nor be replaced
- * unseen: name, context, coroutine and parking future are held by the core meanwhile, and there are
- * no callbacks and no list of them (looked at when the imprint is taken). The head of the list of
- * weak references, which is not in the struct on some versions, is compared, too: a new one
+ * unseen: name, context, coroutine and parking future are held by the core meanwhile, and there is
+ * no list of callbacks and no dict of attributes (pristine.c has looked when the imprint is taken).
+ * Two things are not in the struct on some versions, and looked at beside it. A dict of attributes
+ * that is there means a change. So does another head of the list of weak references: a new one
  * becomes the head, unless there is one without a callback, which would be shared (then no imprint
  * is taken). Two contexts with the same bytes have the same variables, an immutable mapping that
  * the other one keeps alive.
@@ -24,6 +25,40 @@
 void pp_imprint_forget(struct pp_imprint *im)
 {
     im->task_bytes = im->parking_bytes = 0;
+}
+
+#if PY_VERSION_HEX >= 0x030D0000
+static int found(PyObject *Py_UNUSED(dict), void *Py_UNUSED(arg))
+{
+    return 1;
+}
+#endif
+
+/* Where the dict has a place in the struct, no imprint with one is ever taken. */
+static bool dict_elsewhere(PyObject *op)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    return PyObject_VisitManagedDict(op, found, NULL) != 0;
+#else
+    (void)op;
+    return false;
+#endif
+}
+
+bool pp_imprint_has_dict(PyObject *op)
+{
+    Py_ssize_t offset = Py_TYPE(op)->tp_dictoffset;
+    PyObject *dict = NULL;
+    if (offset > 0) {
+        memcpy(&dict, (const char *)op + offset, sizeof dict);
+        return dict != NULL;
+    }
+#if PY_VERSION_HEX >= 0x030D0000
+    if (PyType_HasFeature(Py_TYPE(op), Py_TPFLAGS_MANAGED_DICT)) {
+        return dict_elsewhere(op);
+    }
+#endif
+    return offset != 0; /* cannot be told */
 }
 
 #ifdef Py_GIL_DISABLED
@@ -89,23 +124,13 @@ static bool all_have_callbacks(PyObject *op)
     return has_one;
 }
 
-static bool has_no_callbacks(PyObject *task)
-{
-    PyObject *callbacks = PyObject_GetAttrString(task, "_callbacks");
-    bool none = callbacks == Py_None;
-    PyErr_Clear();
-    Py_XDECREF(callbacks);
-    return none;
-}
-
 void pp_imprint_take(struct pp_imprint *im, PyObject *task, PyObject *parking)
 {
     pp_imprint_forget(im);
     size_t task_bytes = bytes_count(task, "_asyncio.Task", sizeof im->task);
     size_t parking_bytes =
         parking != NULL ? bytes_count(parking, "_asyncio.Future", sizeof im->parking) : 0;
-    if (task_bytes == 0 || (parking != NULL && parking_bytes == 0) || !has_no_callbacks(task) ||
-        !all_have_callbacks(task)) {
+    if (task_bytes == 0 || (parking != NULL && parking_bytes == 0) || !all_have_callbacks(task)) {
         return;
     }
     memcpy(im->task, bytes_of(task), task_bytes);
@@ -122,9 +147,10 @@ void pp_imprint_take(struct pp_imprint *im, PyObject *task, PyObject *parking)
 bool pp_imprint_matches(const struct pp_imprint *im, PyObject *task, PyObject *parking)
 {
     return im->task_bytes != 0 && im->task_object == task && im->parking_object == parking &&
-           weakrefs_of(task) == im->weakrefs &&
+           weakrefs_of(task) == im->weakrefs && !dict_elsewhere(task) &&
            memcmp(im->task, bytes_of(task), im->task_bytes) == 0 &&
-           (parking == NULL || memcmp(im->parking, bytes_of(parking), im->parking_bytes) == 0);
+           (parking == NULL || (weakrefs_of(parking) == NULL && !dict_elsewhere(parking) &&
+                                memcmp(im->parking, bytes_of(parking), im->parking_bytes) == 0));
 }
 
 bool pp_imprint_same_context(PyObject *one, PyObject *other)

@@ -1,4 +1,4 @@
-/* What an untouched worker looks like, byte for byte (contract for worker.c alone). */
+/* What an untouched worker looks like, byte for byte (contract for pristine.c alone). */
 #ifndef PP_BRIDGE_IMPRINT_H
 #define PP_BRIDGE_IMPRINT_H
 
@@ -12,6 +12,9 @@ void pp_imprint_forget(struct pp_imprint *im);
 void pp_imprint_take(struct pp_imprint *im, PyObject *task, PyObject *parking);
 /* True only if Task and future are, but for their reference counts, what they were. */
 bool pp_imprint_matches(const struct pp_imprint *im, PyObject *task, PyObject *parking);
+/* Whether attributes were set on an object that has room for such, or had been; also if that cannot
+ * be told. */
+bool pp_imprint_has_dict(PyObject *op);
 /* True only if the two contexts have the very same variables. */
 bool pp_imprint_same_context(PyObject *one, PyObject *other);
 

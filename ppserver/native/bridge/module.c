@@ -136,11 +136,12 @@ static int add_imports(PpState *st)
 {
     st->cancelled_error = import_from("asyncio", "CancelledError");
     st->task_class = import_from("asyncio", "Task");
+    st->future_class = import_from("asyncio", "Future");
     st->enter_task = import_from("asyncio.tasks", "_enter_task");
     st->leave_task = import_from("asyncio.tasks", "_leave_task");
     st->get_weakref_count = import_from("weakref", "getweakrefcount");
-    if (st->cancelled_error == NULL || st->task_class == NULL || st->enter_task == NULL ||
-        st->leave_task == NULL || st->get_weakref_count == NULL) {
+    if (st->cancelled_error == NULL || st->task_class == NULL || st->future_class == NULL ||
+        st->enter_task == NULL || st->leave_task == NULL || st->get_weakref_count == NULL) {
         return -1;
     }
     return 0;
@@ -197,6 +198,7 @@ static int module_exec(PyObject *module)
     X(client_disconnected) \
     X(cancelled_error) \
     X(task_class) \
+    X(future_class) \
     X(enter_task) \
     X(leave_task) \
     X(get_weakref_count)

@@ -190,6 +190,7 @@ static void end_idle(PpRunner *self)
     self->state = DISCARDED;
     pp_worker_retire(self);
     pp_runner_unpark(self);
+    pp_runner_forget(self);
 }
 
 static PyObject *throw_into_app(PpRunner *self, PyObject *const *args, Py_ssize_t nargs)
@@ -313,9 +314,16 @@ static PyObject *runner_throw(PyObject *op, PyObject *const *args, Py_ssize_t na
     }
     case RUNNING:
         return throw_into_app(self, args, nargs);
+    case DISCARDED:
+        if (taken_back(self, args[0])) {
+            self->state = DONE;
+            pp_runner_forget(self);
+            PyErr_SetNone(PyExc_StopIteration);
+            return NULL;
+        }
+        PP_FALLTHROUGH;
     case IDLE:
     case PARKED:
-    case DISCARDED:
         end_idle(self);
         return pp_raise_thrown(args, nargs);
     case DONE:

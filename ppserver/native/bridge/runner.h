@@ -15,7 +15,7 @@ typedef struct {
     PyObject *coro;  /* owned or NULL: the application's coroutine or other awaitable's iterator */
     PyObject *first; /* owned or NULL: what the application waits for (ADOPTED) */
     PyObject *parking; /* owned or NULL: the future we wait on (PARKED) */
-    PyObject *task;    /* owned or NULL: our Task, while core->tasks keeps it alive */
+    PyObject *task; /* owned or NULL: our Task, while core->tasks keeps it alive (or DISCARDED) */
     bool first_blocks; /* first is a future that is to be marked as awaited again (ADOPTED) */
     bool running;      /* inside a step of the application */
     uint8_t state;     /* enum pp_runner_state */

@@ -13,11 +13,10 @@
  *   RUNNING --the application ends--> DONE
  *
  * An IDLE runner is one whose Task has not had its first step yet; it can be adopted as well, and
- * then needs no parking future. The Task is used again only if it is pristine: nobody kept a
- * reference, a weak reference or a callback, nobody cancelled or renamed it, and its context equals
- * the one it was made from. With --task plain and eager each request has a Task of its own; the
- * runner then starts in RUNNING. */
-#include "bridge/imprint.h"
+ * then needs no parking future. The Task is used again only if it is pristine in every way that can
+ * be seen: pristine.c. With --task plain and eager, and under a task factory of the application's,
+ * each request has a Task of its own; the runner then starts in RUNNING. */
+#include "bridge/pristine.h"
 #include "bridge/runner.h"
 
 /* ---- running a request ---- */
@@ -36,53 +35,6 @@ static PyObject *task_new(PpCore *core, PpRunner *runner, PyObject *context)
     PyObject *task = PyObject_VectorcallMethod(core->k.create_task, args, 2, kwnames);
     Py_DECREF(kwnames);
     return task;
-}
-
-static Py_ssize_t weakref_count(PpCore *core, PyObject *task)
-{
-    PyObject *number = PyObject_CallOneArg(core->state->get_weakref_count, task);
-    if (number == NULL) {
-        return -1;
-    }
-    Py_ssize_t count = PyLong_AsSsize_t(number);
-    Py_DECREF(number);
-    return count;
-}
-
-/* What an untouched worker looks like, to compare with later. Steals nothing. */
-static int worker_remember(PpCore *core, PyObject *task)
-{
-    Py_ssize_t weakrefs = weakref_count(core, task);
-    PyObject *name = PyObject_VectorcallMethod(core->k.get_name, &task, 1, NULL);
-    if (weakrefs < 0 || name == NULL) {
-        Py_XDECREF(name);
-        return -1;
-    }
-    core->worker_weakrefs = weakrefs;
-    Py_XSETREF(core->worker_name, name);
-    return 0;
-}
-
-static int worker_make(PpCore *core)
-{
-    int rc = -1;
-    PyObject *base = PyContext_CopyCurrent(), *task = NULL;
-    PyObject *context = base != NULL ? PyContext_Copy(base) : NULL;
-    PpRunner *runner = context != NULL ? pp_runner_new(core) : NULL;
-    if (runner != NULL && (task = task_new(core, runner, context)) != NULL &&
-        worker_remember(core, task) == 0) {
-        pp_imprint_forget(&core->worker_imprint);
-        Py_XSETREF(core->worker, Py_NewRef(task));
-        Py_XSETREF(core->runner, Py_NewRef((PyObject *)runner));
-        Py_XSETREF(core->worker_context, Py_NewRef(context));
-        Py_XSETREF(core->worker_base, Py_NewRef(base));
-        rc = 0;
-    }
-    Py_XDECREF(base);
-    Py_XDECREF(context);
-    Py_XDECREF(task);
-    Py_XDECREF((PyObject *)runner);
-    return rc;
 }
 
 static int worker_enter(PpCore *core)
@@ -119,11 +71,6 @@ static void worker_leave(PpCore *core)
     }
 }
 
-void pp_worker_batch_end(PpCore *core)
-{
-    worker_leave(core);
-}
-
 static void worker_discard(PpCore *core)
 {
     worker_leave(core);
@@ -133,10 +80,57 @@ static void worker_discard(PpCore *core)
     core->worker = NULL;
     if (runner != NULL) {
         runner->state = DISCARDED;
+        runner->task = Py_XNewRef(task); /* until it has ended */
         pp_runner_unpark(runner);
     }
     Py_XDECREF((PyObject *)runner);
     Py_XDECREF(task);
+}
+
+/* Only when there is none. The references that are counted must be the loop's and the core's. */
+static int worker_make(PpCore *core)
+{
+    PyObject *base = PyContext_CopyCurrent(), *task = NULL;
+    PyObject *context = base != NULL ? PyContext_Copy(base) : NULL;
+    PpRunner *runner = context != NULL ? pp_runner_new(core) : NULL;
+    if (runner != NULL) {
+        task = task_new(core, runner, context);
+    }
+    if (task == NULL) {
+        Py_XDECREF(base);
+        Py_XDECREF(context);
+        Py_XDECREF((PyObject *)runner);
+        return -1;
+    }
+    core->worker = task;
+    core->runner = (PyObject *)runner;
+    Py_XSETREF(core->worker_context, context);
+    Py_XSETREF(core->worker_base, base);
+    if (pp_pristine_remember(core) < 0) {
+        PyObject *exc = PyErr_GetRaisedException();
+        worker_discard(core);
+        PyErr_SetRaisedException(exc);
+        return -1;
+    }
+    return 0;
+}
+
+/* A request ends where the application was called, and what it did to its Task must not be seen by
+ * the next one; so it is looked at before each request, as late as can be, and at the end of a
+ * batch, so that callbacks of what it has ended run soon. */
+static void worker_look(PpCore *core)
+{
+    if (core->worker != NULL && !pp_pristine(core)) {
+        worker_discard(core);
+    }
+}
+
+void pp_worker_batch_end(PpCore *core)
+{
+    if (core->entered) {
+        worker_look(core);
+        worker_leave(core);
+    }
 }
 
 void pp_worker_retire(PpRunner *runner)
@@ -194,64 +188,6 @@ int pp_flag_call(PyObject *object, PyObject *method)
     int truth = PyObject_IsTrue(value);
     Py_DECREF(value);
     return truth;
-}
-
-static Py_ssize_t worker_references(PpCore *core)
-{
-    return Py_REFCNT(core->worker) + Py_REFCNT(core->runner);
-}
-
-/* What pristine means, by the Task's own methods. Errors count as a trace. */
-static bool worker_look_over(PpCore *core)
-{
-    PyObject *task = core->worker;
-    PpRunner *runner = (PpRunner *)core->runner;
-    if (weakref_count(core, task) != core->worker_weakrefs) {
-        PyErr_Clear();
-        return false;
-    }
-    /* A parked Task has its own wake-up among nobody's callbacks: those are on the future. */
-    int traces = pp_flag_call(task, core->k.cancelling);
-    if (traces == 0) {
-        traces = pp_flag_of(task, core->k.callbacks);
-    }
-    if (traces == 0) {
-        traces = runner->parking != NULL ? pp_flag_call(runner->parking, core->k.done)
-                                         : pp_flag_of(task, core->k.must_cancel);
-    }
-    if (traces == 0) {
-        PyObject *name = PyObject_VectorcallMethod(core->k.get_name, &task, 1, NULL);
-        traces = name == NULL ? -1 : name != core->worker_name;
-        Py_XDECREF(name);
-    }
-    if (traces < 0) {
-        PyErr_Clear(); /* a task class without these: never used twice */
-    }
-    return traces == 0;
-}
-
-/* True when the last request left no trace on the worker Task. `references` are those of Task and
- * coroutine together before the request. */
-static bool worker_pristine(PpCore *core, Py_ssize_t references)
-{
-    PpRunner *runner = (PpRunner *)core->runner;
-    if (worker_references(core) != references) {
-        return false;
-    }
-    if (!pp_imprint_matches(&core->worker_imprint, core->worker, runner->parking)) {
-        if (!worker_look_over(core)) {
-            return false;
-        }
-        pp_imprint_take(&core->worker_imprint, core->worker, runner->parking);
-    }
-    if (pp_imprint_same_context(core->worker_context, core->worker_base)) {
-        return true;
-    }
-    int changed = PyObject_RichCompareBool(core->worker_context, core->worker_base, Py_NE);
-    if (changed < 0) {
-        PyErr_Clear();
-    }
-    return changed == 0;
 }
 
 static PyObject *awaitable_iter(PyObject *awaitable)
@@ -358,44 +294,7 @@ static struct first_step first_step(PpCore *core, PpRequest *req, PyObject *scop
     return step;
 }
 
-static void run_on_worker(PpCore *core, PpRequest *req, PyObject *scope, PyObject *receive)
-{
-    if ((core->worker == NULL && worker_make(core) < 0) || worker_enter(core) < 0) {
-        fail_request(req, scope);
-        return;
-    }
-    PyObject *context = Py_NewRef(core->worker_context);
-    if (PyContext_Enter(context) < 0) {
-        Py_DECREF(context);
-        fail_request(req, scope);
-        return;
-    }
-    Py_ssize_t references = worker_references(core);
-    PyObject *worker = core->worker; /* borrowed, only compared: the application may retire it */
-    struct first_step step = first_step(core, req, scope, receive);
-    if (PyContext_Exit(context) < 0) {
-        PyErr_WriteUnraisable(core->app);
-    }
-    if (step.sent == PYGEN_NEXT && core->worker == worker) {
-        worker_adopt(core, req, scope, &step);
-        Py_DECREF(context);
-        return;
-    }
-    Py_XDECREF(step.value);
-    if (step.exc != NULL) {
-        PyErr_SetRaisedException(step.exc);
-        fail_request(req, scope);
-    } else {
-        (void)!pp_request_app_ended(req, scope, false);
-    }
-    Py_XDECREF(step.coro);
-    Py_DECREF(context);
-    if (core->worker == worker && !worker_pristine(core, references)) {
-        worker_discard(core);
-    }
-}
-
-/* --task plain and eager: a Task for each request. */
+/* --task plain and eager, and where the application makes the Tasks: one for each request. */
 static void run_on_own_task(PpCore *core, PpRequest *req, PyObject *scope, PyObject *receive)
 {
     PpRunner *runner = pp_runner_new(core);
@@ -409,7 +308,7 @@ static void run_on_own_task(PpCore *core, PpRequest *req, PyObject *scope, PyObj
     runner->scope = Py_NewRef(scope);
     runner->coro = coro;
     runner->state = RUNNING;
-    if (core->task_mode == PP_TASK_PLAIN) {
+    if (core->task_mode != PP_TASK_EAGER) {
         task = task_new(core, runner, NULL);
     } else {
         PyObject *kwnames = PyTuple_Pack(2, core->k.loop, core->k.eager_start);
@@ -432,6 +331,56 @@ static void run_on_own_task(PpCore *core, PpRequest *req, PyObject *scope, PyObj
     }
     Py_XDECREF(task);
     Py_DECREF((PyObject *)runner);
+}
+
+/* Whether Tasks are made by a function of the application's: what it makes, and when, is its own
+ * affair, so it is asked for each request. */
+static bool has_task_factory(PpCore *core)
+{
+    PyObject *loop = core->event_loop;
+    PyObject *factory = PyObject_VectorcallMethod(core->k.get_task_factory, &loop, 1, NULL);
+    bool there = factory != NULL && factory != Py_None;
+    PyErr_Clear(); /* a loop that knows of no factories */
+    Py_XDECREF(factory);
+    return there;
+}
+
+static void run_on_worker(PpCore *core, PpRequest *req, PyObject *scope, PyObject *receive)
+{
+    worker_look(core);
+    if (core->worker == NULL && has_task_factory(core)) {
+        run_on_own_task(core, req, scope, receive);
+        return;
+    }
+    if ((core->worker == NULL && worker_make(core) < 0) || worker_enter(core) < 0) {
+        fail_request(req, scope);
+        return;
+    }
+    PyObject *context = Py_NewRef(core->worker_context);
+    if (PyContext_Enter(context) < 0) {
+        Py_DECREF(context);
+        fail_request(req, scope);
+        return;
+    }
+    PyObject *worker = core->worker; /* borrowed, only compared: the application may retire it */
+    struct first_step step = first_step(core, req, scope, receive);
+    if (PyContext_Exit(context) < 0) {
+        PyErr_WriteUnraisable(core->app);
+    }
+    if (step.sent == PYGEN_NEXT && core->worker == worker) {
+        worker_adopt(core, req, scope, &step);
+        Py_DECREF(context);
+        return;
+    }
+    Py_XDECREF(step.value);
+    if (step.exc != NULL) {
+        PyErr_SetRaisedException(step.exc);
+        fail_request(req, scope);
+    } else {
+        (void)!pp_request_app_ended(req, scope, false);
+    }
+    Py_XDECREF(step.coro);
+    Py_DECREF(context);
 }
 
 void pp_worker_run(PpCore *core, PpRequest *req, PyObject *scope, PyObject *receive)

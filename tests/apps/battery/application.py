@@ -25,6 +25,7 @@ from battery import (
     identity,
     loops,
     structure,
+    traces,
     variables,
     with_anyio,
     with_asgiref,
@@ -47,6 +48,7 @@ GROUPS = (
     identity,
     loops,
     structure,
+    traces,
     variables,
     with_anyio,
     with_asgiref,
@@ -101,6 +103,9 @@ async def pristine() -> None:
     task = this_task()
     assert task.cancelling() == 0
     assert not task.done()
+    assert task not in kept.get("kept idle", ())
+    assert not hasattr(task, "user")
+    assert task.get_name() != "alice"
     assert var.get() == "unset"
     assert sys.exc_info() == (None, None, None)
     async with asyncio.timeout(10):
@@ -129,6 +134,15 @@ async def dispatch(path: str) -> str:
         await asyncio.sleep(0.001)
     elif kind == "plain":
         pass
+    elif kind == "touch-others":
+        await traces.touch_others(parts[0])
+    elif kind == "name":
+        return this_task().get_name()
+    elif kind == "is-there":
+        return str("go" in kept)
+    elif kind == "go":
+        # Whoever waits goes on when this is over: its Task is waiting for a request by then.
+        asyncio.get_running_loop().call_later(0.002, kept.pop("go").set)
     elif kind == "unexpected":
         return json.dumps(UNEXPECTED)
     else:
@@ -161,12 +175,15 @@ async def app(scope: dict[str, Any], receive: Callable[..., Any], send: Callable
         await lifespan(receive, send)
         return
     status = 200
+    kept["scope"] = scope
     try:
         text = await dispatch(scope["path"])
     except NotHereError as exc:
         status, text = 204, str(exc)
     except BaseException:
         status, text = 418, traceback.format_exc()
+    finally:
+        kept.pop("scope", None)
     if status == 204:
         headers, body = [(b"x-note", text.encode())], b""
     else:
