@@ -77,17 +77,22 @@ def snapshot() -> Snapshot:
     return Snapshot(_descriptors(), frozenset(_tasks()))
 
 
+def nothing() -> Snapshot:
+    """For what a whole program has opened, but for its standard streams and main thread."""
+    now = _descriptors()
+    return Snapshot({fd: now[fd] for fd in range(3) if fd in now}, frozenset({os.getpid()}))
+
+
 def since(before: Snapshot) -> list[Found]:
     """What of the kind that contexts must not share is here now and was not ``before``."""
     found: list[Found] = []
     owners = _Owners()
-    shared_on_purpose = _multiprocessing_descriptors()
     for fd, identity in sorted(_descriptors().items()):
-        if before.descriptors.get(fd) == identity or fd in shared_on_purpose:
+        if before.descriptors.get(fd) == identity:
             continue
         with contextlib.suppress(OSError):  # Closed by another thread meanwhile.
             described = _describe(fd)
-            if described is not None:
+            if described is not None and not owners.is_shared_on_purpose(fd):
                 kind, what = described
                 found.append(Found(kind, what, owners.holder_of_descriptor(fd, kind)))
     python_threads = threading.enumerate()
@@ -235,6 +240,12 @@ class _Owners:
     def __init__(self) -> None:
         self._by_descriptor: dict[int, list[Any]] | None = None
         self._modules: dict[int, str] | None = None
+        self._on_purpose: set[int] | None = None
+
+    def is_shared_on_purpose(self, fd: int) -> bool:
+        if self._on_purpose is None:
+            self._on_purpose = _multiprocessing_descriptors()
+        return fd in self._on_purpose
 
     def holder_of_descriptor(self, fd: int, kind: int) -> str:
         if self._by_descriptor is None:

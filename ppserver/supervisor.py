@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ppserver import contexts, exits, freezing, logs, terminal
+from ppserver import contexts, disposal, exits, freezing, logs, opened, terminal
 from ppserver.config import Config
 from ppserver.contexts import messages
 from ppserver.contexts.channel import SignalPipe
@@ -76,6 +76,7 @@ def run(config: Config) -> int:
     contexts.set_umask(config)
     identity = contexts.identity(config)
     if not isinstance(config.app, str) and config.contexts != "interpreters":
+        _look_at_program(config)
         # It is loaded here, and frozen in the host it would be there twice.
         freezing.prepare(config, config.app)
     with Listeners(config) as listeners, contexts.pid_file(config):
@@ -85,6 +86,21 @@ def run(config: Config) -> int:
             return Supervisor(config, listeners, seats).run()
         finally:
             seats.close()
+
+
+def _look_at_program(config: Config) -> None:
+    """Warn of what the program that gives its application as an object has opened before."""
+    if config.contexts == "threads" or config.interface == "parallel":
+        return
+    if opened.since(opened.nothing()):
+        disposal.dispose()
+    found = [one for one in opened.since(opened.nothing()) if one.kind != opened.LISTENER]
+    if found:
+        logger.warning(
+            "The program has left what forked contexts share or lack, and should not: %s. Open "
+            "that in on_context_start, or give the application as an import string: 'module:app'.",
+            opened.listed(found),
+        )
 
 
 class Supervisor:

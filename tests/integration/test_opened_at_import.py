@@ -5,6 +5,8 @@ from __future__ import annotations
 import concurrent.futures
 import pathlib
 import re
+import signal
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -68,7 +70,6 @@ def test_a_connection_that_is_held(postgres: str, tmp_path: pathlib.Path) -> Non
 
 # What is opened, the module it needs, whether it is disposed of, and what the log names.
 CASES = [
-    ("sqlalchemy", "sqlalchemy", True, ""),
     ("async_sqlalchemy", "sqlalchemy", True, ""),
     ("django", "django", True, ""),
     ("redis", "redis", True, ""),
@@ -78,6 +79,8 @@ CASES = [
     ("listener", "logging", False, r"thread \S+ \(_monitor\) \(in opens\.listener\)"),
     ("loop", "asyncio", False, r"an event loop \(epoll\) \(in opens\.loop\)"),
 ]
+
+LONG = ("psycopg", "loop")
 
 
 def environment(what: str, request: pytest.FixtureRequest) -> dict[str, str]:
@@ -93,11 +96,14 @@ def environment(what: str, request: pytest.FixtureRequest) -> dict[str, str]:
 def test_each_library(
     request: pytest.FixtureRequest,
     tmp_path: pathlib.Path,
+    more: bool,
     what: str,
     module: str,
     disposed: bool,
     named: str,
 ) -> None:
+    if what in LONG and not more:
+        pytest.skip("TEST_MORE is not set")
     serving.require(module)
     env = environment(what, request)
     with serving.running("opens:app", tmp_path, contexts=2, place="processes", env=env) as server:
@@ -164,7 +170,62 @@ def test_each_from_the_beginning_and_at_a_reload(tmp_path: pathlib.Path) -> None
         assert "each loads the application" in server.log
         assert "WARNING" not in server.log
         assert server.records() == ["import"] * 2
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for_log("Reloaded: ")
+        assert server.records() == ["import"] * 4
         assert serving.get(server.url).text != "1"
+
+
+def test_a_reload_looks_again(tmp_path: pathlib.Path) -> None:
+    harmless = "import threading\n" + THREADED.partition("end =")[0] + "def app(environ, start):\n"
+    harmless += "    start('200 OK', [])\n    return [b'fine']\n"
+    options = with_support(write(tmp_path, THREADED.format(daemon=True)))
+    with serving.running("shop:app", tmp_path, **options) as server:
+        assert EACH in server.log
+        write(tmp_path, harmless)
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for_log("Reloaded: ")
+        assert server.records() == ["import"] * 4, "once more, for both"
+        serving.wait_until(lambda: len(serving.descendants(server.pid)) == 4, 60)
+        assert serving.get(server.url).text == "fine"
+        write(tmp_path, THREADED.format(daemon=True))
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for_log("(?s)Reloaded: .*Reloaded: ")
+        assert server.records() == ["import"] * 7
+        assert server.log.count(EACH) == 2
+
+
+def test_told_to_end_while_contexts_import(tmp_path: pathlib.Path) -> None:
+    options = with_support(
+        write(
+            tmp_path,
+            "import time, support\nsupport.record('importing')\ntime.sleep(600)\n"
+            "def app(environ, start_response): ...\n",
+        )
+    )
+    options["args"] += ["--load", "each"]
+    server = serving.launch("shop:app", tmp_path, **options)
+    server.wait_for_record("importing", 2)
+    server.process.terminate()
+    assert server.wait(60) == 0
+    server.check_log()
+
+
+def test_a_program_that_gives_an_object_is_told(tmp_path: pathlib.Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, ppserver\n"
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [])\n    return [b'ok']\n"
+        "if __name__ == '__main__':\n"
+        "    pipe = os.pipe()\n"
+        "    ppserver.run(app, port=0, cores=2, contexts='processes')\n"
+    )
+    environ = serving.script_environment(tmp_path, {})
+    server = serving.Server([sys.executable, str(program)], environ, tmp_path)
+    with serving.stopping(server):
+        server.wait_started()
+        assert re.search(r"left what forked contexts share or lack.*: a pipe\.", server.log)
 
 
 def test_a_thread_that_never_ends_does_not_hold_up_the_start(tmp_path: pathlib.Path) -> None:
