@@ -20,6 +20,7 @@ import time
 import weakref
 from typing import Any, NoReturn
 
+from ppserver import measuring
 from ppserver.config import Config
 
 logger = logging.getLogger("ppserver.error")
@@ -107,6 +108,7 @@ def leave(code: int) -> NoReturn:
         bound_rest(code)
         # Also ends what waits in idle executors; the exit functions count on it.
         threading._shutdown()  # type: ignore[attr-defined]
+    measuring.save()
     with contextlib.suppress(BaseException):
         atexit._run_exitfuncs()
         logging.shutdown()

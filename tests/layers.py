@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 FLOORS: tuple[tuple[str, ...], ...] = (
     # the ground
     (
-        *("_native", "_version", "board", "errors", "handlers", "opened", "patched", "proxy"),
-        *("selector", "shared", "terminal", "types"),
+        *("_native", "_version", "board", "errors", "handlers", "measuring", "opened", "patched"),
+        *("proxy", "selector", "shared", "terminal", "types"),
     ),
     # settings
     ("config", "sources"),

@@ -229,10 +229,16 @@ def test_a_program_that_gives_an_object_is_told(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_thread_that_never_ends_does_not_hold_up_the_start(tmp_path: pathlib.Path) -> None:
+    """The end is another matter: each context waits for its own."""
     options = with_support(write(tmp_path, THREADED.format(daemon=False)))
-    with serving.running("shop:app", tmp_path, **options) as server:
+    server = serving.launch("shop:app", tmp_path, **options)
+    try:
+        server.wait_started()
         assert EACH in server.log
         assert serving.get(server.url).text != "1"
+    finally:
+        server.kill()
+        server.wait()
 
 
 def test_an_address_can_be_listened_on_once(tmp_path: pathlib.Path) -> None:
