@@ -56,7 +56,7 @@ def contexts(board: Board) -> list[dict[str, int]]:
     """What each context that is there now has written; ``slot`` is its place on the board.
 
     Times are microseconds; ``busy_permille`` is the share of the last 50 ms in which it did not
-    wait.
+    wait, 1000 when it has been away from its loop for longer.
     """
     found = []
     for slot in range(board.slots):

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, TypeVar
 
-from ppserver import eventloop, exits, handlers, hooks, logs, terminal
+from ppserver import eventloop, exits, handlers, hooks, logs, terminal, watchdog
 from ppserver._native import Board, Core
 from ppserver.config import Config
 from ppserver.contexts.errands import LoopErrands, MainThread
@@ -144,6 +144,7 @@ class Server:
         self._owns_core_loop = False
         self._loaded_here = False  # and on_start ran here
         self._context_began = False
+        self._watchdog: watchdog.Watchdog | None = None
         self._max_requests = 0
         if config.limit_max_requests:
             jitter = random.randint(0, config.limit_max_requests_jitter)
@@ -214,6 +215,10 @@ class Server:
         if not self._listens:  # Told to stop before it came to that.
             return
         self.started = True
+        if self._thread is None:
+            self._watchdog = watchdog.Watchdog(
+                self._loop, lambda stuck: self._with_core(lambda core: core._stuck(stuck), None)
+            )
         if self._supervision is not None:
             self._supervision.ready()
         elif self.listeners is not None:
@@ -223,6 +228,9 @@ class Server:
         """Stop accepting, let running requests end, shut the application down."""
         if self._loop is None:
             return
+        if self._watchdog is not None:
+            self._watchdog.stop()
+            self._watchdog = None
         if self._owns_process:
             exits.bound(exits.patience(self.config, hurry=self._hurry))
         if self.started and not self._hurry and self.config.shutdown_delay:
@@ -444,6 +452,7 @@ class Server:
     async def _until_exit(self) -> None:
         """Wait for the end; meanwhile look at the counters now and then."""
         peers = logs.PeerErrors(self.stats)
+        busy = watchdog.BusyThreads(self.config.threads)
         next_report = time.monotonic() + peers.interval
         while not self._should_exit:
             await self._sleep(0.1 if self._max_requests else peers.interval)
@@ -454,6 +463,7 @@ class Server:
             if time.monotonic() >= next_report:
                 logs.reopen_again(time.monotonic())
                 peers.report()
+                busy.look(self._with_core(lambda core: core._waiting(), 0.0))
                 next_report = time.monotonic() + peers.interval
         peers.report()
 

@@ -23,7 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # the application
     ("hooks", "lifespan", "loader"),
     # one context
-    ("contexts.errands", "contexts.seats", "eventloop", "server"),
+    ("contexts.errands", "contexts.seats", "eventloop", "server", "watchdog"),
     # many contexts
     (
         *("contexts", "contexts.channel", "contexts.generation", "contexts.guest"),

@@ -97,7 +97,8 @@ PyObject *pp_slot_as_dict(const struct pp_slot *slot)
         put(d, "suspended", __atomic_load_n(&slot->suspended, __ATOMIC_RELAXED)) < 0 ||
         put(d, "blocked", __atomic_load_n(&slot->blocked, __ATOMIC_RELAXED)) < 0 ||
         put(d, "promised", __atomic_load_n(&slot->promised, __ATOMIC_RELAXED)) < 0 ||
-        put(d, "busy_permille", __atomic_load_n(&slot->busy_permille, __ATOMIC_RELAXED)) < 0 ||
+        put(d, "busy_permille", pp_slot_busy(slot, pp_loop_clock_ms() * 1000)) < 0 ||
+        put(d, "stuck", __atomic_load_n(&slot->stuck, __ATOMIC_RELAXED)) < 0 ||
         put(d, "depth16", __atomic_load_n(&slot->depth16, __ATOMIC_RELAXED)) < 0 ||
         put(d, "busy_us", __atomic_load_n(&slot->busy_us, __ATOMIC_RELAXED)) < 0 ||
         put(d, "busy_since_us", __atomic_load_n(&slot->busy_since_us, __ATOMIC_RELAXED)) < 0 ||

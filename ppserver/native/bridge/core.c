@@ -452,6 +452,28 @@ static PyObject *core_tag_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
     return stats;
 }
 
+/* Any thread may say so. */
+static PyObject *core_stuck(PyObject *self, PyObject *stuck)
+{
+    PpCore *core = (PpCore *)self;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (core->loop != NULL) {
+        pp_loop_stuck(core->loop, stuck == Py_True);
+    }
+    Py_END_CRITICAL_SECTION();
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_waiting(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PpCore *core = (PpCore *)self;
+    uint64_t ms = 0;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    ms = core->loop != NULL ? pp_wsgi_waiting_ms(core) : 0;
+    Py_END_CRITICAL_SECTION();
+    return PyFloat_FromDouble((double)ms / 1000.0);
+}
+
 static PyObject *get_epoll_fd(PyObject *self, void *Py_UNUSED(closure))
 {
     PpCore *core = (PpCore *)self;
@@ -602,6 +624,8 @@ static PyMethodDef core_own_methods[] = {
     {"stats", core_stats, METH_NOARGS,
      PyDoc_STR("stats() -> dict[str, int]\n\nCounters since the start, and the connections and "
                "requests of now.")},
+    {"_stuck", core_stuck, METH_O, NULL},
+    {"_waiting", core_waiting, METH_NOARGS, NULL},
     {"tag_stats", core_tag_stats, METH_NOARGS,
      PyDoc_STR("tag_stats() -> tuple[tuple[int, int, int, int], ...]\n\nBy tag of listeners, of "
                "which the last stands for all higher ones: connections now, accepted, bytes "

@@ -107,6 +107,14 @@ void pp_wsgi_clear(PpCore *core)
     pp_wsgi_unref(w); /* calls that never end keep the rest */
 }
 
+uint64_t pp_wsgi_waiting_ms(const PpCore *core)
+{
+    const struct pp_wsgi *w = core->wsgi;
+    uint64_t since = w == NULL ? 0 : __atomic_load_n(&w->ready_since_ms, __ATOMIC_RELAXED);
+    uint64_t now = pp_loop_clock_ms();
+    return since == 0 || now < since ? 0 : now - since;
+}
+
 void pp_wsgi_wake(PpCore *core)
 {
     if (core->wsgi != NULL) {

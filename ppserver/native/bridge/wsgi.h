@@ -158,6 +158,7 @@ struct pp_wsgi {
     /* Leader only. */
     struct pp_list waiting;          /* pp_wsgi_pending whose body is on its way */
     struct pp_list ready;            /* pp_wsgi_pending that may run */
+    uint64_t ready_since_ms;         /* when it was last empty; 0: it is. Read by any thread */
     struct pp_list streams_waiting;  /* pp_wsgi_pending whose body is read by the application, once
                                         not too many do */
     uint32_t streams;                /* with the application, or about to be */

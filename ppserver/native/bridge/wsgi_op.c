@@ -460,6 +460,9 @@ static bool start(struct pp_wsgi_worker *self, struct pp_conn *conn, struct pp_w
         pp_conn_finish(conn);
         return true;
     }
+    if (pp_list_empty(&w->ready)) {
+        __atomic_store_n(&w->ready_since_ms, pp_loop_clock_ms(), __ATOMIC_RELAXED);
+    }
     pp_list_remove(&p->link);
     pp_list_push(&w->ready, &p->link);
     return true;
@@ -614,11 +617,19 @@ static bool on_event(struct pp_wsgi_worker *self, struct pp_conn *conn, unsigned
     return true;
 }
 
+static void none_waits(struct pp_wsgi *w)
+{
+    if (w->ready_since_ms != 0 && pp_list_empty(&w->ready)) {
+        __atomic_store_n(&w->ready_since_ms, 0, __ATOMIC_RELAXED);
+    }
+}
+
 bool pp_wsgi_op_serve(struct pp_wsgi_worker *self)
 {
     struct pp_wsgi *w = self->w;
     struct pp_conn *conn;
     unsigned events;
+    none_waits(w); /* they may have left */
     for (int i = 0; i < PP_BATCH_REQUESTS && !self->manager && !pp_list_empty(&w->ready); i++) {
         if (i > 0 && !pp_loop_batch_goes_on(w->loop)) {
             pp_loop_batch(w->loop); /* events have their own time: a long queue hides none */

@@ -148,6 +148,7 @@ void pp_slot_sit(struct pp_slot *slot)
     pp_stats_set32(&slot->busy_permille, 0);
     pp_stats_set32(&slot->depth16, 0);
     pp_stats_set32(&slot->blocked, PP_SLOT_FREE);
+    pp_stats_set32(&slot->stuck, 0);
     pp_stats_set64(&slot->busy_since_us, 0);
     pp_stats_set64(&slot->heartbeat_us, 0);
     pp_stats_set32(&slot->promised, 0);
@@ -176,8 +177,12 @@ void pp_slot_kept(struct pp_slot *slot, uint32_t n)
 uint32_t pp_slot_busy(const struct pp_slot *slot, uint64_t now_us)
 {
     uint64_t beat = __atomic_load_n(&slot->heartbeat_us, __ATOMIC_RELAXED);
-    if (__atomic_load_n(&slot->busy_since_us, __ATOMIC_RELAXED) == 0 &&
-        beat + PP_LOAD_WINDOW_US <= now_us) {
+    uint64_t since = __atomic_load_n(&slot->busy_since_us, __ATOMIC_RELAXED);
+    if (__atomic_load_n(&slot->stuck, __ATOMIC_RELAXED) != 0 ||
+        (since != 0 && since + PP_LOAD_WINDOW_US <= now_us)) {
+        return 1000;
+    }
+    if (since == 0 && beat + PP_LOAD_WINDOW_US <= now_us) {
         return 0;
     }
     return __atomic_load_n(&slot->busy_permille, __ATOMIC_RELAXED);

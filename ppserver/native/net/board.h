@@ -45,6 +45,8 @@ struct pp_slot {
     uint32_t busy_permille; /* share of the last window in which it did not wait */
     uint32_t depth16;       /* events for the application per turn, smoothed, in sixteenths */
     uint32_t blocked;       /* enum pp_slot_block: others pass it over */
+    uint32_t stuck;         /* its event loop has not turned for long; written by who watches it */
+    uint32_t unused;
     uint64_t heartbeat_us;  /* start of the last turn, end of the last wait */
     uint64_t busy_since_us; /* up to here busy_us counts; 0 while it waits */
     uint64_t busy_us;       /* sum of the time it did not wait */
@@ -74,7 +76,8 @@ void pp_slot_sit(struct pp_slot *slot);
 void pp_slot_leave(struct pp_slot *slot);
 /* Takes back n promises; they may have been forgotten by a new owner of the slot meanwhile. */
 void pp_slot_kept(struct pp_slot *slot, uint32_t n);
-/* Busy share in thousandths as of `now`: 0 when it has been waiting for a whole window. */
+/* Busy share in thousandths as of `now`: 0 when it has been waiting for a whole window, 1000 when
+ * it has been away from its loop for one. */
 uint32_t pp_slot_busy(const struct pp_slot *slot, uint64_t now_us);
 
 #endif

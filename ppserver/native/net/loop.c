@@ -751,6 +751,11 @@ const struct pp_counters *pp_loop_counters(const struct pp_loop *loop)
     return &loop->slot->counters;
 }
 
+void pp_loop_stuck(struct pp_loop *loop, bool stuck)
+{
+    pp_stats_set32(&loop->slot->stuck, stuck);
+}
+
 const struct pp_slot *pp_loop_slot(const struct pp_loop *loop)
 {
     return loop->slot;

@@ -147,6 +147,7 @@ uint32_t pp_loop_connections(const struct pp_loop *loop);
 uint32_t pp_loop_in_flight(const struct pp_loop *loop); /* REQUEST raised, not yet finished */
 const struct pp_counters *pp_loop_counters(const struct pp_loop *loop);
 const struct pp_slot *pp_loop_slot(const struct pp_loop *loop);
+void pp_loop_stuck(struct pp_loop *loop, bool stuck); /* says so in the slot; any thread */
 /* As of the last look at the clock: in a turn, or between two events of a batch. */
 uint64_t pp_loop_now_ms(const struct pp_loop *loop);
 /* The same clock, read now. */

@@ -1,0 +1,142 @@
+"""Tells of an event loop that does not turn, and of WSGI threads that are all busy.
+
+The loop is asked now and then, by ``call_soon_threadsafe``, from a thread of its own: nothing is
+added to its turns, and it may be any loop. The thread is none of ``threading``'s, so that the
+application does not meet it, and ends with its watchdog.
+"""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import collections
+import contextlib
+import logging
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+logger = logging.getLogger("ppserver.error")
+
+STUCK_SECONDS = 10.0
+_FRAMES = 12  # Of a stack, the innermost.
+_STOP_SECONDS = 2.0
+
+
+class Watchdog:
+    """Watches the event loop of the thread that makes it; ``stop()`` ends it.
+
+    A stall is logged once, with the stack of the loop's thread, when it has taken ``seconds``, and
+    at its end. ``stuck`` is told of both, on the watchdog's thread.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        stuck: Callable[[bool], object],
+        seconds: float | None = None,
+    ) -> None:
+        self._loop = loop
+        self._stuck = stuck
+        self._seconds = STUCK_SECONDS if seconds is None else seconds
+        self._watched = threading.get_ident()
+        self._answered = True
+        self._stopping = _thread.allocate_lock()
+        self._stopping.acquire()
+        self._ended = _thread.allocate_lock()
+        self._ended.acquire()
+        try:
+            _thread.start_new_thread(self._run, ())
+        except RuntimeError as error:  # No thread is to be had: it serves all the same.
+            logger.warning("Nobody watches the event loop: %s", error)
+            self._ended.release()
+
+    def stop(self) -> None:
+        """End the thread. Once only."""
+        self._stopping.release()
+        self._ended.acquire(timeout=_STOP_SECONDS)
+
+    def _run(self) -> None:
+        try:
+            with contextlib.suppress(RuntimeError):  # The loop is closed.
+                self._watch()
+        finally:
+            self._ended.release()
+
+    def _watch(self) -> None:
+        asked = looked = time.monotonic()
+        told = False
+        while not self._stopping.acquire(timeout=self._seconds / 2):
+            now = time.monotonic()
+            late, looked = now - looked - self._seconds / 2, now
+            if late >= self._seconds:
+                logger.warning(
+                    "No Python code ran in this process for %.0f s: it was stopped, or a function "
+                    "of an extension kept the GIL",
+                    late,
+                )
+                asked = now  # The loop, too, can only go on from now.
+            elif self._answered:
+                if told:
+                    told = False
+                    self._stuck(False)
+                    logger.warning("The event loop turns again")
+                self._answered = False
+                asked = now
+                self._loop.call_soon_threadsafe(self._answer)
+            elif not told and now - asked >= self._seconds:
+                told = True
+                self._stuck(True)
+                logger.error(
+                    "The event loop has not turned for %.0f s: a call blocks it, and all of its "
+                    "requests wait. It is in:\n%s",
+                    now - asked,
+                    _stack(self._watched),
+                )
+
+    def _answer(self) -> None:
+        self._answered = True
+
+
+class BusyThreads:
+    """Logs once that all threads are busy while requests wait, when that has lasted long."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._told = False
+
+    def look(self, waiting_seconds: float) -> None:
+        """The first of the requests that wait now began to wait so long ago; 0: none waits."""
+        if waiting_seconds < STUCK_SECONDS:
+            self._told = False
+        elif not self._told:
+            self._told = True
+            logger.warning(
+                "All %d threads have been busy for %.0f s, and requests wait: more of them "
+                "(--threads), or less to wait for. %s",
+                self._threads,
+                waiting_seconds,
+                _most_common_stack("ppserver-wsgi-"),
+            )
+
+
+def _stack(ident: int) -> str:
+    frame = sys._current_frames().get(ident)
+    if frame is None:
+        return "  (no Python code)"
+    return "".join(traceback.format_stack(frame, _FRAMES)).rstrip()
+
+
+def _most_common_stack(prefix: str) -> str:
+    idents = [
+        thread.ident
+        for thread in threading.enumerate()
+        if thread.ident is not None and thread.name.startswith(prefix)
+    ]
+    stacks = collections.Counter(_stack(ident) for ident in idents)
+    if not stacks:
+        return ""
+    stack, count = stacks.most_common(1)[0]
+    return f"{count} of them in:\n{stack}"

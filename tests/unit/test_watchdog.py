@@ -1,0 +1,177 @@
+"""A loop that does not turn, and threads that are all busy, are told of once, with the stack."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import serving
+
+from ppserver import board, watchdog
+from ppserver._native import Board, Core
+from ppserver.watchdog import BusyThreads, Watchdog
+
+LONG = 60.0
+
+
+@pytest.fixture(autouse=True)
+def told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog.logger, "propagate", True)
+    monkeypatch.setattr(logging.getLogger("ppserver"), "propagate", True)
+    caplog.set_level(logging.WARNING, "ppserver.error")
+
+
+def block_until(condition: Callable[[], object]) -> None:
+    """Keeps the loop, as an application does."""
+    end = time.monotonic() + LONG
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.001)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + LONG
+    while not condition() and time.monotonic() < end:  # noqa: ASYNC110 (another thread's)
+        await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("how", ["asyncio", "uvloop"])
+def test_a_loop_that_does_not_turn(how: str, caplog: pytest.LogCaptureFixture) -> None:
+    stuck: list[bool] = []
+
+    async def main() -> None:
+        found = Watchdog(asyncio.get_running_loop(), stuck.append, 0.05)
+        try:
+            block_until(lambda: stuck)
+            assert stuck == [True]
+            await until(lambda: len(stuck) > 1)
+        finally:
+            found.stop()
+
+    if how == "uvloop":
+        serving.require("uvloop")
+        import uvloop
+
+        uvloop.run(main())
+    else:
+        asyncio.run(main())
+    assert stuck[:2] == [True, False]
+    messages = [record.getMessage() for record in caplog.records]
+    told = [text for text in messages if "has not turned" in text]
+    assert "in block_until" in told[0]
+    assert "The event loop turns again" in messages
+
+
+def test_a_loop_that_turns_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    stuck: list[bool] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        turns = 0
+
+        def count(*_: Any) -> None:
+            nonlocal turns
+            turns += 1
+
+        found = Watchdog(loop, stuck.append, LONG)
+        found._answer = count  # type: ignore[method-assign]
+        await asyncio.sleep(0)
+        found.stop()
+
+    before = threading.active_count()
+    asyncio.run(main())
+    assert threading.active_count() == before
+    assert stuck == []
+    assert not caplog.records
+
+
+def test_a_stuck_context_is_busy_on_the_board() -> None:
+    """Whichever loop drives it: what it does between two turns of ours is not seen there."""
+    shared = Board(1)
+    core = Core(board=shared, slot=0)
+    assert shared.read(0)["busy_permille"] == 0
+    core._stuck(True)
+    assert shared.read(0)["busy_permille"] == 1000
+    core._stuck(False)
+    assert shared.read(0)["busy_permille"] == 0
+    core.close()
+
+
+def test_a_handler_that_blocks_is_busy_on_the_board() -> None:
+    shared = Board(1)
+    seen: list[int] = []
+    core = Core(board=shared, slot=0)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        block_until(lambda: shared.read(0)["busy_permille"] == 1000)
+        seen.append(shared.read(0)["busy_permille"])
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        loop = asyncio.SelectorEventLoop(core.selector())
+        core.serve_asgi(app, loop)
+        core.add_listener(listener.fileno())
+        with socket.create_connection(listener.getsockname()) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            loop.run_until_complete(until(lambda: seen))
+        core.close()
+        loop.close()
+    assert seen == [1000]
+
+
+def test_threads_that_are_all_busy(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "STUCK_SECONDS", 0.05)
+    leave = threading.Event()
+    made: list[Core] = []
+    began = threading.Event()
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        leave.wait(LONG)
+        start_response("200 OK", [])
+        return [b"x"]
+
+    def serve(fd: int) -> None:
+        core = Core()
+        core.serve_wsgi(app, threads=2)
+        core.add_listener(fd)
+        made.append(core)
+        began.set()
+        core.run_wsgi()
+        core.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        thread = threading.Thread(target=serve, args=(listener.fileno(),))
+        thread.start()
+        began.wait(LONG)
+        core = made[0]
+        assert core._waiting() == 0.0
+        clients = [socket.create_connection(listener.getsockname(), LONG) for _ in range(3)]
+        for client in clients:
+            client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        busy = BusyThreads(2)
+        block_until(lambda: core._waiting() > 0.05)
+        for _ in range(2):
+            busy.look(core._waiting())
+        leave.set()
+        for client in clients:
+            assert client.recv(1000)
+            client.close()
+        block_until(lambda: core._waiting() == 0.0)
+        assert core._waiting() == 0.0
+        core.stop()
+        thread.join()
+    (record,) = caplog.records
+    assert "All 2 threads have been busy" in record.getMessage()
+    assert "2 of them in:" in record.getMessage()
+    assert "leave.wait" in record.getMessage()
+    assert board.contexts(Board(1)) == []
