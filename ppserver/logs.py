@@ -298,9 +298,10 @@ _EXPLAINED = {
     "no_descriptors": ("connections waited", "out of file descriptors"),
     "system": (_ENDED, "system call failed"),
     "limit": (_ENDED, "internal limit reached"),
+    "log_lines_dropped": ("lines lost", "nobody reads the access log fast enough"),
     "accept_errors": ("connections waited", "the kernel did not hand them over"),
 }
-_SINGULAR = {"requests": "request", "connections": "connection"}
+_SINGULAR = {"requests": "request", "connections": "connection", "lines": "line"}
 
 
 def _explain(name: str, count: int) -> str:
@@ -348,7 +349,7 @@ class PeerErrors:
             name: value
             for name, value in stats.items()
             if value
-            and (name.startswith("errors_") or name == "accept_errors")
+            and (name.startswith("errors_") or name in ("accept_errors", "log_lines_dropped"))
             and not name.startswith(_ORDINARY)
         }
         grown = {

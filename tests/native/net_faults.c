@@ -2,6 +2,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -262,6 +263,68 @@ TEST(net_access_log_never_waits)
     free(ask);
     free(got);
     rig_stop(&rig);
+    (void)close(ends[0]);
+    (void)close(ends[1]);
+}
+
+/* Two contexts, one pipe, a reader that is slow: every line comes whole, however long it is. */
+TEST(net_access_log_lines_of_two_on_one_pipe)
+{
+    enum { LINES = 300, TARGET = 6000 };
+    struct pp_accesslog logs[2];
+    uint64_t dropped = 0;
+    int ends[2];
+    size_t n = 0, seen = 0, cap = (size_t)2 * LINES * PIPE_BUF;
+    uint8_t *base = malloc(TARGET + 3);
+    char *got = malloc(cap + 1);
+    union pp_sock_addr peer = {.family = AF_UNIX};
+    struct pp_h1_head *head = pp_mem_zalloc(sizeof *head);
+    CHECK(head != NULL && base != NULL && got != NULL && pipe2(ends, O_CLOEXEC) == 0);
+    CHECK(fcntl(ends[0], F_SETFL, O_NONBLOCK) == 0);
+    CHECK(fcntl(ends[1], F_SETPIPE_SZ, 8192) > 0);
+    memcpy(base, "GET", 3);
+    head->method = (struct pp_span){0, 3};
+    head->minor = 1;
+    for (int who = 0; who < 2; who++) {
+        CHECK_EQ(pp_accesslog_init(&logs[who], ends[1], "> ", &dropped), PP_OK);
+    }
+    for (int i = 0; i < LINES || pp_accesslog_pending(&logs[0]) || pp_accesslog_pending(&logs[1]);
+         i++) {
+        for (int who = 0; who < 2; who++) {
+            memset(base + 3, 'A' + who, TARGET);
+            head->target = (struct pp_span){3, i % 50 == 0 ? TARGET : 60 + (unsigned)i % 7};
+            if (i < LINES) {
+                pp_accesslog_line(&logs[who], &peer, head, base, 200);
+            }
+            pp_accesslog_flush(&logs[who]);
+        }
+        size_t most = cap - n < 1500 ? cap - n : 1500;
+        ssize_t rc = read(ends[0], got + n, most);
+        n += rc > 0 ? (size_t)rc : 0;
+    }
+    for (ssize_t rc = 1; rc > 0; n += rc > 0 ? (size_t)rc : 0) {
+        rc = read(ends[0], got + n, cap - n);
+    }
+    got[n] = '\0';
+    for (char *line = got, *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
+        static const char begin[] = "> unix: - \"GET ", tail[] = " HTTP/1.1\" 200";
+        size_t len = (size_t)(end - line);
+        CHECK(len > sizeof begin + sizeof tail && len < PIPE_BUF);
+        CHECK(strncmp(line, begin, sizeof begin - 1) == 0);
+        CHECK(strncmp(end - (sizeof tail - 1), tail, sizeof tail - 1) == 0);
+        line[len] = '\0';
+        CHECK(strchr(line, line[sizeof begin - 1] == 'A' ? 'B' : 'A') == NULL);
+        CHECK(len < 200 || strstr(line, "... HTTP") != NULL);
+        seen++;
+    }
+    CHECK_EQ(seen + dropped, 2 * LINES);
+    CHECK(got[n - 1] == '\0' || n == 0); /* the last newline of all */
+    for (int who = 0; who < 2; who++) {
+        pp_accesslog_fini(&logs[who]);
+    }
+    pp_mem_free(head, sizeof *head);
+    free(base);
+    free(got);
     (void)close(ends[0]);
     (void)close(ends[1]);
 }

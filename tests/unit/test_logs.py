@@ -177,7 +177,18 @@ def test_every_error_that_is_reported_is_explained() -> None:
     """Core's counters, but for those that are not reported."""
     names = {name.removeprefix("errors_") for name in Core().stats() if name.startswith("errors_")}
     silent = {"idle_timeout", "disconnected"} | {name for name in names if name.startswith("app_")}
-    assert names - silent == logs._EXPLAINED.keys() - {"accept_errors"}
+    assert names - silent == logs._EXPLAINED.keys() - {
+        "accept_errors",
+        "log_lines_dropped",
+    }
+
+
+def test_lost_access_lines_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("ppserver").propagate = True
+    logs.PeerErrors(lambda: {"log_lines_dropped": 3, "tried": 1}).report()
+    (record,) = caplog.records
+    assert "3 lines lost: nobody reads the access log fast enough" in record.getMessage()
+    assert "log_lines_dropped" in Core().stats()
 
 
 def test_missing_descriptors_name_the_limit(caplog: pytest.LogCaptureFixture) -> None:

@@ -38,7 +38,8 @@ static int put_counters(PyObject *d, const struct pp_counters *c)
         put(d, "bytes_in", c->bytes_in) < 0 || put(d, "bytes_out", c->bytes_out) < 0 ||
         put(d, "turns", c->turns) < 0 || put(d, "batches", c->batches) < 0 ||
         put(d, "tried", c->tried) < 0 || put(d, "tried_well", c->tried_well) < 0 ||
-        put(d, "upgrades", c->upgrades) < 0) {
+        put(d, "upgrades", c->upgrades) < 0 ||
+        put(d, "log_lines_dropped", c->log_lines_dropped) < 0) {
         return -1;
     }
     for (int i = 0; i < 6; i++) {

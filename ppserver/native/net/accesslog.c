@@ -4,7 +4,10 @@
  * the pipe to a log collector): a pipe or a terminal is opened a second time through /proc, which
  * gives a description of its own that may be non-blocking; a socket is written with MSG_DONTWAIT;
  * a regular file does not block. Where the second opening is refused, poll() and pieces of PIPE_BUF
- * bytes do the same, more slowly. */
+ * bytes do the same, more slowly.
+ *
+ * Other contexts write to the same pipe or socket. The kernel takes a piece of PIPE_BUF bytes whole
+ * or not at all, so pieces end with a line; to a pipe no line is longer, and the target is cut. */
 #include "net/accesslog.h"
 
 #include <arpa/inet.h>
@@ -17,6 +20,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define LINE_END_MAX 32 /* what stands behind a target */
+
 int pp_accesslog_init(struct pp_accesslog *log, int fd, const char *prefix, uint64_t *dropped)
 {
     struct stat st;
@@ -24,6 +29,7 @@ int pp_accesslog_init(struct pp_accesslog *log, int fd, const char *prefix, uint
 
     memset(log, 0, sizeof *log);
     log->fd = log->write_fd = fd;
+    log->piece_max = log->line_max = SIZE_MAX;
     log->dropped = dropped;
     if (fd < 0) {
         return PP_OK;
@@ -37,6 +43,12 @@ int pp_accesslog_init(struct pp_accesslog *log, int fd, const char *prefix, uint
     memcpy(log->prefix, prefix == NULL ? "" : prefix, log->prefix_len + 1);
     if (fstat(fd, &st) < 0 || S_ISREG(st.st_mode)) {
         return PP_OK;
+    }
+    if (S_ISSOCK(st.st_mode) || S_ISFIFO(st.st_mode)) {
+        log->piece_max = PIPE_BUF;
+    }
+    if (S_ISFIFO(st.st_mode)) {
+        log->line_max = PIPE_BUF;
     }
     if (S_ISSOCK(st.st_mode)) {
         log->is_socket = true;
@@ -65,12 +77,17 @@ void pp_accesslog_fini(struct pp_accesslog *log)
     log->fd = log->write_fd = -1;
 }
 
-static size_t put_escaped(char *out, const uint8_t *text, size_t len)
+/* As many characters as there is room for; what is left out shows. */
+static size_t put_escaped(char *out, const uint8_t *text, size_t len, size_t room)
 {
     static const char hex[] = "0123456789abcdef";
     size_t n = 0;
     for (size_t i = 0; i < len; i++) {
         uint8_t b = text[i];
+        if (PP_UNLIKELY(n + 4 > room)) {
+            memcpy(out + n, "...", 3);
+            return n + 3;
+        }
         if (PP_LIKELY(b >= 0x20 && b < 0x7f && b != '"' && b != '\\')) {
             out[n++] = (char)b;
         } else {
@@ -118,6 +135,13 @@ static size_t put_addr(char *out, const union pp_sock_addr *addr)
     return 5;
 }
 
+/* For the target, behind n bytes and before what follows it. */
+static size_t target_room(const struct pp_accesslog *log, size_t n)
+{
+    size_t others = n + LINE_END_MAX;
+    return log->line_max < others ? 4 : log->line_max - others;
+}
+
 void pp_accesslog_line(struct pp_accesslog *log, const union pp_sock_addr *peer,
                        const struct pp_h1_head *head, const uint8_t *base, int status)
 {
@@ -144,9 +168,9 @@ void pp_accesslog_line(struct pp_accesslog *log, const union pp_sock_addr *peer,
     n += put_addr(out + n, peer);
     memcpy(out + n, " - \"", 4);
     n += 4;
-    n += put_escaped(out + n, base + head->method.off, method_len);
+    n += put_escaped(out + n, base + head->method.off, method_len, SIZE_MAX);
     out[n++] = ' ';
-    n += put_escaped(out + n, base + head->target.off, target_len);
+    n += put_escaped(out + n, base + head->target.off, target_len, target_room(log, n));
     memcpy(out + n, " HTTP/1.", 8);
     n += 8;
     out[n++] = (char)('0' + head->minor);
@@ -175,11 +199,25 @@ static ssize_t write_some(struct pp_accesslog *log, const char *data, size_t len
     return write(log->write_fd, data, len);
 }
 
+/* How much of what is left goes into one write: whole lines, as many as a piece takes. */
+static size_t piece(const struct pp_accesslog *log, const char *data, size_t len)
+{
+    if (len <= log->piece_max) {
+        return len;
+    }
+    const char *end = memrchr(data, '\n', log->piece_max);
+    if (end == NULL) {
+        end = memchr(data, '\n', len);
+    }
+    return end == NULL ? len : (size_t)(end - data) + 1;
+}
+
 void pp_accesslog_flush(struct pp_accesslog *log)
 {
     size_t done = 0;
     while (done < log->used) {
-        ssize_t n = write_some(log, log->buf + done, log->used - done);
+        const char *rest = log->buf + done;
+        ssize_t n = write_some(log, rest, piece(log, rest, log->used - done));
         if (n > 0) {
             done += (size_t)n;
             continue;

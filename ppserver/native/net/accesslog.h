@@ -2,7 +2,9 @@
  *
  *   PREFIXclient:port - "GET /path?query HTTP/1.1" 200
  *
- * Lines that do not fit because the reader of the log is slow are dropped and counted. */
+ * Lines of several processes come whole: no write that a pipe or socket could split has a part of a
+ * line, and to a pipe, where longer lines could be torn, targets are cut so that they show it
+ * ("..."). Lines that do not fit because the reader of the log is slow are dropped and counted. */
 #ifndef PP_NET_ACCESSLOG_H
 #define PP_NET_ACCESSLOG_H
 
@@ -16,7 +18,8 @@ struct pp_accesslog {
     int fd;       /* -1 = off; borrowed */
     int write_fd; /* fd, or an own non-blocking description of the same pipe (owned) */
     bool is_socket, may_block;
-    char *buf; /* owned; NULL until the first line */
+    size_t piece_max, line_max; /* of one write, which ends with a line; of a line */
+    char *buf;                  /* owned; NULL until the first line */
     size_t used;
     char *prefix; /* owned */
     size_t prefix_len;
