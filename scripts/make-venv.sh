@@ -46,6 +46,11 @@ while ! install --only-binary :all: -r "$wanted" 2>"$venv/pip.log"; do
     # What has no wheel for this interpreter is left out; anything else is an error.
     lacking=$(sed -n "s/^ERROR: \\(No matching distribution found for\\|Cannot install\\) \\([A-Za-z0-9._-]*\\).*/\\2/p" \
         "$venv/pip.log" | head -n 1)
+    if [ "$lacking" = -r ]; then
+        # A requirement of one of ours: pip names the line of the file.
+        line=$(sed -n 's/^ERROR: Cannot install -r .* (line \([0-9]*\)).*/\1/p' "$venv/pip.log" | head -n 1)
+        lacking=$(sed -n "${line:-0}s/^\\([A-Za-z0-9._-]*\\).*/\\1/p" "$wanted")
+    fi
     if [ -z "$lacking" ] || ! grep -q -i "^$lacking\>" "$wanted"; then
         cat "$venv/pip.log" >&2
         exit 1
