@@ -259,8 +259,9 @@ def test_live_server_captures_application_errors() -> None:
         raise ValueError("told")
 
     with LiveServer(failing, lifespan="off") as live:
-        with pytest.raises(urllib.error.HTTPError, match="500"):
+        with pytest.raises(urllib.error.HTTPError, match="500") as caught:
             fetch(live.url + "/path")
+        caught.value.close()
         assert "GET /path" in live.wait_for_log("ValueError: told")
 
 
