@@ -1,4 +1,4 @@
-/* What differs between CPython 3.11 and 3.14, in one place. Documented C API only. */
+/* What differs between CPython 3.11 and 3.15, in one place. Documented C API only. */
 #ifndef PP_BRIDGE_COMPAT_H
 #define PP_BRIDGE_COMPAT_H
 

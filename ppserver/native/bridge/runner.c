@@ -370,6 +370,7 @@ PpRunner *pp_runner_new(PpCore *core)
     PpRunner *self = (PpRunner *)type->tp_alloc(type, 0);
     if (self != NULL) {
         self->core = (PpCore *)Py_NewRef((PyObject *)core);
+        self->seen_as = PP_RUNNER_SEEN_AS;
     }
     return self;
 }

@@ -15,11 +15,26 @@ typedef struct {
     PyObject *coro;  /* owned or NULL: the application's coroutine or other awaitable's iterator */
     PyObject *first; /* owned or NULL: what the application waits for (ADOPTED) */
     PyObject *parking; /* owned or NULL: the future we wait on (PARKED) */
-    PyObject *task; /* owned or NULL: our Task, while core->tasks keeps it alive (or DISCARDED) */
     bool first_blocks; /* first is a future that is to be marked as awaited again (ADOPTED) */
     bool running;      /* inside a step of the application */
     uint8_t state;     /* enum pp_runner_state */
+    uint8_t seen_as;   /* PP_RUNNER_SEEN_AS */
+    PyObject *task; /* owned or NULL: our Task, while core->tasks keeps it alive (or DISCARDED) */
 } PpRunner;
+
+/* `python -m asyncio ps` and whatever else reads a process's Tasks from outside (3.14 and later)
+ * takes each Task's coroutine for one of the interpreter's, without a look at its type. Where such
+ * a one has the state of its frame, ours says that the frame is gone: the reader goes on to the
+ * next Task, instead of ending with an error over what it takes for a frame. Nothing else depends
+ * on it, and tests/integration/test_introspection.py sees if it is right no more. */
+#if PY_VERSION_HEX >= 0x030F0000
+#define PP_RUNNER_SEEN_AS 5
+#else
+#define PP_RUNNER_SEEN_AS 4
+#endif
+#ifndef Py_GIL_DISABLED /* whose objects begin with another header */
+static_assert(offsetof(PpRunner, seen_as) == 67, "as in a coroutine of 3.14 and 3.15");
+#endif
 
 /* An idle runner; NULL with an exception. */
 PpRunner *pp_runner_new(PpCore *core);
