@@ -75,12 +75,23 @@ fi
 
 [ -z "$all" ] || phase 1800 "fuzz targets, 60 s each" make fuzz FUZZ_SECONDS=60
 
+# Whether Debian's Pythons can be had; sets $reason when not.
+debian() {
+    local log status
+    log=$(mktemp)
+    timeout 1200 scripts/get-debian-pythons.sh 2> >(tee "$log" >&2) </dev/null >/dev/null
+    status=$?
+    [ $status = 0 ] || reason="$reason; $(tail -n 1 "$log")"
+    rm -f "$log"
+    return $status
+}
+
 own=$(tag_of python3)
 seen=" $own "
-for version in 3.11 3.12 3.13; do
+for version in 3.11 3.12 3.13 3.14 3.15; do
     name="Python $version"
     reason="there is no python$version on PATH"
-    found=
+    found= within=()
     # pyenv's names answer only for the version that is selected; its own folder has them all.
     for candidate in "python$version" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/python3; do
         path=$(command -v "$candidate" 2>/dev/null) || continue
@@ -92,18 +103,22 @@ for version in 3.11 3.12 3.13; do
             break
         fi
     done
+    if [ -z "$found" ] && [[ "3.14 3.15" == *$version* ]] && debian; then
+        found=python$version tag=cp${version/./} within=(scripts/in-debian.sh)
+    fi
     if [ -z "$found" ]; then
         [ "cp${version/./}" = "$own" ] || skip "$name" "$reason"
     elif [[ "$seen" != *" $tag "* ]]; then
         seen+="$tag "
-        if "$found" -c 'import os, sysconfig, sys
+        if "${within[@]}" "$found" -c 'import os, sysconfig, sys
 sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'; then
             # Several contexts live in processes by default; each other place has one suite of its
             # own. What an interpreter may change shows on asyncio as well as on uvloop.
-            place=auto
+            place=auto part=("${interpreter[@]}")
             [ "$version" != 3.13 ] || place=interpreters
-            phase $((900 * scale)) "$name (contexts: $place)" "${interpreter[@]}" \
-                TEST_PLACE=$place make PYTHON="$found" test-python T="$tests -k 'not uvloop'"
+            [ -n "$all" ] || [[ "3.14 3.15" != *$version* ]] || part=(env TEST_PART=later)
+            phase $((900 * scale)) "$name (contexts: $place)" "${part[@]}" TEST_PLACE=$place \
+                "${within[@]}" make PYTHON="$found" test-python T="$tests -k 'not uvloop'"
         else
             skip "$name" "$found has no headers (python$version-dev)"
         fi

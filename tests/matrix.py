@@ -5,8 +5,9 @@ runs every combination. Otherwise a file that `CHOSEN` names runs only the combi
 a test or parameter that is marked `wide` does not run, and everything else does: a new test runs
 in `make test` until somebody decides otherwise, here.
 
-TEST_PART=interpreter (another Python) and TEST_PART=asan (sanitizers) run only the files that
-`PARTS` names, with the combinations given there: what that interpreter or that build can change.
+TEST_PART=interpreter and TEST_PART=later (other Pythons) and TEST_PART=asan (sanitizers) run only
+the files that `PARTS` names, with the combinations given there: what that interpreter or that
+build can change.
 
 A test that is asked for by its full name (`file::name`) always runs.
 """
@@ -89,6 +90,31 @@ PARTS: dict[str, Table] = {
         "unit/test_docs.py": {"never": ""},
         "unit/test_tidy.py": {"never": ""},
         "unit/*": {},
+    },
+    # The same, narrower, for the versions that share the layout of objects and the bridge's code:
+    # Python 3.14 and 3.15.
+    "later": {
+        "integration/test_asgi_battery.py": {"server": "asyncio-worker asyncio-eager"},
+        "integration/test_asgi_spec.py": {"variant": _ONE},
+        "integration/test_starlette.py": {"variant": "asyncio-1-auto asyncio-2-interpreters"},
+        "integration/test_flask.py": {"variant": _ONE},
+        "integration/test_django.py": {"kind+variant": "asgi-asyncio-1-auto"},
+        "integration/test_fastapi.py": {"variant": _ONE},
+        "integration/test_freeze.py": {},
+        "integration/test_interpreters.py": {},
+        "integration/test_introspection.py": {},
+        "integration/test_module_isolation.py": {},
+        "integration/test_parallel.py": {"site": "1-auto 2-interpreters"},
+        "integration/test_server_api.py": {},
+        "integration/test_threads.py": {},
+        "integration/test_wsgi.py": {"variant": _ONE},
+        "faults/test_application.py": {"server": "asyncio-worker"},
+        "leaks/test_no_memory.py": {},
+        "unit/test_freeze*.py": {},
+        "unit/test_guest.py": {},
+        "unit/test_interpreters_place.py": {},
+        "unit/test_scope.py": {},
+        "unit/test_selector.py": {},
     },
     # What may touch memory: the bridge and the network. The C units run under sanitizers by
     # themselves, and the Python of supervision needs none.
