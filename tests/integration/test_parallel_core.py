@@ -163,6 +163,47 @@ def test_another_thread_closes() -> None:
     transports[0].close()
 
 
+class Web:
+    """Keeps transports, and closes them from requests of other connections."""
+
+    http11 = True
+    kept: list[Any] = []
+    held = Held()
+
+    def keep(self, transport: Any, data: bytes) -> bytes:
+        self.kept.append(transport)
+        return b"kept"
+
+    def close(self, transport: Any, data: bytes) -> bytes:
+        for other in self.kept:
+            other.close()
+        return b"closed"
+
+    def hold(self, transport: Any, data: bytes) -> bytes:
+        self.kept.append(transport)
+        self.held.arrive()
+        return b"held"
+
+
+def test_another_connection_closes_an_http11_one() -> None:
+    """Between requests at once, with the answer of a request that runs, and again harmlessly."""
+    Web.kept, Web.held = [], Held()
+    with Protocols(Web, threads=3) as context, Web.held.until():
+        idle, busy, other = (context.connect() for _ in range(3))
+        assert idle.ask("/keep").body == b"kept"
+        busy.send(live.request("/hold"))
+        Web.held.wait_arrived()
+        assert other.ask("/close").body == b"closed"
+        assert idle.at_end()
+        Web.held.let_go()
+        answer = busy.answer()
+        assert (answer.body, answer.headers["connection"]) == (b"held", "close")
+        assert busy.at_end()
+        for _ in range(2):
+            assert other.ask("/close").body == b"closed"
+    Web.kept = []
+
+
 IN_A_HANDLER = """
 import signal, socket, sys, threading
 from ppserver._native import Core

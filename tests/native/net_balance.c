@@ -411,6 +411,41 @@ TEST(balance_relieves_by_passing)
     relieve(false);
 }
 
+/* The same, but the application keeps something with all but one of a's connections. */
+TEST(balance_leaves_what_has_to_stay)
+{
+    struct pair p;
+    int clients[9];
+    pair_start(&p, true);
+    pp_board_slot(p.board, 1)->life = PP_SLOT_CLOSED;
+    for (int i = 0; i < 9; i++) {
+        clients[i] = rig_connect(&p.a);
+        rig_settle(&p.a);
+    }
+    struct pp_conn *first = pp_loop_next_conn(p.a.loop, NULL), *conn = first;
+    while ((conn = pp_loop_next_conn(p.a.loop, conn)) != NULL) {
+        pp_conn_stay(conn);
+    }
+    pp_board_slot(p.board, 1)->life = PP_SLOT_OPEN;
+    for (int look = 0; look < 2 * PP_BALANCE_PATIENCE; look++) {
+        rig_clock(rig_now_ms + 1);
+        for (int i = 0; i < 9; i++) {
+            ask(&p, clients[i]);
+        }
+        pp_loop_rest(p.b.loop);
+        rig_clock(rig_now_ms + 1000);
+        (void)rig_turn(&p.a, 0);
+        pair_settle(&p);
+    }
+    CHECK(pp_loop_connections(p.b.loop) <= 1);
+    CHECK(pp_loop_connections(p.a.loop) >= 8);
+    for (int i = 0; i < 9; i++) {
+        (void)close(clients[i]);
+    }
+    pair_settle(&p);
+    pair_stop(&p);
+}
+
 /* Numbers that differ a lot become alike, also when nobody asks anything. */
 TEST(balance_evens_out)
 {

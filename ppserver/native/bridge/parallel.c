@@ -204,6 +204,12 @@ static void received(PpTransport *t, PyObject *data)
 
 /* ---- callbacks of a raw connection ---- */
 
+/* Whether there are other contexts that the connection may be handed to. */
+static bool may_leave(const PpTransport *t)
+{
+    return t->core->board != NULL && !t->protocol->raw;
+}
+
 static bool make_handler(PpTransport *t)
 {
     const struct pp_par_protocol *p = t->protocol;
@@ -213,7 +219,25 @@ static bool make_handler(PpTransport *t)
         t->closing = true;
         return false;
     }
+    if (may_leave(t) && p->is_class &&
+        (t->kept = PyObject_GenericGetDict(t->handler, NULL)) == NULL) {
+        PyErr_Clear(); /* has slots, or nothing */
+    }
     return true;
+}
+
+/* Whether another context, which makes its own transport and handler for the connection, would miss
+ * something: attributes of either, or that the application holds the transport. Attached, in end().
+ */
+static bool keeps_something(PpTransport *t)
+{
+    const Py_ssize_t ours = 2; /* the connection's reference, and the run's */
+    if (t->dict != NULL || t->weakrefs != NULL || Py_REFCNT((PyObject *)t) > ours) {
+        return true;
+    }
+    return t->protocol->is_class && t->handler != NULL &&
+           (t->kept != NULL ? PyDict_GET_SIZE(t->kept) > 0
+                            : Py_TYPE(t->handler)->tp_basicsize > PyBaseObject_Type.tp_basicsize);
 }
 
 static void opened(PpTransport *t)
@@ -312,6 +336,9 @@ static void later(PpTransport *t)
 static void settle_request(PpTransport *t, struct pp_par_turn *turn)
 {
     struct pp_conn *conn = t->conn;
+    if (turn->stays) {
+        pp_conn_stay(conn);
+    }
     struct pp_par_out *out = turn->count > 0 ? &turn->outs[0] : NULL;
     struct pp_h1_out_field fields[2];
     size_t count = 0, len = out != NULL ? (size_t)PyBytes_GET_SIZE(out->owner) : 0;
@@ -405,9 +432,20 @@ uint8_t *pp_par_head(PpTransport *t, size_t *len)
 
 void pp_par_close(PpTransport *t)
 {
-    if (t->conn != NULL && t->protocol->raw) {
-        pp_conn_raw_close(t->conn);
+    if (t->protocol->raw) {
+        if (t->conn != NULL) {
+            pp_conn_raw_close(t->conn);
+        }
+        return;
     }
+    /* Between requests it does not know its connection; rare enough to look for. */
+    struct pp_conn *conn = t->conn;
+    while (conn == NULL || pp_conn_user(conn) != t) {
+        if ((conn = pp_loop_next_conn(t->w->loop, conn)) == NULL) {
+            return; /* it has ended */
+        }
+    }
+    pp_conn_end(conn);
 }
 
 void pp_par_abandon(PpTransport *t)
@@ -443,6 +481,7 @@ static void end(PpTransport *t, struct pp_wsgi_worker *self, struct pp_par_turn 
 {
     bool settled = true;
     pp_wsgi_lead_called(self, trip);
+    turn->stays = may_leave(t) && keeps_something(t);
     t->turn = NULL;
     __atomic_store_n(&t->worker, NULL, __ATOMIC_RELAXED);
     bool leads = pp_wsgi_lead_enter(self);
@@ -603,6 +642,7 @@ static PyObject *access_of(PpTransport *t, const struct pp_h1_head *head, const 
     if (PP_LIKELY(core->access_log == NULL)) {
         return NULL;
     }
+    int gc = pp_compat_gc_pause();
     PyObject *args =
         Py_BuildValue("(NNNO)",
                       t->family == AF_UNIX ? Py_NewRef(core->k.empty_str)
@@ -612,6 +652,7 @@ static PyObject *access_of(PpTransport *t, const struct pp_h1_head *head, const 
                       PyUnicode_DecodeLatin1((const char *)base + head->target.off,
                                              (Py_ssize_t)head->target.len, NULL),
                       head->minor == 0 ? core->k.v1_0 : core->k.v1_1);
+    pp_compat_gc_resume(gc);
     if (args == NULL) {
         PyErr_Clear(); /* no memory; the thread leads, so nothing of Python's can be told */
     }
@@ -680,9 +721,7 @@ void pp_par_request(struct pp_wsgi *w, struct pp_wsgi_worker *self, struct pp_co
         data = body.len > 0
                    ? PyBytes_FromStringAndSize((const char *)body.data, (Py_ssize_t)body.len)
                    : Py_NewRef(w->core->k.empty_bytes);
-        int gc = pp_compat_gc_pause();
         access = data != NULL ? access_of(t, head, base) : NULL;
-        pp_compat_gc_resume(gc);
     }
     if (body.data != NULL) {
         pp_mem_free(body.data, body.cap);

@@ -74,6 +74,7 @@ struct pp_par_turn {
     struct pp_par_out *outs; /* inline_outs or PyMem */
     uint32_t count, cap;
     bool ended;        /* raw: the last callback of the connection was among them */
+    bool stays;        /* http11: the application keeps something with the connection */
     int status;        /* http11: of the answer; 0: it failed */
     const char *media; /* http11: Content-Type, static text */
 };
@@ -86,7 +87,9 @@ typedef struct PpTransport {
     struct pp_wsgi *w;                      /* counted */
     const struct pp_par_protocol *protocol; /* borrowed from w */
     PyObject *handler;                      /* owned: the protocol's instance; NULL until made */
-    PyObject *ip;                           /* owned str */
+    PyObject *kept; /* owned: its dict, if it is of this connection alone and
+                       has one; http11 */
+    PyObject *ip;   /* owned str */
     int port, family;
     uint64_t began_us;
 

@@ -63,6 +63,7 @@ static int transport_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(t->core);
     Py_VISIT(t->handler);
+    Py_VISIT(t->kept);
     Py_VISIT(t->dict);
     return 0;
 }
@@ -71,6 +72,7 @@ static int transport_clear(PyObject *self)
 {
     PpTransport *t = (PpTransport *)self;
     Py_CLEAR(t->handler);
+    Py_CLEAR(t->kept);
     Py_CLEAR(t->dict);
     return 0;
 }

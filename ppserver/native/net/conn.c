@@ -313,7 +313,7 @@ bool pp_conn_may_leave(const struct pp_conn *conn)
 {
     return conn->state == PP_CONN_IDLE && conn->requests > 0 && conn->out_bytes == 0 &&
            conn->in == NULL && !conn->held && !conn->eof && !conn->peer_shut && !conn->readable &&
-           !conn->h1.draining;
+           !conn->h1.draining && !conn->stays;
 }
 
 bool pp_conn_active(const struct pp_conn *conn)
@@ -594,27 +594,32 @@ void pp_conn_resume_all(struct pp_loop *loop)
     }
 }
 
+void pp_conn_drain(struct pp_conn *conn)
+{
+    conn->h1.draining = true;
+    if (conn->state == PP_CONN_RAW) {
+        pp_conn_read_due(conn, PP_DRAIN_IDLE_MS);
+    }
+    if (conn->state != PP_CONN_IDLE) {
+        return;
+    }
+    conn->readable = true; /* a request may have arrived after the last look */
+    pp_conn_read(conn);
+    if (conn->state != PP_CONN_IDLE) {
+        return;
+    }
+    /* Its next request may be under way, and would be lost; the answer then says "close". A new
+     * peer is about to ask something. */
+    pp_conn_read_due(conn, conn->requests > 0 ? PP_DRAIN_IDLE_MS : PP_LINGER_MS / 2);
+}
+
 void pp_conn_drain_all(struct pp_loop *loop)
 {
     struct pp_list *n = loop->conns.next;
     while (n != &loop->conns) {
         struct pp_conn *conn = PP_CONTAINER(n, struct pp_conn, all);
         n = n->next; /* nothing is freed here, but a dead one may leave the lists */
-        conn->h1.draining = true;
-        if (conn->state == PP_CONN_RAW) {
-            pp_conn_read_due(conn, PP_DRAIN_IDLE_MS);
-        }
-        if (conn->state != PP_CONN_IDLE) {
-            continue;
-        }
-        conn->readable = true; /* a request may have arrived after the last look */
-        pp_conn_read(conn);
-        if (conn->state != PP_CONN_IDLE) {
-            continue;
-        }
-        /* Its next request may be under way, and would be lost; the answer then says "close". A
-         * new peer is about to ask something. */
-        pp_conn_read_due(conn, conn->requests > 0 ? PP_DRAIN_IDLE_MS : PP_LINGER_MS / 2);
+        pp_conn_drain(conn);
     }
 }
 

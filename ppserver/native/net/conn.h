@@ -42,6 +42,11 @@ void pp_conn_set_app(struct pp_conn *conn, void *app);
 void *pp_conn_user(const struct pp_conn *conn);
 void pp_conn_set_user(struct pp_conn *conn, void *user);
 void *pp_loop_take_dead_user(struct pp_loop *loop);
+/* HTTP: no further request: the answer to one that runs, or is under way, says "close"; a
+ * connection that is idle ends after PP_DRAIN_IDLE_MS. */
+void pp_conn_end(struct pp_conn *conn);
+/* The connection is never given to another context: it means something to the application here. */
+void pp_conn_stay(struct pp_conn *conn);
 
 /* ---- request body ---- */
 enum pp_body_status {

@@ -115,3 +115,16 @@ int pp_conn_status(const struct pp_conn *conn)
     PP_CONN_ENTER(conn);
     return conn->status;
 }
+
+void pp_conn_end(struct pp_conn *conn)
+{
+    PP_CONN_ENTER(conn);
+    conn->ends = true;
+    pp_conn_drain(conn);
+}
+
+void pp_conn_stay(struct pp_conn *conn)
+{
+    PP_CONN_ENTER(conn);
+    conn->stays = true;
+}

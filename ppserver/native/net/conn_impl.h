@@ -98,6 +98,8 @@ struct pp_conn {
     bool settled : 1;     /* the application takes no more of the body: see pp_conn_body_settle */
     bool linger : 1;      /* unread input may be there when we close */
     bool reset : 1;       /* the end must not look orderly */
+    bool ends : 1;        /* pp_conn_end: after the next answer */
+    bool stays : 1;       /* pp_conn_stay */
     bool ours : 1;        /* raw: we have closed it */
     bool chunk_read : 1;  /* the next chunk of the file has been read: send it without a look */
     bool trust_known : 1; /* whether the peer's forwarded fields count has been found out: */

@@ -216,7 +216,7 @@ static void request_begin(struct pp_conn *conn)
 
 static void head_parse(struct pp_conn *conn)
 {
-    conn->h1.draining = conn->loop->draining;
+    conn->h1.draining = conn->loop->draining || conn->ends;
     int rc =
         pp_h1_conn_head(&conn->h1, conn->in->data + conn->in_start, conn->in_end - conn->in_start,
                         &conn->loop->settings.http, &conn->in->head);

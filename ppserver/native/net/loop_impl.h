@@ -161,6 +161,7 @@ void pp_conn_register_fresh(struct pp_loop *loop);
 void pp_conn_free_dead(struct pp_loop *loop);
 void pp_conn_flush_dirty(struct pp_loop *loop);
 void pp_conn_resume_all(struct pp_loop *loop);
+void pp_conn_drain(struct pp_conn *conn);
 void pp_conn_drain_all(struct pp_loop *loop);
 void pp_conn_abort_all(struct pp_loop *loop);
 void pp_conn_files_read(struct pp_loop *loop); /* conn_out.c: chunks that are in memory now */
