@@ -42,6 +42,10 @@ def answer(path: str) -> None:
         pools[-1].submit(wait, "pool works")
     elif path == "/thread":
         threading.Thread(target=wait, args=("thread works",), name="busy one").start()
+    elif path == "/fork":
+        if os.fork() == 0:
+            wait("child holds the connection")
+            os._exit(0)
     elif path == "/exit-function":
         atexit.register(at_exit, "context")
 

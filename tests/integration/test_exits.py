@@ -72,6 +72,24 @@ def test_what_is_busy_for_too_long_is_named_and_left(start: Start) -> None:
     assert server.wait(60) == 0
 
 
+@pytest.mark.parametrize("lines", [(), ("Connection: close",)])
+def test_a_child_of_the_application_does_not_hold_the_client(
+    tmp_path: pathlib.Path, started: list[serving.Server], lines: tuple[str, ...]
+) -> None:
+    """It inherits the connection; its end is an end nevertheless, orderly or not."""
+    args = () if lines else ("--timeout-keep-alive", "0.1")
+    server = serving.launch("endings:app", tmp_path, args=args)
+    started.append(server)
+    server.wait_started()
+    with Raw(server) as raw:
+        raw.ask("/fork", *lines)
+        server.wait_for_record("child holds the connection")
+        raw.socket.settimeout(60)
+        assert raw.read_to_end() == b""
+    (tmp_path / "go").touch()
+    server.stop()
+
+
 def test_exit_functions_run_where_they_were_registered(start: Start) -> None:
     server = start(contexts=2)
     host = next(line.split()[1] for line in server.records() if line.startswith("import "))

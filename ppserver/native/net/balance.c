@@ -273,7 +273,7 @@ static bool take_one(struct pp_loop *loop, bool starving)
     } else if (!pp_balance_pass_on(loop, fd, &msg.peer, &msg.local, msg.tag, msg.requests)) {
         pp_stats_error(&loop->slot->counters, PP_ERR_NO_DESCRIPTORS);
         pp_stats_add(&loop->slot->counters.closed, 1);
-        pp_sock_close(fd, false);
+        pp_sock_close(fd);
     }
     return true;
 }

@@ -261,7 +261,7 @@ void pp_conn_open(struct pp_loop *loop, int fd, const union pp_sock_addr *peer,
     if (conn == NULL) {
         pp_stats_error(&loop->slot->counters, PP_ERR_NO_MEMORY);
         pp_stats_add(&loop->slot->counters.closed, 1);
-        pp_sock_close(fd, true);
+        pp_sock_end(fd, true);
         return;
     }
     memset(conn, 0, sizeof *conn);
@@ -400,7 +400,7 @@ void pp_conn_kill(struct pp_conn *conn, int code, bool reset)
         (void)pp_poll_del(loop->epoll_fd, conn->fd);
         conn->registered = false;
     }
-    pp_sock_close(conn->fd, reset);
+    pp_sock_end(conn->fd, reset);
     conn->fd = -1;
     conn->readable = conn->writable = false;
     pp_conn_step(conn, PP_CONN_ON_GONE);

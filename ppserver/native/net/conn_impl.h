@@ -131,7 +131,7 @@ bool pp_conn_hand_over(struct pp_conn *conn, unsigned slot);
 void pp_conn_read_due(struct pp_conn *conn, uint32_t after_ms);
 void pp_conn_write_due(struct pp_conn *conn, uint32_t after_ms);
 void pp_conn_rate_due(struct pp_conn *conn, uint32_t after_ms);
-/* Closes the socket now; reset as in pp_sock_close. The application, if it has the connection, gets
+/* Closes the socket now; reset as in pp_sock_end. The application, if it has the connection, gets
  * CLOSED with `code` as the reason; the struct lives on until it lets go. */
 void pp_conn_kill(struct pp_conn *conn, int code, bool reset);
 /* The peer has gone: killed, and counted if an answer was due. */

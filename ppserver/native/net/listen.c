@@ -84,7 +84,7 @@ static bool shed(struct pp_loop *loop, struct pp_listener *listener)
             pp_stats_add(&pp_loop_tagged(loop, listener->tag)->accepted, 1);
         } else if (rc == PP_OK) {
             pp_stats_error(&loop->slot->counters, PP_ERR_NO_DESCRIPTORS);
-            pp_sock_close(fd, false);
+            pp_sock_close(fd);
         }
         loop->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
         if (rc != PP_OK) {

@@ -99,12 +99,19 @@ void pp_sock_shut_write(int fd)
     (void)shutdown(fd, SHUT_WR); /* ENOTCONN when the peer was faster: the close follows anyway */
 }
 
-void pp_sock_close(int fd, bool reset)
+void pp_sock_end(int fd, bool reset)
 {
-    if (reset) {
-        struct linger hard = {.l_onoff = 1, .l_linger = 0};
-        (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
+    struct sockaddr none = {.sa_family = AF_UNSPEC};
+
+    /* TCP answers the first with a reset, Unix sockets with an error. */
+    if (!reset || connect(fd, &none, sizeof none) < 0) {
+        (void)shutdown(fd, SHUT_RDWR); /* ENOTCONN when the peer was faster */
     }
+    pp_sock_close(fd);
+}
+
+void pp_sock_close(int fd)
+{
     (void)close(fd); /* Linux has released the descriptor also when it reports EINTR */
 }
 

@@ -35,8 +35,11 @@ uint32_t pp_sock_queued(int fd);
 /* Whether there is something to receive. */
 bool pp_sock_waiting(int fd);
 void pp_sock_shut_write(int fd);
-/* reset: the peer gets an RST instead of an orderly end. */
-void pp_sock_close(int fd, bool reset);
+/* Ends a connection, also where a child that the application has forked holds a copy of it, and
+ * closes. reset: the peer gets an RST instead of an orderly end. */
+void pp_sock_end(int fd, bool reset);
+/* Closes this copy; the connection ends with the last one. */
+void pp_sock_close(int fd);
 
 /* PP_OK: *fd is a non-blocking, close-on-exec connection. PP_AGAIN: none is waiting, or the one
  * that was is gone (*gone = true: try the next). NO_DESCRIPTORS, NO_MEMORY: try later. SYSTEM:
