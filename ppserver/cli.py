@@ -16,7 +16,7 @@ from typing import NoReturn, TextIO
 
 import ppserver
 from ppserver import config as settings
-from ppserver import exits, logs
+from ppserver import exits, logs, terminal
 from ppserver.config import Config, Option, table
 from ppserver.errors import ConfigError, LoadError, PPServerError
 from ppserver.sources import gather, port_is_the_platforms, to_toml
@@ -46,6 +46,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code. Reports errors on stderr, raises none of its own."""
     try:
+        terminal.open_standard_descriptors()
         _check_installation()
         code = _run(sys.argv[1:] if argv is None else list(argv))
         if argv is None:  # The process is ours: threads do not keep it beyond the graceful timeout.
@@ -150,8 +151,8 @@ def version() -> str:
 def _check(config: Config) -> int:
     """Settings are right by now; see whether the application loads, too."""
     from ppserver import hooks
-    from ppserver.contexts import identity
     from ppserver.loader import load
+    from ppserver.privileges import identity
     from ppserver.sockets import addresses
 
     addresses(config)

@@ -579,7 +579,9 @@ class Server:
 
         The handlers are ordinary Python ones, so that a second signal is seen even while the
         application blocks the loop. The loop's own handler is there for its side effect, a
-        byte in the loop's pipe: without it a signal just before the wait would go unnoticed.
+        byte in the loop's pipe: without it a signal just before the wait would go unnoticed. Where
+        a loop has such a pipe already, for handlers of the program that it runs (or of its own, as
+        uvloop), these are not touched.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -589,17 +591,22 @@ class Server:
         if self._supervision is None:
             handled += [signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU]
         before = {number: signal.getsignal(number) for number in handled}
-        for number in handled:
+        pipe = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(pipe, warn_on_full_buffer=False)
+        for number in handled if pipe < 0 else ():
             with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
                 loop.add_signal_handler(number, _nothing)
+        for number in handled:
             signal.signal(number, handlers.Own(self._on_signal))
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)  # Blocked when a host forks.
+        if self._supervision is not None:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)  # Blocked when a host forks.
         try:
             yield
         finally:
             for number, handler in before.items():
-                with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
-                    loop.remove_signal_handler(number)
+                if pipe < 0:
+                    with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
+                        loop.remove_signal_handler(number)
                 signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

@@ -25,7 +25,17 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ppserver import contexts, disposal, exits, freezing, logs, opened, terminal
+from ppserver import (
+    contexts,
+    disposal,
+    exits,
+    freezing,
+    logs,
+    opened,
+    pidfile,
+    privileges,
+    terminal,
+)
 from ppserver.config import Config
 from ppserver.contexts import messages
 from ppserver.contexts.channel import SignalPipe
@@ -74,16 +84,16 @@ def run(config: Config) -> int:
         )
     logs.configure(config)
     contexts.set_umask(config)
-    identity = contexts.identity(config)
+    identity = privileges.identity(config)
     if not isinstance(config.app, str) and config.contexts != "interpreters":
         _look_at_program(config)
         # It is loaded here, and frozen in the host it would be there twice.
         freezing.prepare(config, config.app)
-    with Listeners(config) as listeners, contexts.pid_file(config):
+    with Listeners(config) as listeners, pidfile.held(config) as pid_fd:
         listeners.give_files(*identity)
         seats = Seats(contexts.context_count(config), config.balance)
         try:
-            return Supervisor(config, listeners, seats).run()
+            return Supervisor(config, listeners, seats, pid_fd).run()
         finally:
             seats.close()
 
@@ -106,10 +116,13 @@ def _look_at_program(config: Config) -> None:
 class Supervisor:
     """Keeps ``context_count(config)`` contexts serving. Runs in the main thread."""
 
-    def __init__(self, config: Config, listeners: Listeners, seats: Seats) -> None:
+    def __init__(
+        self, config: Config, listeners: Listeners, seats: Seats, pid_fd: int = -1
+    ) -> None:
         self._config = config
         self._listeners = listeners
         self._seats = seats
+        self._pid_fd = pid_fd
         self._slots = contexts.context_count(config)
         self._wanted = self._slots  # what the signals asked for; _resize() gets there
         self._generations: list[Generation] = []
@@ -211,6 +224,8 @@ class Supervisor:
 
         def close_in_child() -> None:
             pipe.close(restore=False)
+            if self._pid_fd >= 0:
+                os.close(self._pid_fd)
             self._listeners.disown()
             for channel in others:
                 channel.close()

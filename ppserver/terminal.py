@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 # Terminals and process managers signal the process and its group: two signals that come this
@@ -9,6 +10,24 @@ import os
 SAME_SIGNAL_SECONDS = 0.2
 
 _STARTED_ON = os.isatty(2)
+
+
+def open_standard_descriptors() -> None:
+    """Where 0, 1 or 2 are closed, have them lead nowhere.
+
+    Else the next thing that is opened gets that number, a socket or shared memory, and whoever
+    writes to standard output or standard error destroys it.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            with contextlib.suppress(OSError):
+                opened = os.open(os.devnull, os.O_RDWR)
+                if opened != fd:
+                    os.dup2(opened, fd)
+                    os.close(opened)
+                os.set_inheritable(fd, True)
 
 
 def is_there() -> bool:

@@ -19,7 +19,17 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # settings
     ("config", "sources"),
     # the machine and the process
-    ("disposal", "exits", "freezing", "gil", "logs", "sockets", "topology"),
+    (
+        "disposal",
+        "exits",
+        "freezing",
+        "gil",
+        "logs",
+        "pidfile",
+        "privileges",
+        "sockets",
+        "topology",
+    ),
     # the application
     ("hooks", "lifespan", "loader"),
     # one context

@@ -7,20 +7,15 @@ threads or interpreters.
 
 from __future__ import annotations
 
-import contextlib
-import grp
 import importlib
 import importlib.util
 import logging
 import os
-import pwd
 import threading
-from collections.abc import Container, Iterator
-from pathlib import Path
+from collections.abc import Container
 
 from ppserver import eventloop, gil, lifespan, patched, terminal, topology
 from ppserver.config import Config
-from ppserver.errors import ConfigError, StartupError
 from ppserver.loader import Application, recognise
 
 logger = logging.getLogger("ppserver.error")
@@ -34,6 +29,7 @@ def run(config: Config, *, given: Container[str] | None = None) -> int:
     Must be called in the main thread. Raises PPServerError if the server cannot start.
     """
     patched.refuse("this program")
+    terminal.open_standard_descriptors()
     gil.enforce(config, may_execute=given is not None)
     config = recognise(config)
     if config.loop == "uvloop" and importlib.util.find_spec("uvloop") is None:
@@ -135,71 +131,3 @@ def banner(config: Config, place: str, interface: str, loop: str, why: str = "")
 def set_umask(config: Config) -> None:
     if config.umask is not None:
         os.umask(config.umask)
-
-
-@contextlib.contextmanager
-def pid_file(config: Config) -> Iterator[None]:
-    """Write ``config.pid`` and remove it at the end. StartupError if it cannot be written."""
-    if config.pid is None:
-        yield
-        return
-    path, text = os.path.abspath(config.pid), f"{os.getpid()}\n"
-    try:
-        Path(path).write_text(text)
-    except OSError as error:
-        raise StartupError(f"cannot write pid file {path}: {error.strerror}") from None
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            if Path(path).read_text() == text:
-                os.unlink(path)
-
-
-def identity(config: Config) -> tuple[int | None, int | None]:
-    """(user, group) to become, None for no change. ConfigError if there is no such one."""
-    uid = gid = None
-    if config.user is not None:
-        try:
-            entry = pwd.getpwnam(config.user)
-            uid, gid = entry.pw_uid, entry.pw_gid
-        except KeyError:
-            if not config.user.isdecimal():
-                raise ConfigError(f"user: there is no user {config.user!r}") from None
-            uid = int(config.user)
-    if config.group is not None:
-        try:
-            gid = grp.getgrnam(config.group).gr_gid
-        except KeyError:
-            if not config.group.isdecimal():
-                raise ConfigError(f"group: there is no group {config.group!r}") from None
-            gid = int(config.group)
-    return uid, gid
-
-
-def drop_privileges(config: Config) -> None:
-    """Become ``config.user`` and ``config.group``. StartupError if that is not permitted."""
-    uid, gid = identity(config)
-    try:
-        if gid is not None and gid != os.getegid():
-            os.setgid(gid)
-        if uid is not None and uid != os.geteuid():
-            name = _name_of(uid)
-            if name is not None and gid is not None:
-                os.initgroups(name, gid)
-            else:
-                os.setgroups([] if gid is None else [gid])
-            os.setuid(uid)
-    except PermissionError:
-        raise StartupError(
-            f"cannot become user {config.user or os.geteuid()}, group {config.group or '-'}: "
-            "not permitted",
-            hint="only root can; start it as that user instead",
-        ) from None
-
-
-def _name_of(uid: int) -> str | None:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return None

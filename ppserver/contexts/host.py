@@ -27,7 +27,18 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any, Protocol
 
-from ppserver import contexts, disposal, eventloop, exits, gil, handlers, hooks, logs, opened
+from ppserver import (
+    contexts,
+    disposal,
+    eventloop,
+    exits,
+    gil,
+    handlers,
+    hooks,
+    logs,
+    opened,
+    privileges,
+)
 from ppserver.config import Config
 from ppserver.contexts.channel import Channel, Received, SignalPipe
 from ppserver.contexts.errands import HostErrands
@@ -119,7 +130,7 @@ class Host:
         import ppserver.selector
         import ppserver.server  # noqa: F401
 
-        contexts.drop_privileges(self._config)
+        privileges.drop(self._config)
         die_with_parent(self._supervisor)  # Changing the user switched it off.
         before = opened.snapshot()
         with gil.Watch() as watch:

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from ppserver import contexts, eventloop, exits, freezing, hooks, logs, topology
+from ppserver import (
+    contexts,
+    eventloop,
+    exits,
+    freezing,
+    hooks,
+    logs,
+    pidfile,
+    privileges,
+    topology,
+)
 from ppserver.config import Config
 from ppserver.loader import load
 from ppserver.server import Server
@@ -14,10 +24,10 @@ def run(config: Config, why: str = "") -> int:
     """Serve in this process; the exit code. Raises PPServerError if it cannot start."""
     logs.configure(config)
     contexts.set_umask(config)
-    identity = contexts.identity(config)
-    with Listeners(config) as listeners, contexts.pid_file(config):
+    identity = privileges.identity(config)
+    with Listeners(config) as listeners, pidfile.held(config):
         listeners.give_files(*identity)
-        contexts.drop_privileges(config)
+        privileges.drop(config)
         topology.pin(config, 0)
         application = load(config)
         hooks.run(config)

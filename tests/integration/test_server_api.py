@@ -9,6 +9,7 @@ import os
 import pathlib
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -485,3 +486,47 @@ def test_an_application_that_sets_its_logging_up(tmp_path: pathlib.Path) -> None
             fetch(server.url + "/bad")
         caught.value.close()
         assert "expected by the test" in server.wait_for_log("expected by the test", 60)
+
+
+HANDLERS = """
+import asyncio, os, signal, sys
+from ppserver import Config, Server
+
+async def app(scope, receive, send):
+    pass
+
+async def main():
+    seen = []
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, seen.append, "TERM")
+    signal.signal(signal.SIGUSR1, lambda *_: seen.append("USR1"))
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+    server = Server(Config(app, port=0, lifespan="off", log_level="warning"))
+    serving = asyncio.ensure_future(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await serving
+    seen.clear()
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        os.kill(os.getpid(), number)
+    while len(seen) < 2:
+        await asyncio.sleep(0.01)
+    assert sorted(seen) == ["TERM", "USR1"], seen
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == {signal.SIGHUP}
+
+if sys.argv[1] == "uvloop":
+    import uvloop
+    uvloop.run(main())
+else:
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_programs_signal_handlers_are_as_before(loop: str) -> None:
+    if loop == "uvloop":
+        serving.require("uvloop")
+    command = [sys.executable, "-c", HANDLERS, loop]
+    done = subprocess.run(command, timeout=60, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

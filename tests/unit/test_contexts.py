@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import pathlib
 import subprocess
+import sys
 import threading
 from typing import Any
 
 import pytest
 
-from ppserver import contexts, topology
+from ppserver import contexts, pidfile, privileges, topology
 from ppserver.config import Config
 from ppserver.errors import ConfigError, StartupError
 from ppserver.supervisor import reap_orphans
@@ -43,13 +44,13 @@ def test_banner_names_the_limit_and_the_binding(
 
 def test_pid_file(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "pid"
-    with contexts.pid_file(Config(pid=str(path))):
+    with pidfile.held(Config(pid=str(path))):
         assert path.read_text() == f"{os.getpid()}\n"
     assert not path.exists()
-    with contexts.pid_file(Config(pid=str(path))):
+    with pidfile.held(Config(pid=str(path))):
         path.write_text("1\n")
     assert path.exists()
-    with pytest.raises(StartupError, match="pid file"), contexts.pid_file(Config(pid="/nowhere/x")):
+    with pytest.raises(StartupError, match="pid file"), pidfile.held(Config(pid="/nowhere/x")):
         pass
 
 
@@ -119,11 +120,79 @@ def test_orphans_are_reaped_but_not_loaders() -> None:
         process.wait()
 
 
+PID_FILE = """
+import sys
+from ppserver import pidfile
+from ppserver.config import Config
+with pidfile.held(Config(pid=sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_pid_file_of_a_server_that_runs_is_left_alone(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "pid"
+    command = [sys.executable, "-c", PID_FILE, str(path)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "held\n"
+        with pytest.raises(StartupError, match=f"process {first.pid}$"):
+            with pidfile.held(Config(pid=str(path))):
+                pass
+        assert path.read_text() == f"{first.pid}\n"
+        first.kill()
+        first.communicate()
+    with pidfile.held(Config(pid=str(path))):  # A number that is left behind is nobody's.
+        assert path.read_text() == f"{os.getpid()}\n"
+    assert not path.exists()
+
+
+BECOME = """
+import os, sys
+from ppserver import privileges
+from ppserver.config import Config
+privileges.drop(Config(user=sys.argv[1]))
+print(os.getresuid(), os.getresgid(), os.getgroups(), os.environ["HOME"], os.environ.get("USER"))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_nothing_of_root_is_left() -> None:
+    """A number without an account: neither the group of root, nor its home directory."""
+    environ = {**os.environ, "HOME": "/root", "USER": "root", "LOGNAME": "root"}
+    out = subprocess.run(
+        [sys.executable, "-c", BECOME, "54321"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    ids = (54321,) * 3
+    assert out == f"{ids} {ids} [54321] / None\n"
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_standard_descriptors_that_are_closed(closed: tuple[int, ...]) -> None:
+    program = (
+        "import os; from ppserver import terminal; terminal.open_standard_descriptors()\n"
+        "found = [os.readlink(f'/proc/self/fd/{fd}') for fd in range(3)]\n"
+        f"assert all(found[fd] == os.devnull for fd in {closed}), found\n"
+        "assert all(os.get_inheritable(fd) for fd in range(3))\n"
+        "assert os.dup(0) > 2"
+    )
+    shell = " ".join(f"{fd}{'<' if fd == 0 else '>'}&-" for fd in closed)
+    command = ["sh", "-c", f'exec "$@" {shell}', "sh", sys.executable, "-c", program]
+    assert subprocess.run(command, timeout=60, check=False).returncode == 0
+
+
 def test_identity() -> None:
-    assert contexts.identity(Config()) == (None, None)
-    assert contexts.identity(Config(user="root", group="root")) == (0, 0)
-    assert contexts.identity(Config(user="12345", group="54321")) == (12345, 54321)
+    assert privileges.identity(Config()) == (None, None)
+    assert privileges.identity(Config(user="root", group="root")) == (0, 0)
+    assert privileges.identity(Config(user="12345", group="54321")) == (12345, 54321)
+    assert privileges.identity(Config(user="54321")) == (54321, 54321)
     with pytest.raises(ConfigError, match="no user"):
-        contexts.identity(Config(user="no-such-user"))
+        privileges.identity(Config(user="no-such-user"))
     with pytest.raises(ConfigError, match="no group"):
-        contexts.identity(Config(group="no-such-group"))
+        privileges.identity(Config(group="no-such-group"))
