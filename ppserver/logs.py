@@ -9,7 +9,6 @@ past Python (the C core writes the lines) unless somebody customises it with ``l
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import logging
 import logging.config
@@ -20,9 +19,10 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TextIO
+from typing import Any
 
 from ppserver.config import Config
+from ppserver.console import Console
 from ppserver.errors import ConfigError
 
 access_logger = logging.getLogger("ppserver.access")
@@ -53,17 +53,11 @@ class TextFormatter(logging.Formatter):
         return f"{record.levelname + ':':<10}{record.message}"
 
 
-class ConsoleHandler(logging.StreamHandler[TextIO]):
-    """Writes to what ``sys.stdout`` or ``sys.stderr`` is at the moment: tests replace them."""
+class ConsoleHandler(logging.StreamHandler[Console]):
+    """Writes to standard output or standard error, and never waits for long."""
 
     def __init__(self, name: str) -> None:
-        logging.Handler.__init__(self)
-        self._stream_name = name
-
-    @property
-    def stream(self) -> TextIO:  # type: ignore[override]
-        stream: TextIO | None = getattr(sys, self._stream_name)
-        return stream if stream is not None else io.StringIO()
+        super().__init__(Console(name))
 
 
 class JSONFormatter(logging.Formatter):
@@ -92,6 +86,7 @@ def configure(config: Config) -> None:
     level = getattr(logging, config.log_level.upper())
     if config.log_config is not None:
         _load(config.log_config)
+        _never_wait()
         return
     formatter = JSONFormatter() if config.log_format == "json" else TextFormatter()
     logging.getLogger("ppserver").setLevel(level)
@@ -130,6 +125,15 @@ def _load(path: str) -> None:
         raise ConfigError(f"log_config: cannot read {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError) as error:
         raise ConfigError(f"log_config: {path} is wrong: {error}") from None
+
+
+def _never_wait() -> None:
+    """Have the handlers that a configuration made for the console write as ours do."""
+    for handler in [ref() for ref in list(logging._handlerList)]:  # type: ignore[attr-defined]
+        if type(handler) is logging.StreamHandler:
+            for name in ("stdout", "stderr"):
+                if handler.stream is getattr(sys, name):
+                    handler.setStream(Console(name))
 
 
 def access_options(config: Config) -> dict[str, Any]:

@@ -20,6 +20,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("config", "sources"),
     # the machine and the process
     (
+        "console",
+        "console",
         "disposal",
         "exits",
         "freezing",

@@ -9,7 +9,9 @@ import pathlib
 import resource
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 from collections.abc import Callable, Collection
 
 import pytest
@@ -203,3 +205,40 @@ def test_nobody_is_killed_whom_the_server_did_not_start(start: Start) -> None:
             assert victim.poll() is None
         finally:
             victim.kill()
+
+
+def test_nobody_reads_the_log(tmp_path: pathlib.Path) -> None:
+    """A pipe that is full before the server starts: it starts, serves, and ends."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writer, b"x" * 4096):
+            pass
+    os.set_blocking(writer, True)
+    path = tmp_path / "socket"
+    command = [sys.executable, "-m", "ppserver", "lives:app", "--app-dir", str(serving.APPS)]
+    with subprocess.Popen(
+        [*command, "--cores", "2", "--contexts", "processes", "--uds", str(path)],
+        env=serving._environment(tmp_path, {}),
+        stdin=subprocess.DEVNULL,
+        stdout=writer,
+        stderr=writer,
+    ) as process:
+        try:
+            os.close(writer)
+
+            def answer(target: bytes) -> bytes:
+                with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+                    client.settimeout(60)
+                    client.connect(str(path))
+                    client.sendall(b"GET " + target + b" HTTP/1.0\r\n\r\n")
+                    return client.recv(4096)[9:12]
+                return b""
+
+            serving.wait_until(lambda: answer(b"/") == b"200", 60)
+            assert [answer(b"/raise") for _ in range(20)] == [b"500"] * 20
+            process.terminate()
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+            os.close(reader)
