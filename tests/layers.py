@@ -21,6 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # the machine and the process
     (
         "console",
+        "directory",
         "console",
         "disposal",
         "exits",

@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Container
 
-from ppserver import eventloop, gil, lifespan, patched, terminal, topology
+from ppserver import directory, eventloop, gil, lifespan, patched, terminal, topology
 from ppserver.config import Config
 from ppserver.loader import Application, recognise
 
@@ -30,6 +30,7 @@ def run(config: Config, *, given: Container[str] | None = None) -> int:
     """
     patched.refuse("this program")
     terminal.open_standard_descriptors()
+    directory.remember()
     gil.enforce(config, may_execute=given is not None)
     config = recognise(config)
     if config.loop == "uvloop" and importlib.util.find_spec("uvloop") is None:

@@ -29,6 +29,7 @@ from typing import Any, Protocol
 
 from ppserver import (
     contexts,
+    directory,
     disposal,
     eventloop,
     exits,
@@ -186,6 +187,7 @@ class Host:
         """Import the application, unless each context does so for itself."""
         if self._config.load == "each" and self._config.contexts != "interpreters":
             return None
+        directory.come_back(self._config)
         application = load(self._config)
         if self._config.contexts != "interpreters":  # They cannot see what is loaded here.
             hooks.run(self._config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ppserver import (
     contexts,
+    directory,
     eventloop,
     exits,
     freezing,
@@ -29,6 +30,7 @@ def run(config: Config, why: str = "") -> int:
         listeners.give_files(*identity)
         privileges.drop(config)
         topology.pin(config, 0)
+        directory.come_back(config)
         application = load(config)
         hooks.run(config)
         if config.interface == "parallel":

@@ -16,7 +16,7 @@ import signal
 import sys
 from types import FrameType
 
-from ppserver import exits, freezing, handlers, hooks, logs, topology
+from ppserver import directory, exits, freezing, handlers, hooks, logs, topology
 from ppserver.config import Config
 from ppserver.contexts.errands import SocketErrands
 from ppserver.contexts.host import Order, Premises, die_with_parent, exit_code_of
@@ -166,6 +166,7 @@ def load_here(config: Config) -> Application:
         signal.signal(number, handlers.Own(run))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED)
     try:
+        directory.come_back(config)
         application = load(config)
         hooks.run(config)
     except LoadError as error:

@@ -242,3 +242,39 @@ def test_nobody_reads_the_log(tmp_path: pathlib.Path) -> None:
         finally:
             process.kill()
             os.close(reader)
+
+
+APP = """
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [b"%d"]
+"""
+
+
+def test_a_working_directory_that_is_gone(
+    tmp_path: pathlib.Path, started: list[serving.Server]
+) -> None:
+    """As a deployment removes it, with a symbolic link that leads to the next release."""
+    current = tmp_path / "current"
+    for number in (1, 2):
+        release = tmp_path / str(number)
+        release.mkdir()
+        (release / "released.py").write_text(APP % number)
+    current.symlink_to(tmp_path / "1")
+    environ = serving._environment(tmp_path, {"PWD": str(current)})
+    command = [sys.executable, "-m", "ppserver", "released:app", "--port", "0", "--cores", "2"]
+    server = serving.Server(command, environ, current)
+    started.append(server)
+    server.wait_started()
+    assert ask(server) == 1
+    shutil.rmtree(tmp_path / "1")
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for_log("Reload failed")
+    assert "ppserver: error: the working directory" in server.log
+    assert ask(server) == 1
+    current.unlink()
+    current.symlink_to(tmp_path / "2")
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for_log("Reloaded")
+    serving.wait_until(lambda: ask(server) == 2, 60)
+    server.stop()
