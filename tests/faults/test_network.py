@@ -345,6 +345,7 @@ def test_a_context_out_of_descriptors_is_passed_over(
             assert raw.ask("/hello").status == 200
             served.append(raw)
         except (ClosedError, ConnectionError):  # An end, no silence.
+            raw.socket.close()
             lost += 1
     for raw in served:
         raw.socket.close()
