@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, TypeVar
 
-from ppserver import eventloop, exits, handlers, hooks, logs, terminal, watchdog
+from ppserver import eventloop, exits, handlers, hooks, logs, readiness, terminal, watchdog
 from ppserver._native import Board, Core
 from ppserver.config import Config
 from ppserver.contexts.errands import LoopErrands, MainThread
@@ -223,6 +223,8 @@ class Server:
             self._supervision.ready()
         elif self.listeners is not None:
             logs.announce(self.listeners.urls)
+            if self._owns_process:
+                readiness.tell(self.listeners.urls)
 
     async def shutdown(self) -> None:
         """Stop accepting, let running requests end, shut the application down."""

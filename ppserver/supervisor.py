@@ -34,6 +34,7 @@ from ppserver import (
     opened,
     pidfile,
     privileges,
+    readiness,
     terminal,
 )
 from ppserver.config import Config
@@ -425,6 +426,7 @@ class Supervisor:
         if not self._announced:
             self._announced = True
             logs.announce(self._listeners.urls)
+            readiness.tell(self._listeners.urls)
         for older in self._generations[: self._generations.index(generation)]:
             if not older.leaving:
                 logger.info("Reloaded: host [%d] replaces [%d]", generation.pid, older.pid)

@@ -11,22 +11,22 @@ In a thread of this process by default; ``process=True`` (with an import string)
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
+from ppserver import readiness
 from ppserver.config import Config, table
 from ppserver.errors import ConfigError, PPServerError
-
-_RUNNING = re.compile(r"ppserver running on (\S+)")
 
 
 class LiveServer:
@@ -258,7 +258,7 @@ class _InProcess:
         self.grown = threading.Condition()
         self._live = live
         self._command = [*python, "-m", "ppserver", live.config.app, *_flags(live._settings)]
-        self._env = None if env is None else {**os.environ, **env}
+        self._env = {**os.environ, **(env or {})}
         self._process: subprocess.Popen[str] | None = None
         self._texts: list[list[str]] = [[], []]
         self._threads: list[threading.Thread] = []
@@ -280,6 +280,16 @@ class _InProcess:
         raise RuntimeError("the counters are in another process")
 
     def start(self, timeout: float) -> None:
+        with contextlib.closing(readiness.Listener()) as listener:
+            self._launch({**self._env, readiness.VARIABLE: listener.path})
+            self._live.urls = self._wait_until_ready(listener, timeout)
+        if not self._live.urls:
+            code = self.stop(5.0)
+            error = PPServerError(f"the server did not start (exit code {code}):\n{self.log}")
+            self._live.error = error
+            raise error
+
+    def _launch(self, env: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
             self._command,
             stdin=subprocess.DEVNULL,
@@ -287,7 +297,7 @@ class _InProcess:
             stderr=subprocess.PIPE,
             text=True,
             errors="backslashreplace",
-            env=self._env,
+            env=env,
         )
         for stream, lines in zip(
             (self._process.stdout, self._process.stderr), self._texts, strict=True
@@ -295,17 +305,16 @@ class _InProcess:
             thread = threading.Thread(target=self._collect, args=(stream, lines), daemon=True)
             thread.start()
             self._threads.append(thread)
-        with self.grown:
-            self.grown.wait_for(
-                lambda: _RUNNING.search(self.log) or not any(t.is_alive() for t in self._threads),
-                timeout,
-            )
-        self._live.urls = _RUNNING.findall(self.log)
-        if not self._live.urls:
-            code = self.stop(5.0)
-            error = PPServerError(f"the server did not start (exit code {code}):\n{self.log}")
-            self._live.error = error
-            raise error
+
+    def _wait_until_ready(self, listener: readiness.Listener, timeout: float) -> list[str]:
+        """Where it listens; nowhere if it ended, or time is over."""
+        assert self._process is not None
+        end = time.monotonic() + timeout
+        while self._process.poll() is None and time.monotonic() < end:
+            urls = listener.urls(0.1)
+            if urls:
+                return urls
+        return []
 
     def stop(self, timeout: float) -> int:
         if self._process is None:

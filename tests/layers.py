@@ -30,6 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "logs",
         "pidfile",
         "privileges",
+        "readiness",
         "sockets",
         "topology",
     ),

@@ -408,6 +408,16 @@ def test_live_servers_serve_at_once_with_any_log_level(level: str) -> None:
         assert fetch(other.url)
 
 
+def test_a_live_server_in_a_process_serves_with_any_log_level() -> None:
+    options: dict[str, Any] = {"process": True, "app_dir": str(serving.APPS)}
+    with LiveServer("spec:app", log_level="critical", **options) as one:
+        with LiveServer("spec:app", log_level="error", cores=2, **options) as other:
+            assert fetch(f"{one.url}/scope")
+            assert fetch(f"{other.url}/scope")
+    assert one.exit_code == other.exit_code == 0
+    assert "running on" not in one.log
+
+
 @pytest.mark.parametrize(
     "ignored", [{"cores": 2}, {"env": {}}, {"python": ("python3",)}, {"user": "nobody"}]
 )
