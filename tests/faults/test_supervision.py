@@ -172,8 +172,8 @@ def test_garbage_ends_the_context_that_sends_it(start: Start) -> None:
     before = contexts_of(server)
     with contextlib.suppress(Exception):
         ask(server, "/garbage")
-    server.wait_for_log(r"Context \d \[\d+\] sent nonsense")
-    wait_for_contexts(server, 2)
+    match = server.wait_for_log(r"Context \d \[(\d+)\] sent nonsense")
+    wait_for_contexts(server, 2, {int(match[1])})
     assert len(contexts_of(server) & before) == 1
     server.stop()
 
