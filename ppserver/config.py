@@ -326,7 +326,7 @@ class Config:
         Setting(
             group=_HTTP,
             help="take client address and scheme from X-Forwarded-For and X-Forwarded-Proto "
-            "of trusted proxies, and remove them from anybody else",
+            "of trusted proxies, and remove them from the requests of all other clients",
         ),
     ] = False
     forwarded_allow_ips: Annotated[
@@ -430,7 +430,11 @@ class Config:
         float, _seconds("longest pause within a request body, else 408; 0 is no limit")
     ] = 30.0
     timeout_write: Annotated[
-        float, _seconds("longest time a client may take nothing of a response; 0 is no limit")
+        float,
+        _seconds(
+            "close the connection if the client reads nothing of the response for this long; "
+            "0 is no limit"
+        ),
     ] = 30.0
     disconnect_grace: Annotated[
         float,

@@ -346,8 +346,9 @@ class PeerErrors:
         if stats.get("upgrades") and not self._upgrade_told:
             self._upgrade_told = True
             error_logger.warning(
-                "A client asked to go on with another protocol (WebSocket? h2c?). This server "
-                "speaks HTTP/1.1 alone: it answers an ordinary request instead. Said once."
+                "A client asked to upgrade its connection to another protocol (WebSocket or h2c, "
+                "for example). This server supports HTTP/1.1 only and answered the request as an "
+                "ordinary one. This is logged once."
             )
         counted = {
             name: value

@@ -397,7 +397,7 @@ def test_an_upgrade_that_cannot_be_served_is_told() -> None:
         assert connection.getresponse().status == 200
         connection.close()
         assert live.stats()["upgrades"] == 1
-    assert "asked to go on with another protocol" in live.log
+    assert "asked to upgrade its connection to another protocol" in live.log
 
 
 @pytest.mark.parametrize("level", ["critical", "debug"])

@@ -170,7 +170,13 @@ def test_an_upgrade_that_cannot_be_served_is_told_once(caplog: pytest.LogCapture
     for count in (0, 1, 5):
         stats["upgrades"] = count
         peers.report()
-    assert sum("asked to go on with another protocol" in r.message for r in caplog.records) == 1
+    assert (
+        sum(
+            "asked to upgrade its connection to another protocol" in r.message
+            for r in caplog.records
+        )
+        == 1
+    )
 
 
 def test_every_error_that_is_reported_is_explained() -> None:
