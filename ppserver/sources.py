@@ -10,7 +10,7 @@ import io
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ppserver.errors import ConfigError
 # Variables that platforms set for any server, as gunicorn and uvicorn read them: they replace
 # defaults, and win over nothing that is said to ppserver itself.
 _PLATFORM = {"WEB_CONCURRENCY": "cores", "FORWARDED_ALLOW_IPS": "forwarded_allow_ips"}
-_ADDRESSES = ("host", "port", "uds", "fd", "bind")
+_PORTS = ("port", "uds", "fd", "bind")  # Any of these says more than PORT does.
 # A Kubernetes service whose name begins with "ppserver", and a container link, inject these:
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
 _SERVICE = re.compile(
@@ -46,9 +46,7 @@ def gather(
         own = {**from_environment(added, f" of {env_file}"), **own}
         environ = {**environ, **added}
     given = {**file, **own, **flags}
-    platform, said_by = from_platform(
-        environ, address_given=not given.keys().isdisjoint(_ADDRESSES)
-    )
+    platform, said_by = from_platform(environ, given)
     values = {**platform, **given}
     sources = {
         **said_by,
@@ -74,12 +72,20 @@ def from_environment(environ: Mapping[str, str], where: str = "") -> dict[str, o
         if variable not in known:
             raise ConfigError(
                 f"environment variable {variable}{where} names no setting",
-                hint=suggest(variable, known)
+                hint=_suggest_variable(variable, known)
                 or f"{ENV_PREFIX}… is for settings; ppserver --help lists them",
             )
         if variable in by_env:
             found[by_env[variable]] = _read(by_env[variable], text, variable, where)
     return found
+
+
+def _suggest_variable(variable: str, known: Iterable[str]) -> str:
+    """A hint, if something is near without the prefix, by which every variable is near."""
+    near = suggest(
+        variable.removeprefix(ENV_PREFIX), [name.removeprefix(ENV_PREFIX) for name in known]
+    )
+    return near.replace("did you mean ", f"did you mean {ENV_PREFIX}")
 
 
 def _is_of_a_service(variable: str, text: str, environ: Mapping[str, str]) -> bool:
@@ -102,12 +108,13 @@ def _read(name: str, text: str, variable: str, where: str = "") -> object:
 
 
 def from_platform(
-    environ: Mapping[str, str], *, address_given: bool
+    environ: Mapping[str, str], given: Container[str]
 ) -> tuple[dict[str, object], dict[str, str]]:
     """What ``WEB_CONCURRENCY``, ``FORWARDED_ALLOW_IPS`` and ``PORT`` say, and who said what.
 
-    ``PORT`` counts only where no address is given: then the server listens on every IPv4 address,
-    as platforms that set it expect. Raises ConfigError.
+    ``given`` are the settings that are set otherwise. ``PORT`` is the port of ``host``; where that
+    is not given either, the server listens on every IPv4 address, as platforms that set ``PORT``
+    expect. Raises ConfigError.
     """
     found: dict[str, object] = {}
     said_by: dict[str, str] = {}
@@ -115,9 +122,10 @@ def from_platform(
         if environ.get(variable):
             found[name] = _read(name, environ[variable], variable)
             said_by[name] = variable
-    if environ.get("PORT") and not address_given:
-        found.update(port=_read("port", environ["PORT"], "PORT"), host="0.0.0.0")
-        said_by.update(port="PORT", host="PORT")
+    if environ.get("PORT") and not any(name in given for name in _PORTS):
+        found["port"], said_by["port"] = _read("port", environ["PORT"], "PORT"), "PORT"
+        if "host" not in given:
+            found["host"], said_by["host"] = "0.0.0.0", "PORT"
     return found, said_by
 
 

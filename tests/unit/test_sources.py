@@ -27,6 +27,12 @@ def test_unknown_environment_variable_is_an_error_with_a_hint() -> None:
     assert caught.value.hint == "did you mean PPSERVER_PORT?"
 
 
+def test_the_prefix_alone_makes_no_variable_similar() -> None:
+    with pytest.raises(ConfigError, match="PPSERVER_QQQ") as caught:
+        from_environment({"PPSERVER_QQQ": "9"})
+    assert "did you mean" not in caught.value.hint
+
+
 def test_file(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "server.toml"
     path.write_text('app = "m:app"\nport = 9\naccess-log = false\nbind = ["a:1"]\n')
@@ -153,7 +159,7 @@ def test_variables_of_container_links_are_passed_over() -> None:
     [
         ({"PORT": "5000"}, {}, {"host": "0.0.0.0", "port": 5000}),
         ({"PORT": "5000"}, {"port": 9}, {"host": "127.0.0.1", "port": 9}),
-        ({"PORT": "5000"}, {"host": "::1"}, {"host": "::1", "port": 8000}),
+        ({"PORT": "5000"}, {"host": "::1"}, {"host": "::1", "port": 5000}),
         ({"PORT": "5000", "PPSERVER_BIND": "a:1"}, {}, {"bind": ("a:1",), "port": 8000}),
         ({"PORT": ""}, {}, {"host": "127.0.0.1", "port": 8000}),
         ({"WEB_CONCURRENCY": "3"}, {}, {"cores": 3}),
