@@ -158,7 +158,7 @@ def _check(config: Config) -> int:
     addresses(config)
     identity(config)
     application = load(config)
-    hooks.resolve(config)
+    hooks.check(config)
     print(f"configuration is right; {application.name} is an {application.interface.upper()} app")
     return 0
 

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ppserver.config import Config
+from ppserver.config import HOOKS, Config
 from ppserver.errors import LoadError
 
 Function = TypeVar("Function", bound=Callable[[], Any])
@@ -103,9 +103,8 @@ def run(config: Config) -> None:
     LoadError, with the application's traceback, if one fails. What ran is forgotten: a second
     server in this process finds its data loaded.
     """
+    check(config)  # A name that is wrong is told here, once, not by each context.
     named = resolve(config)
-    for setting in ("on_context_start", "on_context_stop", "on_stop"):
-        resolve(config, setting)  # A name that is wrong is told here, once, not by each context.
     ran = []
     while _registered:
         function = _registered.popleft()
@@ -113,6 +112,12 @@ def run(config: Config) -> None:
         _call("on_start", function)
     if named is not None and named not in ran:
         _call("on_start", named)
+
+
+def check(config: Config) -> None:
+    """LoadError if a setting names a function that is not there."""
+    for setting in HOOKS:
+        resolve(config, setting)
 
 
 def stop(config: Config) -> bool:

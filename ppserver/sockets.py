@@ -78,7 +78,9 @@ def parse_address(text: str) -> Address:
 
 
 def addresses(config: Config) -> list[Address]:
-    """Every address ``config`` asks to listen on."""
+    """Every address ``config`` asks to listen on. ConfigError for more than can be had."""
+    if len(config.bind) > SOCKETS_MAX:
+        raise _too_many()
     if config.bind:
         return [parse_address(text) for text in config.bind]
     if config.uds is not None:
@@ -86,6 +88,13 @@ def addresses(config: Config) -> list[Address]:
     if config.fd is not None:
         return [Address(fd=config.fd)]
     return [Address(host=config.host, port=config.port)]
+
+
+def _too_many() -> ConfigError:
+    return ConfigError(
+        f"bind: more than {SOCKETS_MAX} sockets to listen on",
+        hint="an address such as 0.0.0.0 or [::] stands for many",
+    )
 
 
 def neighbours(config: Config, slot: int, slots: int) -> list[int]:
@@ -137,10 +146,7 @@ class Listeners:
                 for address in one:
                     self._open(address)
                     if len(self._own[0]) + len(self._shared) > SOCKETS_MAX:
-                        raise ConfigError(
-                            f"bind: more than {SOCKETS_MAX} sockets to listen on",
-                            hint="an address such as 0.0.0.0 or [::] stands for many",
-                        )
+                        raise _too_many()
                     self._own_tags += [tag] * (len(self._own[0]) - len(self._own_tags))
                     self._shared_tags += [tag] * (len(self._shared) - len(self._shared_tags))
         except BaseException:

@@ -13,6 +13,7 @@ import pytest
 import serving
 
 from ppserver import _native
+from ppserver.config import HOOKS
 
 pytestmark = [
     pytest.mark.slow,
@@ -208,13 +209,15 @@ def test_a_reload_loads_anew(tmp_path: pathlib.Path, application: dict[str, Any]
         assert serving.get(server.url).text == f"1 {IMMORTAL}"
 
 
+@pytest.mark.parametrize("hook", HOOKS)
 def test_check_config_looks_for_the_function(
-    tmp_path: pathlib.Path, application: dict[str, Any]
+    tmp_path: pathlib.Path, application: dict[str, Any], hook: str
 ) -> None:
-    args = [*application["args"][:2], "--check-config", "--on-start", "loads:third"]
+    flag = f"--{hook.replace('_', '-')}"
+    args = [*application["args"][:2], "--check-config", flag, "loads:third"]
     server = serving.launch("loads:app", tmp_path, **{**application, "args": args})
     assert server.wait() == 3
-    assert "on_start: module 'loads' has no attribute 'third'" in server.log
+    assert f"{hook}: module 'loads' has no attribute 'third'" in server.log
     assert server.records() == []
 
 

@@ -39,6 +39,11 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -
         (["m:app", "--loop", "uvlop"], "loop: 'uvlop' is not one of", "did you mean uvloop?"),
         (["m:app", "--cores", "some"], "cores: 'some' is neither 'all' nor a number", ""),
         (["m:app", "-b", "nonsense", "--check-config"], "'nonsense' is not an address", ""),
+        (
+            ["m:app", "--check-config", *(f"-b127.0.0.1:{port}" for port in range(9000, 9065))],
+            "bind: more than 64 sockets",
+            "stands for many",
+        ),
         (["m:app", "-c", "/nowhere.toml"], "cannot read configuration file", ""),
         (["m:app", "--env-file", "/nowhere"], "env_file: cannot read", ""),
         (["a:b:c", "--check-config"], "not of the form module:attribute", "for example"),
