@@ -211,7 +211,7 @@ class ClientTransport(RootTransport):
         with made:
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             made.setblocking(False)
-            core.bring(made.fileno(), tag)
+            _bring(core, made.fileno(), tag)
             made.detach()
 
     def _failed(self, error: Exception) -> None:
@@ -220,6 +220,19 @@ class ClientTransport(RootTransport):
         if tell is None:
             raise ConnectionError(f"{self.address}: {error}") from error
         tell(self, error)
+
+
+def _bring(core: Any, fd: int, tag: int) -> None:
+    """Give the core a connection; its loop may be about to run, as clients connect meanwhile."""
+    end = time.monotonic() + _CONNECT_SECONDS
+    while True:
+        try:
+            core.bring(fd, tag)
+            return
+        except RuntimeError:  # Not yet, or not any more.
+            if core.draining or time.monotonic() > end:
+                raise
+        time.sleep(0.001)
 
 
 def _not_serving() -> None:

@@ -71,11 +71,13 @@ def test_all_cores_within_an_affinity(tmp_path: pathlib.Path) -> None:
     one = min(before)
     os.sched_setaffinity(0, {one})
     try:
-        server = serving.launch("lives:app", tmp_path, args=["--cores", "all"])
+        server = serving.launch(
+            "lives:app", tmp_path, args=["--cores", "all", "--supervise", "auto"]
+        )
     finally:
         os.sched_setaffinity(0, before)
     server.wait_started()
     assert os.sched_getaffinity(server.pid) == {one}
     server.stop()
     assert "cores: 1 by affinity" in server.log
-    assert "contexts: 1, in this process" in server.log
+    assert "contexts: 1 \N{MULTIPLICATION SIGN} processes" in server.log
