@@ -78,9 +78,25 @@ def snapshot() -> Snapshot:
 
 
 def nothing() -> Snapshot:
-    """For what a whole program has opened, but for its standard streams and main thread."""
+    """For what a whole program has opened: all but its main thread and what it was started with.
+
+    It was started with its standard streams, and with pipes that its parent left open (``make``
+    does so).
+    """
     now = _descriptors()
-    return Snapshot({fd: now[fd] for fd in range(3) if fd in now}, frozenset({os.getpid()}))
+    inherited = {fd: now[fd] for fd in now if fd < 3 or _is_inherited(fd)}
+    return Snapshot(inherited, frozenset({os.getpid()}))
+
+
+def _is_inherited(fd: int) -> bool:
+    """Whether it is a pipe, or one of a pair of sockets, that came with the process: those that
+    Python opens are closed in programs that it starts."""
+    with contextlib.suppress(OSError):  # The one that listed them.
+        mode = os.fstat(fd).st_mode
+        if os.get_inheritable(fd) and (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+            described = _describe(fd)
+            return described is not None and described[0] == OTHER
+    return False
 
 
 def since(before: Snapshot) -> list[Found]:

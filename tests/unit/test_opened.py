@@ -126,6 +126,18 @@ def test_event_loops_pipes_and_the_like(module: Any) -> None:
         os.close(fd)
 
 
+def test_what_a_program_was_started_with_is_not_its_own() -> None:
+    fds = [*os.pipe(), *(one.detach() for one in socket.socketpair())]
+    try:
+        assert not {*fds} & {*opened.nothing().descriptors}
+        for fd in fds:
+            os.set_inheritable(fd, True)
+        assert not {*fds} - {*opened.nothing().descriptors}
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
 def test_threads(module: Any) -> None:
     before = opened.snapshot()
     end = threading.Event()
