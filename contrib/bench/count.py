@@ -6,6 +6,7 @@ of requests are made; the difference leaves start-up and shutdown out.
 """
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from . import peers, workloads
@@ -39,9 +41,9 @@ def drive(workload: Workload, port: int, requests: int) -> None:
                     raise MeasureError(f"wrong answer: {status}, {len(body)} bytes")
 
 
-def instructions(folder: Path) -> int:
+def instructions(folder: Path, pattern: str = "callgrind.out.*") -> int:
     total = 0
-    for file in folder.glob("callgrind.out.*"):
+    for file in folder.glob(pattern):
         for line in file.read_text(errors="replace").splitlines():
             if found := re.match(r"(?:summary|totals): (\d+)", line):
                 total += int(found[1])
@@ -59,11 +61,11 @@ def folder_of(peer: peers.Peer, workload: Workload, requests: int, mark: str = "
     return BUILD / "callgrind" / f"{peer.name}-{workload.name}-{requests}{mark}"
 
 
-def count(
-    peer: peers.Peer, workload: Workload, place: Placement, requests: int, mark: str = ""
-) -> int:
-    """Of a whole run with so many requests. `mark` keeps two that run at once apart."""
-    folder = folder_of(peer, workload, requests, mark)
+@contextlib.contextmanager
+def counted(
+    peer: peers.Peer, workload: Workload, place: Placement, folder: Path
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """The server under callgrind, which writes to the folder, and its port."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     port = free_port()
@@ -82,7 +84,7 @@ def count(
             start_new_session=True,
         )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while True:
             try:
                 drive(workload, port, workload.pipeline)
@@ -91,17 +93,48 @@ def count(
                 if server.poll() is not None or time.monotonic() > deadline:
                     raise MeasureError(f"the server did not start: see {folder}/log") from None
                 time.sleep(0.5)
-        drive(workload, port, requests)
+        yield server, port
     finally:
         family = tree(server.pid)
         server.send_signal(signal.SIGTERM)
         try:
-            server.wait(60)
+            server.wait(120)
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
             print(f"{peer.name} did not end by itself; left over: {family}", file=sys.stderr)
+
+
+def count(
+    peer: peers.Peer, workload: Workload, place: Placement, requests: int, mark: str = ""
+) -> int:
+    """Of a whole run with so many requests. `mark` keeps two that run at once apart."""
+    folder = folder_of(peer, workload, requests, mark)
+    with counted(peer, workload, place, folder) as (_, port):
+        drive(workload, port, requests)
     return instructions(folder)
+
+
+def within(
+    peer: peers.Peer, workload: Workload, place: Placement, requests: int, mark: str = ""
+) -> float:
+    """Per request, without start-up and shutdown, of a server that is one process.
+
+    callgrind is told to write down its figure and begin anew, before the requests and after them.
+    """
+    folder = folder_of(peer, workload, requests, mark)
+    with counted(peer, workload, place, folder) as (server, port):
+        # The interpreter adapts its code to what runs often.
+        drive(workload, port, 16 * max(workload.pipeline, 16))
+        for number in (1, 2):
+            done = subprocess.run(
+                ["callgrind_control", "--dump", str(server.pid)], capture_output=True, text=True
+            )
+            if done.returncode != 0 or not list(folder.glob(f"callgrind.out.*.{number}")):
+                raise MeasureError(f"callgrind_control: {done.stdout}{done.stderr}")
+            if number == 1:
+                drive(workload, port, requests)
+    return instructions(folder, "callgrind.out.*.2") / requests
 
 
 def each(

@@ -323,6 +323,12 @@ def test_the_gate_names_what_grew() -> None:
     assert gate.compare(base, {"plain": 900.0, "echo": 2000.0}, 3)[1] == []
 
 
+def test_the_gate_counts_again_what_differs_either_way() -> None:
+    base, now = {"plain": 1000.0, "echo": 2000.0}, {"plain": 985.0, "echo": 2010.0}
+    assert gate.differs("plain", base, now, 1)
+    assert not gate.differs("echo", base, now, 1)
+
+
 def test_the_base_is_given_or_what_its_file_names(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
