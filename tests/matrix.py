@@ -196,14 +196,21 @@ def place_of(file: str) -> int:
     return LONG.index(file) if file in LONG else len(LONG)
 
 
+def is_named(item: pytest.Item, argument: str) -> bool:
+    """Whether `file::name`, with its parameters or without, stands for this test."""
+    file, _, name = argument.partition("::")
+    _, _, own = item.nodeid.partition("::")
+    same = own == name or own.startswith((name + "[", name + "::"))
+    return same and item.path == Path(file).resolve()
+
+
 def select(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Called by conftest.py: leave out what does not run, and put first what takes long."""
     part = os.environ.get("TEST_PART", "")
     if part not in ("", *PARTS):
         raise pytest.UsageError(f"TEST_PART={part}: there are {', '.join(PARTS)}")
     all_of_them = bool(os.environ.get("TEST_ALL")) and not part
-    if any("::" in argument for argument in config.args):
-        return
+    named = [argument for argument in config.args if "::" in argument]
     kept: list[tuple[int, pytest.Item]] = []
     left: list[pytest.Item] = []
     for item in items:
@@ -211,7 +218,8 @@ def select(config: pytest.Config, items: list[pytest.Item]) -> None:
         callspec = getattr(item, "callspec", None)
         params = callspec.params if callspec else {}
         wide = item.get_closest_marker("wide") is not None
-        if all_of_them or (not wide and runs(file, params, part)):
+        asked = any(is_named(item, argument) for argument in named)
+        if all_of_them or asked or (not wide and runs(file, params, part)):
             kept.append((place_of(file), item))
         else:
             left.append(item)

@@ -47,3 +47,11 @@ def test_make_test_runs_what_nobody_chose() -> None:
 def test_a_parameter_is_its_parts() -> None:
     assert matrix.text_of(("asyncio", "worker", "")) == "asyncio-worker"
     assert matrix.text_of("asyncio") == "asyncio"
+
+
+def test_only_what_is_named_runs_regardless(request: pytest.FixtureRequest) -> None:
+    own, file = request.node, f"{matrix.TESTS}/unit/test_matrix.py"
+    name = "test_only_what_is_named_runs_regardless"
+    assert matrix.is_named(own, f"{file}::{name}")
+    assert not matrix.is_named(own, f"{file}::{name[:-1]}")
+    assert not matrix.is_named(own, f"{file}x::{name}")
