@@ -112,7 +112,7 @@ def test_input_refuses(call: Callable[[Any], Any]) -> None:
         assert context.get().status == 200
 
 
-@pytest.mark.parametrize("size", [10, 200_000, 2_000_000])
+@pytest.mark.parametrize("size", [10, 200_000])
 def test_unread_body(size: int) -> None:
     with Context(plain(b"no thanks", "413 Too Large")) as context:
         answer = context.ask(request("/", "POST", body=b"x" * size), "POST")
