@@ -41,13 +41,14 @@ int pp_pristine_remember(PpCore *core)
     return 0;
 }
 
-/* While a Task is the current one, the loop holds it, too. A parking future is held by the Task and
- * by its coroutine. */
+/* While a Task is the current one, the loop holds it, too, and so does, from 3.14 on, the future it
+ * waits on (who awaits it). A parking future is held by the Task and by its coroutine. */
 static bool nobody_holds_it(PpCore *core)
 {
     const struct pp_untouched *was = &core->worker_untouched;
     PyObject *parking = ((PpRunner *)core->runner)->parking;
-    return Py_REFCNT(core->worker) == was->task + core->entered &&
+    int waiting = PY_VERSION_HEX >= 0x030E0000 && parking != NULL;
+    return Py_REFCNT(core->worker) == was->task + core->entered + waiting &&
            Py_REFCNT(core->runner) == was->runner &&
            Py_REFCNT(core->worker_context) == was->context &&
            (parking == NULL || Py_REFCNT(parking) == 2);
