@@ -680,8 +680,10 @@ def test_unix_socket_shared_by_contexts(start: Start, tmp_path: pathlib.Path) ->
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-@pytest.mark.parametrize("count", [1, 2])
-def test_becomes_another_user(start: Start, tmp_path: pathlib.Path, count: int) -> None:
+@pytest.mark.parametrize(("count", "supervise"), [(1, "never"), (1, "auto"), (2, "auto")])
+def test_becomes_another_user(
+    start: Start, tmp_path: pathlib.Path, count: int, supervise: str
+) -> None:
     try:
         sees = subprocess.run([sys.executable, "-c", "import asyncio"], user="nobody", check=False)
     except PermissionError:
@@ -692,9 +694,17 @@ def test_becomes_another_user(start: Start, tmp_path: pathlib.Path, count: int) 
         if directory.owner() == "root" and directory != pathlib.Path("/"):
             directory.chmod(directory.stat().st_mode | 0o005)
     tmp_path.chmod(0o777)
-    server = start(contexts=count, args=["--user", "nobody", "--group", "12345"])
+    root_only = tmp_path / "run"  # Where the new user may remove nothing.
+    root_only.mkdir(mode=0o755)
+    args = ["--user", "nobody", "--group", "12345", "--pid", str(root_only / "pid")]
+    args += ["--bind", "127.0.0.1:0", "--bind", f"unix:{root_only / 'socket'}"]
+    args += ["--supervise", supervise]
+    server = start(contexts=count, args=args)
+    assert len(list(root_only.iterdir())) == 2
     who = get(server, "/who").split(" ", 2)
     assert who[0] != "0"
     assert who[1] == "12345"
     server.process.send_signal(signal.SIGTERM)
     assert server.wait() == 0
+    # The supervisor stays who it was and can remove them.
+    assert len(list(root_only.iterdir())) == (2 if supervise == "never" else 0)
