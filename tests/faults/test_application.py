@@ -160,7 +160,7 @@ def test_garbage(server: serving.Server, block: int) -> None:
 @pytest.mark.timeout(900)
 def test_more_garbage(server: serving.Server, more: bool) -> None:
     if not more:
-        pytest.skip("runs in make test-more")
+        pytest.skip("runs in make test-all")
     fuzz(server, range(1000, 9000))
 
 

@@ -77,5 +77,5 @@ def test_nobody_can_tell(servers: list[serving.Server]) -> None:
 @pytest.mark.timeout(900)
 def test_nobody_can_tell_in_many_tries(servers: list[serving.Server], more: bool) -> None:
     if not more:
-        pytest.skip("runs in make test-more")
+        pytest.skip("runs in make test-all")
     compare(servers, 2000)

@@ -103,7 +103,7 @@ def test_each_library(
     named: str,
 ) -> None:
     if what in LONG and not more:
-        pytest.skip("TEST_MORE is not set")
+        pytest.skip("runs in make test-all")
     serving.require(module)
     env = environment(what, request)
     with serving.running("opens:app", tmp_path, contexts=2, place="processes", env=env) as server:
