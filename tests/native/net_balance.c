@@ -171,6 +171,12 @@ TEST(balance_passes_over_who_has_no_inbox)
     CHECK_EQ(shutdown(p.doors[1][1], SHUT_RDWR), 0);
     rig_settle(&p.b);
     CHECK_EQ(pp_board_slot(p.board, 1)->blocked, PP_SLOT_NO_INBOX);
+    pp_balance_block(p.b.loop, PP_SLOT_NO_DESCRIPTORS); /* its accepts fail as well, and recover */
+#ifdef PP_TEST_CLOCK
+    rig_clock(rig_now_ms + PP_BALANCE_RETRY_MS + 1);
+#endif
+    pair_settle(&p);
+    CHECK_EQ(pp_board_slot(p.board, 1)->blocked, PP_SLOT_NO_INBOX);
     for (int i = 0; i < 6; i++) {
         clients[i] = rig_connect(&p.a);
         rig_settle(&p.a);

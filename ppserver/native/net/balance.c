@@ -171,10 +171,12 @@ bool pp_balance_give(struct pp_loop *loop, unsigned slot, int fd, const union pp
 void pp_balance_block(struct pp_loop *loop, enum pp_slot_block why)
 {
     struct pp_balance *b = &loop->balance;
-    if (b->board == NULL) {
+    bool deaf = b->board != NULL && loop->slot->blocked == PP_SLOT_NO_INBOX;
+    if (b->board == NULL || (deaf && b->inbox < 0)) {
         return;
     }
-    pp_stats_set32(&loop->slot->blocked, why);
+    /* An inbox that nobody reads stays the reason until it is read again: see retry(). */
+    pp_stats_set32(&loop->slot->blocked, deaf ? PP_SLOT_NO_INBOX : why);
     b->retry_after_ms = b->retry_after_ms == 0 ? PP_ACCEPT_PAUSE_MS : b->retry_after_ms * 2;
     if (b->retry_after_ms > PP_BALANCE_RETRY_MS) {
         b->retry_after_ms = PP_BALANCE_RETRY_MS;
