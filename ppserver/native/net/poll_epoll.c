@@ -1,5 +1,6 @@
 /* epoll behind poll.h. Called by the loop's owning thread only. */
 #include "net/poll.h"
+#include "net/quick.h"
 
 #include <errno.h>
 #include <sys/eventfd.h>
@@ -63,7 +64,7 @@ int pp_poll_del(int epoll_fd, int fd)
 
 int pp_poll_wait(int epoll_fd, struct epoll_event *events, int max, int timeout_ms, int *count)
 {
-    int n = epoll_wait(epoll_fd, events, max, timeout_ms);
+    int n = pp_quick_epoll_wait(epoll_fd, events, max, timeout_ms);
     if (n < 0) {
         if (errno != EINTR) {
             return PP_ERR_SYSTEM;

@@ -1,5 +1,6 @@
 /* System calls on sockets (contract: sock.h). Stateless; any thread, one socket per thread. */
 #include "net/sock.h"
+#include "net/quick.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +16,7 @@ int pp_sock_recv(int fd, uint8_t *buf, size_t len, size_t *got)
 {
     PP_ASSERT(len > 0);
     for (;;) {
-        ssize_t n = recv(fd, buf, len, 0);
+        ssize_t n = pp_quick_recv(fd, buf, len, 0);
         if (n >= 0) {
             *got = (size_t)n;
             return PP_OK;
@@ -36,10 +37,10 @@ int pp_sock_send(int fd, const struct iovec *iov, int count, bool more, size_t *
     for (;;) {
         ssize_t n;
         if (count == 1) {
-            n = send(fd, iov->iov_base, iov->iov_len, flags);
+            n = pp_quick_send(fd, iov->iov_base, iov->iov_len, flags);
         } else {
             struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)count};
-            n = sendmsg(fd, &msg, flags);
+            n = pp_quick_sendmsg(fd, &msg, flags);
         }
         if (n > 0) {
             *put = (size_t)n;
