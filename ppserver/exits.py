@@ -120,21 +120,30 @@ def leave(code: int) -> NoReturn:
 
 def _watch() -> None:
     """In a thread of its own: wait for the moment, then end the process."""
+    asked, told = _thread.allocate_lock(), _thread.allocate_lock()
+    asked.acquire()
+    told.acquire()
+    with contextlib.suppress(RuntimeError):
+        # Who hangs may hold a lock of logging. Begun now: from 3.12 on, an interpreter that ends
+        # begins no thread.
+        _thread.start_new_thread(_tell, (asked, told))
     while (left := _end.at - time.monotonic()) > 0:
         if left == math.inf:
             _end.process = 0
-            return
+            if _end.at == math.inf:  # Nobody has counted on this thread meanwhile.
+                asked.release()
+                return
+            _end.process = os.getpid()
         time.sleep(min(left, _LOOK))
-    told = _thread.allocate_lock()
-    told.acquire()
-    with contextlib.suppress(RuntimeError):
-        # Who hangs may hold a lock of logging.
-        _thread.start_new_thread(_tell, (told,))
-        told.acquire(timeout=_REPORT)
+    asked.release()
+    told.acquire(timeout=_REPORT)
     os._exit(_end.code)
 
 
-def _tell(told: _thread.LockType) -> None:
+def _tell(asked: _thread.LockType, told: _thread.LockType) -> None:
+    asked.acquire()
+    if _end.at == math.inf:
+        return
     with contextlib.suppress(BaseException):
         logger.error("Process [%d] did not end in time; left behind: %s", os.getpid(), remains())
     with contextlib.suppress(BaseException):

@@ -228,8 +228,15 @@ PyObject *pp_slot_tags_as_tuple(const struct pp_slot *slot);
 void pp_core_report_error(PpCore *core, PyObject *scope_or_environ);
 /* Drops what the net layer no longer needs: borrowed response bodies, users of dead connections. */
 void pp_core_release(PpCore *core);
+void pp_core_apply_requested(PpCore *core);
 /* Carries out drain_requested and stop_requested on the loop's thread. */
-void pp_core_apply_requests(PpCore *core);
+static inline void pp_core_apply_requests(PpCore *core)
+{
+    if (PP_UNLIKELY(__atomic_load_n(&core->drain_requested, __ATOMIC_ACQUIRE) ||
+                    __atomic_load_n(&core->stop_requested, __ATOMIC_ACQUIRE))) {
+        pp_core_apply_requested(core);
+    }
+}
 /* Sets the Python exception that goes with an APP_*, SYSTEM or NO_MEMORY code. */
 void pp_raise_code(PpCore *core, int code);
 /* Before pp_conn_finish: the access line by way of Python, where core->access_log is set. */
@@ -249,9 +256,13 @@ void pp_kept_fini(struct pp_kept *kept);
 
 /* selector.c: the asyncio-facing side (methods of Core). */
 extern PyMethodDef pp_selector_methods[]; /* merged into Core's */
+int pp_selector_output_late(PpCore *core);
 /* Output was queued: outside of a batch makes sure that somebody flushes, at once if it has been
  * long since the last time. -1 with an exception. */
-int pp_selector_output_queued(PpCore *core);
+static inline int pp_selector_output_queued(PpCore *core)
+{
+    return PP_LIKELY(core->in_batch) ? 0 : pp_selector_output_late(core);
+}
 
 /* scope.c */
 /* A new scope dict for the request that begins on conn; NULL with an exception. */

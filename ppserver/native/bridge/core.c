@@ -106,7 +106,7 @@ void pp_core_release(PpCore *core)
     release_of(core->loop);
 }
 
-void pp_core_apply_requests(PpCore *core)
+void pp_core_apply_requested(PpCore *core)
 {
     if (__atomic_load_n(&core->drain_requested, __ATOMIC_ACQUIRE)) {
         __atomic_store_n(&core->drain_requested, false, __ATOMIC_RELEASE);

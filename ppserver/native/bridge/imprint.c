@@ -68,6 +68,11 @@ void pp_imprint_take(struct pp_imprint *im, PyObject *Py_UNUSED(task), PyObject 
     pp_imprint_forget(im);
 }
 
+bool pp_imprint_matches_task(const struct pp_imprint *Py_UNUSED(im), PyObject *Py_UNUSED(task))
+{
+    return false;
+}
+
 bool pp_imprint_matches(const struct pp_imprint *Py_UNUSED(im), PyObject *Py_UNUSED(task),
                         PyObject *Py_UNUSED(parking))
 {
@@ -144,11 +149,15 @@ void pp_imprint_take(struct pp_imprint *im, PyObject *task, PyObject *parking)
     im->parking_bytes = parking_bytes;
 }
 
+bool pp_imprint_matches_task(const struct pp_imprint *im, PyObject *task)
+{
+    return im->task_bytes != 0 && im->task_object == task && weakrefs_of(task) == im->weakrefs &&
+           !dict_elsewhere(task) && memcmp(im->task, bytes_of(task), im->task_bytes) == 0;
+}
+
 bool pp_imprint_matches(const struct pp_imprint *im, PyObject *task, PyObject *parking)
 {
-    return im->task_bytes != 0 && im->task_object == task && im->parking_object == parking &&
-           weakrefs_of(task) == im->weakrefs && !dict_elsewhere(task) &&
-           memcmp(im->task, bytes_of(task), im->task_bytes) == 0 &&
+    return im->parking_object == parking && pp_imprint_matches_task(im, task) &&
            (parking == NULL || (weakrefs_of(parking) == NULL && !dict_elsewhere(parking) &&
                                 memcmp(im->parking, bytes_of(parking), im->parking_bytes) == 0));
 }

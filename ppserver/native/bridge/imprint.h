@@ -10,6 +10,8 @@ void pp_imprint_forget(struct pp_imprint *im);
  * on (NULL: on none). Raises nothing; where it is not possible to tell, nothing is taken. Keeps no
  * reference: both must outlive the imprint, or it be forgotten. */
 void pp_imprint_take(struct pp_imprint *im, PyObject *task, PyObject *parking);
+/* True only if the Task is, but for its reference count, what it was. */
+bool pp_imprint_matches_task(const struct pp_imprint *im, PyObject *task);
 /* True only if Task and future are, but for their reference counts, what they were. */
 bool pp_imprint_matches(const struct pp_imprint *im, PyObject *task, PyObject *parking);
 /* Whether attributes were set on an object that has room for such, or had been; also if that cannot

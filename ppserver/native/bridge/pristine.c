@@ -154,6 +154,15 @@ static int context_untouched(PpCore *core)
     return size == 0 ? 1 : same_values(context, base);
 }
 
+bool pp_pristine_at_end(PpCore *core)
+{
+    if (PP_LIKELY(nobody_holds_it(core) &&
+                  pp_imprint_matches_task(&core->worker_imprint, core->worker))) {
+        return true;
+    }
+    return pp_pristine(core);
+}
+
 bool pp_pristine(PpCore *core)
 {
     PyObject *parking = ((PpRunner *)core->runner)->parking;

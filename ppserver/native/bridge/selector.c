@@ -475,10 +475,10 @@ static int schedule_tick(PpCore *core)
     return rc;
 }
 
-int pp_selector_output_queued(PpCore *core)
+int pp_selector_output_late(PpCore *core)
 {
     struct pp_loop *loop = core->loop;
-    if (core->in_batch || loop == NULL) {
+    if (loop == NULL) {
         return 0;
     }
     if (pp_loop_late(loop)) { /* the answer would wait for all other tasks that can go on */

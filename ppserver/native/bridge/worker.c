@@ -128,7 +128,9 @@ static void worker_look(PpCore *core)
 void pp_worker_batch_end(PpCore *core)
 {
     if (core->entered) {
-        worker_look(core);
+        if (core->worker != NULL && !pp_pristine_at_end(core)) {
+            worker_discard(core);
+        }
         worker_leave(core);
     }
 }
