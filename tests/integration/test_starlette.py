@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -100,7 +101,11 @@ def test_stream_is_closed_when_the_client_goes(client: httpx.Client, server: Any
         # not running: it ends when it is dropped. anyio's task group keeps the CancelledError in
         # a local variable of a frame that is in the error's own traceback, and so everything
         # below it, until a collection. No server can help that, whatever the loop.
-        assert client.get("/collect").status_code == 200
+        # Connections that are open at the same time, so that every context gets one to collect.
+        with contextlib.ExitStack() as stack:
+            for _ in range(8):
+                one = stack.enter_context(serving.client(server.url))
+                assert one.get("/collect").status_code == 200
         return bool(server.records().count("stream closed") == before + 1)
 
     serving.wait_until(closed, what="the stream is closed")
