@@ -48,6 +48,7 @@ MUST_SECONDS = 180.0 if os.environ.get("TEST_SANITIZER") == "thread" else 60.0
 # Modules without a wheel for free-threaded builds, or that switch the GIL back on there.
 _NO_FREE_THREADED_WHEEL = {
     *("uvloop", "fastapi", "pydantic", "pydantic_core", "asyncpg", "psycopg", "pyodbc"),
+    *("greenlet", "litestar"),
 }
 
 # And those without one for the newest version of Python, here 3.15.

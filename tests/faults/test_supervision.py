@@ -185,7 +185,7 @@ def test_descriptors_sent_to_the_supervisor_do_not_stay_there(start: Start) -> N
         ask(server, "/descriptors")
     server.wait_for_log("sent nonsense")
     assert ask(server)
-    assert len(os.listdir(f"/proc/{server.pid}/fd")) <= before
+    serving.wait_until(lambda: len(os.listdir(f"/proc/{server.pid}/fd")) <= before, 60)
     server.stop()
 
 

@@ -39,6 +39,9 @@ def app(environ, start_response):
 """
 
 
+@pytest.mark.skipif(
+    serving.FREE_THREADED, reason="a child forked off several threads may hang without a GIL"
+)
 @pytest.mark.parametrize(("contexts", "place"), [(1, "auto"), (2, "processes"), (2, "threads")])
 def test_a_child_ends_by_a_signal(tmp_path: pathlib.Path, contexts: int, place: str) -> None:
     (tmp_path / "shop.py").write_text(APP)

@@ -116,7 +116,7 @@ def test_silent_client_is_noticed(server: serving.Server) -> None:
 
 def test_monitoring_hears_of_no_error(serve: Serve) -> None:
     """No event, no failed span, no call of an exception handler, no lost thread of a2wsgi."""
-    serving.require("sentry_sdk", "a2wsgi")
+    serving.require("litestar", "fastapi", "sentry_sdk", "a2wsgi")
     server = serve("monitored:app", interface="asgi", args=["--disconnect-grace", "0.2"])
     before = state(server)
     with contextlib.ExitStack() as stack:

@@ -104,7 +104,7 @@ def test_each_library(
 ) -> None:
     if what in LONG and not more:
         pytest.skip("runs in make test-all")
-    serving.require(module)
+    serving.require(module, *(["greenlet"] if what == "async_sqlalchemy" else []))
     env = environment(what, request)
     with serving.running("opens:app", tmp_path, contexts=2, place="processes", env=env) as server:
         for number, response in answers(server, 60).items():
@@ -115,7 +115,9 @@ def test_each_library(
             assert SHARED not in server.log
             assert EACH not in server.log
         else:
-            assert re.search(named, server.wait_for_log(rf".*{EACH}.*")[0])
+            line = server.wait_for_log(rf".*{EACH}.*")[0]
+            # Without a GIL the collector does not tell which variable holds it.
+            assert serving.FREE_THREADED or re.search(named, line)
             assert server.records() == ["import"] * 3
         if what == "listener":
             server.wait_for_log(r"(?m)^answered 59$")
@@ -253,7 +255,8 @@ def test_an_address_can_be_listened_on_once(tmp_path: pathlib.Path) -> None:
     )
     with serving.running("shop:app", tmp_path, **options) as server:
         assert serving.get(server.url).text == "ok"
-        assert re.search(rf"{SHARED}.*listens on 127\.0\.0\.1:\d+ \(in shop\.sock\)", server.log)
+        holder = "" if serving.FREE_THREADED else r" \(in shop\.sock\)"
+        assert re.search(rf"{SHARED}.*listens on 127\.0\.0\.1:\d+{holder}", server.log)
 
 
 def test_no_hook_fails_a_start_that_the_application_survives(tmp_path: pathlib.Path) -> None:
