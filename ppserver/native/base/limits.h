@@ -30,8 +30,6 @@
 #define PP_ACCEPT_BATCH 64
 #define PP_BATCH_REQUESTS 256      /* application events handed over per loop turn */
 #define PP_BATCH_US 1000           /* time for them, looked at between two of them */
-#define PP_BATCH_QUICK_US 250      /* since the last look: who took no longer than this... */
-#define PP_BATCH_SKIP 3            /* ...lets so many go on without a look */
 #define PP_DOORS_MAX 4096          /* contexts that can hand connections to each other */
 #define PP_DRAIN_ACCEPTS_MAX 16384 /* taken from a listener's queue that cannot be counted */
 #define PP_DRAIN_DOOR_MS 50        /* a connection may be under way to a context that drains */

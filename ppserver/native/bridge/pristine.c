@@ -157,7 +157,8 @@ static int context_untouched(PpCore *core)
 bool pp_pristine_at_end(PpCore *core)
 {
     if (PP_LIKELY(nobody_holds_it(core) &&
-                  pp_imprint_matches_task(&core->worker_imprint, core->worker))) {
+                  pp_imprint_matches_task(&core->worker_imprint, core->worker) &&
+                  pp_imprint_same_context(core->worker_context, core->worker_base))) {
         return true;
     }
     return pp_pristine(core);

@@ -543,21 +543,13 @@ void pp_loop_batch(struct pp_loop *loop)
     PP_LOOP_ENTER(loop);
     loop->batch_left = PP_BATCH_REQUESTS;
     loop->batch_us = 0;
-    loop->batch_skip = 0;
 }
 
 bool pp_loop_batch_goes_on(struct pp_loop *loop)
 {
-    if (loop->batch_skip > 0) {
-        loop->batch_skip--;
-        return true;
-    }
-    uint64_t before_us = loop->now_us;
     pp_loop_set_now(loop);
     if (loop->batch_us == 0) {
         loop->batch_us = loop->now_us;
-    } else if (loop->now_us - before_us < PP_BATCH_QUICK_US) {
-        loop->batch_skip = PP_BATCH_SKIP; /* a look costs as much as a tenth of such a handler */
     }
     return loop->now_us - loop->batch_us < PP_BATCH_US;
 }

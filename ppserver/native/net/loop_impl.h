@@ -76,7 +76,6 @@ struct pp_loop {
     uint64_t turn; /* number of this turn */
     uint32_t batch_left;
     uint32_t ready_count; /* of .ready */
-    uint32_t batch_skip;  /* events that need no look at the clock, as those before were quick */
     uint64_t batch_us;    /* when the batch began; 0: nobody has had to know */
     uint64_t flushed_us;
     uint64_t next_id;
