@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import http.client
 import logging
 import os
@@ -15,6 +16,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -406,6 +408,27 @@ def test_live_servers_serve_at_once_with_any_log_level(level: str) -> None:
         assert one.port != other.port
         assert fetch(one.url)
         assert fetch(other.url)
+
+
+@pytest.mark.parametrize("suspends", [False, True])
+def test_what_a_request_leaves_in_its_context_goes_at_once(suspends: bool) -> None:
+    """Not with the next request: there may be none for hours."""
+    kept: contextvars.ContextVar[object] = contextvars.ContextVar("kept")
+    gone = threading.Event()
+
+    class Thing: ...
+
+    async def leaving(scope: Any, receive: Any, send: Any) -> None:
+        thing = Thing()
+        weakref.finalize(thing, gone.set)
+        kept.set(thing)
+        if suspends:
+            await asyncio.sleep(0)
+        await app(scope, receive, send)
+
+    with LiveServer(leaving, lifespan="off", loop="asyncio") as live:
+        fetch(live.url)
+        assert gone.wait(60)
 
 
 def test_a_live_server_in_a_process_serves_with_any_log_level() -> None:

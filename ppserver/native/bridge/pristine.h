@@ -11,9 +11,8 @@ int pp_pristine_remember(PpCore *core);
  * is parked on from what they were then, and nobody else has kept one of them. Raises nothing; what
  * cannot be looked at counts as touched. */
 bool pp_pristine(PpCore *core);
-/* The same, but for what an application can only change later or knows how to find without being
- * the Task's own: a quick look while the Task is still the current one. True may be wrong, and the
- * look before the next request finds out. */
+/* A quicker look, for the end of a batch: it leaves out the parking future. True may be wrong; the
+ * look before the next request, pp_pristine, finds that out. */
 bool pp_pristine_at_end(PpCore *core);
 
 #endif

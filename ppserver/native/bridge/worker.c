@@ -71,6 +71,14 @@ static void worker_leave(PpCore *core)
     }
 }
 
+/* What a request has left there may wait long for the next request, and has finalisers to run: so
+ * this comes last. */
+static void contexts_drop(PpCore *core)
+{
+    Py_CLEAR(core->worker_context);
+    Py_CLEAR(core->worker_base);
+}
+
 static void worker_discard(PpCore *core)
 {
     worker_leave(core);
@@ -85,6 +93,9 @@ static void worker_discard(PpCore *core)
     }
     Py_XDECREF((PyObject *)runner);
     Py_XDECREF(task);
+    if (core->worker == NULL) {
+        contexts_drop(core);
+    }
 }
 
 /* Only when there is none. The references that are counted must be the loop's and the core's. */
@@ -145,6 +156,9 @@ void pp_worker_retire(PpRunner *runner)
         core->runner = NULL;
         Py_XDECREF(task);
         Py_DECREF((PyObject *)runner); /* the caller holds another */
+        if (core->worker == NULL) {
+            contexts_drop(core);
+        }
     }
 }
 
@@ -265,6 +279,7 @@ static void worker_adopt(PpCore *core, PpRequest *req, PyObject *scope,
     pp_runner_unpark(runner);
     Py_DECREF((PyObject *)runner); /* the Task, which the loop knows, has it */
     Py_DECREF(task);
+    contexts_drop(core); /* the Task has its own reference, for as long as it needs it */
 }
 
 static void fail_request(PpRequest *req, PyObject *scope)
@@ -358,7 +373,12 @@ static void run_on_worker(PpCore *core, PpRequest *req, PyObject *scope, PyObjec
         fail_request(req, scope);
         return;
     }
-    PyObject *context = Py_NewRef(core->worker_context);
+    PyObject *context = Py_XNewRef(core->worker_context);
+    if (context == NULL) { /* what entering has run has retired the worker */
+        PyErr_SetString(PyExc_RuntimeError, "the request's Task was taken away");
+        fail_request(req, scope);
+        return;
+    }
     if (PyContext_Enter(context) < 0) {
         Py_DECREF(context);
         fail_request(req, scope);
