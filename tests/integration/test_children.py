@@ -31,6 +31,11 @@ def app(environ, start_response):
     os.kill(child.pid, number)
     if number == signal.SIGTERM:
         os.kill(child.pid, number)
+    if number == signal.SIGINT:
+        # Python's own handler does not end a sleep that is about to begin.
+        while child.is_alive():
+            child.join(5)
+            os.kill(child.pid, number)
     child.join(60)
     code = child.exitcode
     child.kill()
