@@ -56,18 +56,19 @@ work=$(mktemp -d "$cache/build.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 say "making a root folder of Debian $suite with Python $versions; two minutes"
-{
-    debootstrap --variant=minbase --keyring="$keyring" "$suite" "$work/root" "${mirror%/}"
+(
+    # After "||" the shell goes on after a failure, whatever "set -e" says: so a chain.
+    debootstrap --variant=minbase --keyring="$keyring" "$suite" "$work/made" "${mirror%/}" &&
     # The packages' scripts want /proc; what is mounted here goes with the process.
     # shellcheck disable=SC2086,SC2016
     unshare --mount sh -eu -c 'root=$1; shift
         mount -t proc proc "$root/proc"
-        exec chroot "$root" env DEBIAN_FRONTEND=noninteractive LC_ALL=C "$@"' sh "$work/root" \
-        apt-get -q install -y --no-install-recommends $packages
-    rm -rf "$work/root/var/cache/apt/archives" "$work/root/var/lib/apt/lists"
-    rm -rf "$root"
-    mv "$work/root" "$root"
-} >"$cache/debian-$suite.log" 2>&1 </dev/null || {
+        exec chroot "$root" env DEBIAN_FRONTEND=noninteractive LC_ALL=C "$@"' sh "$work/made" \
+        apt-get -q install -y --no-install-recommends $packages &&
+    rm -rf "$work/made/var/cache/apt/archives" "$work/made/var/lib/apt/lists" &&
+    rm -rf "$root" &&
+    mv "$work/made" "$root"
+) >"$cache/debian-$suite.log" 2>&1 </dev/null || {
     say "that failed; the end of $cache/debian-$suite.log:"
     tail -n 20 "$cache/debian-$suite.log" >&2
     exit 1
