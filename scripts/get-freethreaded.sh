@@ -103,27 +103,30 @@ private_apt() {
 
 say "building a free-threaded CPython from Debian's source package $package ($suite); a few minutes"
 cd "$work"
-{
-    private_apt update
-    private_apt source --download-only --only-source "$package/$suite"
+# Options of a make that runs this (no built-in rules) are not for CPython's.
+unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES
+(
+    # After "||" the shell goes on after a failure, whatever "set -e" says.
+    private_apt update || exit 1
+    private_apt source --download-only --only-source "$package/$suite" || exit 1
     # CPython as it is upstream, with Debian's security fixes; Debian's other changes move
     # folders about in a way that does not know of free-threaded builds.
-    dpkg-source --skip-patches -x "$package"_*.dsc tree
-    cd tree
+    dpkg-source --skip-patches -x "$package"_*.dsc tree || exit 1
+    cd tree || exit 1
     grep '^CVE-' debian/patches/series | while read -r fix; do
-        patch -s -p1 <"debian/patches/$fix"
-    done
+        patch -s -p1 <"debian/patches/$fix" || exit 1
+    done || exit 1
     if [ "$mode" = --tsan ]; then
         CC=clang LDFLAGS=-fsanitize=thread; export CC LDFLAGS
     fi
     # The compiler sees a path that does not depend on where this happened to be unpacked.
     # shellcheck disable=SC2086
     ./configure -q --prefix="$prefix" $options --without-ensurepip --disable-test-modules \
-        CFLAGS="-ffile-prefix-map=$PWD=."
-    make -s -j"${JOBS:-$(nproc)}"
+        CFLAGS="-ffile-prefix-map=$PWD=." || exit 1
+    make -s -j"${JOBS:-$(nproc)}" || exit 1
     rm -rf "$prefix"
-    make -s install
-} >"$cache/$flavour.log" 2>&1 </dev/null || {
+    make -s install || exit 1
+) >"$cache/$flavour.log" 2>&1 </dev/null || {
     say "the build failed; the end of $cache/$flavour.log:"
     tail -n 20 "$cache/$flavour.log" >&2
     exit 1
