@@ -96,6 +96,7 @@ PARTS: dict[str, Table] = {
     "later": {
         "integration/test_asgi_battery.py": {"server": "asyncio-worker asyncio-eager"},
         "integration/test_asgi_spec.py": {"variant": _ONE},
+        "integration/test_asgi_touching.py": {},
         "integration/test_starlette.py": {"variant": "asyncio-1-auto asyncio-2-interpreters"},
         "integration/test_flask.py": {"variant": _ONE},
         "integration/test_django.py": {"kind+variant": "asgi-asyncio-1-auto"},
@@ -104,6 +105,7 @@ PARTS: dict[str, Table] = {
         "integration/test_interpreters.py": {},
         "integration/test_introspection.py": {},
         "integration/test_module_isolation.py": {},
+        "integration/test_opened_at_import.py": {},
         "integration/test_parallel.py": {"site": "1-auto 2-interpreters"},
         "integration/test_server_api.py": {},
         "integration/test_threads.py": {},
