@@ -33,8 +33,10 @@ def app(environ, start_response):
         os.kill(child.pid, number)
     if number == signal.SIGINT:
         # Python's own handler does not end a sleep that is about to begin.
-        while child.is_alive():
-            child.join(5)
+        for _ in range(60):
+            child.join(1)
+            if child.exitcode is not None:
+                break
             os.kill(child.pid, number)
     child.join(60)
     code = child.exitcode
