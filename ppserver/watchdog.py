@@ -17,12 +17,16 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from types import FrameType
 
 logger = logging.getLogger("ppserver.error")
 
 STUCK_SECONDS = 10.0
-_FRAMES = 12  # Of a stack, the innermost.
+_FRAMES = 24  # Of a stack, the innermost.
 _STOP_SECONDS = 2.0
+
+# Packages whose frames are left out at the outer end of a stack.
+_OURS = frozenset({"asyncio", "ppserver", "threading", "uvloop"})
 
 
 class Watchdog:
@@ -126,7 +130,30 @@ def _stack(ident: int) -> str:
     frame = sys._current_frames().get(ident)
     if frame is None:
         return "  (no Python code)"
-    return "".join(traceback.format_stack(frame, _FRAMES)).rstrip()
+    frames = [(one, one.f_lineno) for one in _of_the_application(frame)[-_FRAMES:]]
+    return "".join(traceback.StackSummary.extract(iter(frames)).format()).rstrip()
+
+
+def _of_the_application(innermost: FrameType) -> list[FrameType]:
+    """The stack, outermost frame first, from where the server called the application.
+
+    Left out at the outer end: the program that started the server, the server's own files, the
+    event loop's, and those that start a thread. Where nothing else is left, as when the loop
+    itself waits, it is all frames. What the application calls stays, whosever file it is.
+    """
+    frames = [frame for frame, _ in traceback.walk_stack(innermost)][::-1]
+    ours = [_is_ours(frame) for frame in frames]
+    if True not in ours:
+        return frames
+    begin = ours.index(True)
+    while begin < len(frames) and ours[begin]:
+        begin += 1
+    return frames[begin:] or frames
+
+
+def _is_ours(frame: FrameType) -> bool:
+    package, _, _ = str(frame.f_globals.get("__name__")).partition(".")
+    return package in _OURS
 
 
 def _most_common_stack(prefix: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
 import threading
 import time
@@ -15,6 +16,7 @@ import serving
 
 from ppserver import board, watchdog
 from ppserver._native import Board, Core
+from ppserver.testing import LiveServer
 from ppserver.watchdog import BusyThreads, Watchdog
 
 LONG = 60.0
@@ -32,6 +34,11 @@ def block_until(condition: Callable[[], object]) -> None:
     end = time.monotonic() + LONG
     while not condition() and time.monotonic() < end:
         time.sleep(0.001)
+
+
+def functions(stack: str) -> list[str]:
+    """Those of a stack as it is logged, outermost first."""
+    return re.findall(r'^  File ".*", line \d+, in (\S+)$', stack, re.MULTILINE)
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -63,8 +70,63 @@ def test_a_loop_that_does_not_turn(how: str, caplog: pytest.LogCaptureFixture) -
     assert stuck[:2] == [True, False]
     messages = [record.getMessage() for record in caplog.records]
     told = [text for text in messages if "has not turned" in text]
-    assert "in block_until" in told[0]
+    assert functions(told[0])[:2] == ["main", "block_until"]
     assert "The event loop turns again" in messages
+
+
+@pytest.mark.parametrize("how", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("path", ["/at-once", "/later"])
+def test_the_stack_begins_with_the_application(
+    how: str, path: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames of the server and of the loop are left out, whether or not a request has waited."""
+    monkeypatch.setattr(watchdog, "STUCK_SECONDS", 0.05)
+    if how == "uvloop":
+        serving.require("uvloop")
+
+    def told() -> list[str]:
+        messages = [record.getMessage() for record in caplog.records]
+        return [text for text in messages if "has not turned" in text]
+
+    async def answer(send: Any, path: str) -> None:
+        if path == "/later":
+            await asyncio.sleep(0)
+        block_until(lambda: told())
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, scope["path"])
+
+    with LiveServer(app, loop=how, lifespan="off") as server:
+        assert serving.get(f"{server.url}{path}", timeout=LONG).status_code == 204
+    # The innermost may be the clock's, or this test's.
+    assert functions(told()[0])[:3] == ["app", "answer", "block_until"]
+
+
+def test_a_stack_without_the_application_is_whole(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call into C from the loop itself: the frames of the loop are better than none."""
+    held = threading.Lock()
+    held.acquire()
+
+    def release(record: logging.LogRecord) -> bool:
+        if held.locked():
+            held.release()
+        return True
+
+    monkeypatch.setattr(watchdog.logger, "filters", [release])
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        found = Watchdog(loop, lambda stuck: None, 0.05)
+        loop.call_soon(held.acquire, True, LONG)
+        await asyncio.sleep(0)
+        found.stop()
+
+    asyncio.run(main())
+    assert functions(caplog.records[0].getMessage())[-2:] == ["_run_once", "_run"]
 
 
 def test_a_loop_that_turns_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
@@ -174,4 +236,5 @@ def test_threads_that_are_all_busy(
     assert "All 2 threads have been busy" in record.getMessage()
     assert "2 of them in:" in record.getMessage()
     assert "leave.wait" in record.getMessage()
+    assert functions(record.getMessage())[:2] == ["app", "wait"]
     assert board.contexts(Board(1)) == []
