@@ -5,6 +5,8 @@
  *   wsgi_op.c        what a call does to its connection, directly or by message
  *   wsgi_environ.c   the environ
  *   wsgi_response.c  start_response, write, the result
+ *   wsgi_fail.c      an exception that ends the call
+ *   wsgi_head.c      a head that waits for its first piece
  *   wsgi_input.c     wsgi.input
  *   wsgi_file.c      wsgi.file_wrapper
  *
@@ -32,6 +34,7 @@ void pp_wsgi_unref(struct pp_wsgi *w)
         PyMem_Free(w->workers[i]);
     }
     PyMem_Free(w->workers);
+    PyMem_Free(w->heads_op);
     pp_park_fini(&w->manager.park);
     (void)pthread_mutex_destroy(&w->mutex);
     pp_wsgi_drop_left(w);
@@ -59,9 +62,11 @@ static struct pp_wsgi *wsgi_new(PpCore *core, int threads)
 {
     struct pp_wsgi *w = PyMem_Calloc(1, sizeof(*w));
     struct pp_wsgi_worker **workers = PyMem_Calloc((size_t)threads, sizeof(*workers));
-    if (w == NULL || workers == NULL) {
+    struct pp_wsgi_op *heads_op = PyMem_Calloc(1, sizeof(*heads_op));
+    if (w == NULL || workers == NULL || heads_op == NULL) {
         PyMem_Free(w);
         PyMem_Free(workers);
+        PyMem_Free(heads_op);
         PyErr_NoMemory();
         return NULL;
     }
@@ -71,6 +76,9 @@ static struct pp_wsgi *wsgi_new(PpCore *core, int threads)
     w->threads_max = (uint32_t)threads;
     w->streams_max = threads > 1 ? (uint32_t)threads / 2 : 1;
     w->workers = workers;
+    heads_op->kind = PP_WSGI_OP_HEADS;
+    heads_op->w = w;
+    w->heads_op = heads_op;
     w->manager.w = w;
     w->manager.manager = true;
     pp_park_init(&w->manager.park);
@@ -210,7 +218,7 @@ static void run_call(PpWsgiCall *call, PyObject *env)
     pp_wsgi_respond(call, env);
     Py_DECREF(env);
     if (core->access_log != NULL) {
-        log_access(core, args, call->failed && !call->head_sent ? 500 : call->status);
+        log_access(core, args, call->failed && !pp_wsgi_head_sent(call) ? 500 : call->status);
     }
     pp_wsgi_call_spent(call);
 }

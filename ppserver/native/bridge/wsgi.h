@@ -43,6 +43,8 @@
 #define PP_WSGI_FILE_BYTES 65536 /* what is read at a time from a wrapped file */
 #define PP_WSGI_SPAWN_RETRY_US \
     250000                     /* after a thread that could not be made, until the next try */
+#define PP_WSGI_HEAD_MS 250    /* a head that waits for its first piece is sent after once or... */
+#define PP_WSGI_HEAD_TICKS 256 /* ...twice that: when it is looked for, in ticks of the manager */
 #define PP_WSGI_HANG_US 500000 /* stop() waits this long for calls to end */
 #define PP_WSGI_THREADS_MAX 1024
 
@@ -105,13 +107,15 @@ struct pp_wsgi_worker {
     struct pp_park park;
     struct pp_wsgi *w;                  /* borrowed */
     struct pp_wsgi_worker *next_parked; /* borrowed */
-    uint64_t word;              /* its leadership; 0 = does not lead. Its own thread only. */
-    struct pp_thread os_thread; /* what the kernel knows it by; constant once it runs */
-    PyThreadState *detached;    /* its thread state while it is detached; its own thread only */
-    bool appointed;             /* has been made leader and has to take over */
-    bool manager;               /* leads without running the application */
-    bool gone;                  /* its thread has nothing left to do but end */
-    PyObject *thread;           /* owned threading.Thread or NULL; manager only */
+    uint64_t word;               /* its leadership; 0 = does not lead. Its own thread only. */
+    struct pp_thread os_thread;  /* what the kernel knows it by; constant once it runs */
+    PyThreadState *detached;     /* its thread state while it is detached; its own thread only */
+    bool appointed;              /* has been made leader and has to take over */
+    bool manager;                /* leads without running the application */
+    bool gone;                   /* its thread has nothing left to do but end */
+    struct PpWsgiCall *iterates; /* atomic; borrowed: the call whose result it asks for pieces,
+                                    while its head may be unsent; see wsgi_head.c */
+    PyObject *thread;            /* owned threading.Thread or NULL; manager only */
 };
 
 /* One stay of a thread in the application. */
@@ -145,7 +149,7 @@ struct pp_wsgi {
 
     pthread_mutex_t mutex; /* short sections only, never while calling Python */
     struct pp_wsgi_worker *parked;
-    uint32_t worker_count, live_count; /* started; not ended */
+    uint32_t worker_count, live_count; /* started (atomic, too); not ended */
     bool stopping;                     /* parked threads end */
     bool ended;         /* nobody leads any more: what is asked of connections fails */
     bool manager_leads; /* a thread that parks makes the manager hand over */
@@ -154,6 +158,8 @@ struct pp_wsgi {
     uint64_t spawn_after_us;         /* not to start a thread before, as the last could not be
                                         started; 0 = it could. Manager only. */
     struct pp_wsgi_worker **workers; /* owned; threads_max entries, filled as threads start */
+    struct pp_wsgi_op *heads_op;     /* owned: HEADS */
+    bool heads_asked;                /* atomic: it is posted */
 
     /* Leader only. */
     struct pp_list waiting;          /* pp_wsgi_pending whose body is on its way */
@@ -196,13 +202,21 @@ struct pp_wsgi_pending {
 
 struct pp_wsgi_op;
 
+/* Of a call that start_response has given a head (`headers`) which no piece has followed yet. */
+enum pp_wsgi_head {
+    PP_WSGI_HEAD_OPEN, /* the leader may send it */
+    PP_WSGI_HEAD_SENT, /* it did: its contents stay until the call is over */
+    PP_WSGI_HEAD_KEPT  /* it may not: the application replaces it, or it cannot be sent */
+};
+
 typedef struct PpWsgiCall {
     PyObject_HEAD
     vectorcallfunc vectorcall;
     PpCore *core;                   /* owned */
     struct pp_wsgi *w;              /* counted */
     struct pp_wsgi_worker *worker;  /* borrowed from w: the thread it runs on */
-    PyObject *headers;              /* owned tuple of what start_response was given, or NULL */
+    PyObject *headers;              /* atomic; owned tuple of what start_response was given, or
+                                       NULL; set after all that describes it */
     PyObject *status_text;          /* owned str or NULL */
     struct pp_h1_out_field *fields; /* inline_fields or PyMem; text borrowed from headers */
     size_t field_count;
@@ -212,11 +226,13 @@ typedef struct PpWsgiCall {
     bool gone;        /* atomic: the peer has left, or shut its side after the response began */
     bool output_busy; /* atomic: start_response, write or the iteration is at work */
     bool ended;       /* the request is over: what is left of it fails. Atomic. */
+    uint8_t head;     /* atomic enum pp_wsgi_head: who may do what with the head */
 
     /* Leader only. */
     struct pp_wsgi_slot slot;  /* pp_conn_app points here */
     struct pp_conn *conn;      /* borrowed; NULL after finish */
     bool streams;              /* counts among w->streams */
+    uint32_t head_ms;          /* since when its head has waited for a piece; 0 = not seen to */
     struct pp_wsgi_op *in_op;  /* waits for body bytes, or NULL */
     struct pp_wsgi_op *out_op; /* waits for the output to drain, or NULL */
 
@@ -232,6 +248,7 @@ enum pp_wsgi_op_kind {
     PP_WSGI_OP_SETTLE,  /* a transport: what its callbacks left to do */
     PP_WSGI_OP_CLOSE,   /* a transport: close() from outside of its callbacks; nobody waits */
     PP_WSGI_OP_HEAD,    /* a transport: a copy of its request's head, allocated by pp_mem */
+    PP_WSGI_OP_HEADS,   /* heads that have waited for long; nobody waits */
     PP_WSGI_OP_BRING    /* a connection that was made elsewhere */
 };
 
@@ -243,7 +260,7 @@ struct pp_wsgi_op {
     PpWsgiCall *call;              /* borrowed from who waits; or... */
     struct PpTransport *transport; /* ...borrowed likewise (CLOSE: owned), with... */
     struct pp_par_turn *turn;      /* ...what to settle */
-    struct pp_wsgi *w;             /* BRING: borrowed likewise */
+    struct pp_wsgi *w;             /* BRING, HEADS: borrowed likewise */
     int fd;                        /* BRING: the loop's from now on, if rc is PP_OK... */
     uint16_t tag;                  /* ...as one of that listener */
     enum pp_wsgi_op_kind kind;
@@ -320,6 +337,25 @@ void pp_wsgi_lead_report(struct pp_wsgi_worker *self);
 /* Runs signal handlers (a no-op where run_wsgi is not on the main thread). Manager. */
 void pp_wsgi_lead_signals(struct pp_wsgi_worker *manager);
 
+/* Wakes the manager if it sleeps: there is something to watch. Any thread. */
+void pp_wsgi_lead_wake_watch(struct pp_wsgi *w);
+
+/* wsgi_head.c: heads whose first piece does not come. */
+/* The call's result is asked for pieces from now on, or not any more. Its thread. */
+void pp_wsgi_head_begin(PpWsgiCall *call);
+void pp_wsgi_head_end(PpWsgiCall *call);
+/* Whether the head is on its way to the client; then, after the first time, in call->head_sent. The
+ * application's thread. */
+bool pp_wsgi_head_sent(PpWsgiCall *call);
+/* The application replaces the head: false if it is sent. After true the leader leaves it alone
+ * until pp_wsgi_head_reopen, which comes after the new one is there. */
+bool pp_wsgi_head_keep(PpWsgiCall *call);
+void pp_wsgi_head_reopen(PpWsgiCall *call);
+/* Whether there are calls to look after. Manager or leader. */
+bool pp_wsgi_head_any(struct pp_wsgi *w);
+/* Sends heads that have waited for PP_WSGI_HEAD_MS. Leader. */
+void pp_wsgi_head_send_due(struct pp_wsgi *w);
+
 /* wsgi_threads.c: threads, and the manager. */
 /* The body of run_wsgi: starts threads, watches, ends. -1 with an exception. */
 int pp_wsgi_threads_run(struct pp_wsgi *w);
@@ -338,6 +374,8 @@ bool pp_wsgi_op_ask(struct pp_wsgi *w, struct pp_wsgi_op *op);
 /* Posts CLOSE for a transport and goes on: from any thread, wherever it is. Attached; -1 with an
  * exception. */
 int pp_wsgi_op_post_close(struct pp_wsgi *w, struct PpTransport *transport);
+/* Asks the leader for pp_wsgi_head_send_due, unless it has been asked already. Manager. */
+void pp_wsgi_op_post_heads(struct pp_wsgi *w);
 /* Leader: a transport that was closed so, the reference is the caller's; or NULL. */
 void *pp_wsgi_op_take_spent(struct pp_wsgi *w);
 /* FINISH for the call's own thread: true if it still leads. */
@@ -359,10 +397,17 @@ int pp_wsgi_environ_visit(struct pp_wsgi_consts *k, visitproc visit, void *arg);
 /* wsgi_response.c */
 PpWsgiCall *pp_wsgi_call_new(PpCore *core, struct pp_wsgi *w, struct pp_wsgi_worker *self,
                              struct pp_conn *conn);
+/* What the application's head says, for a body that begins with len bytes. Calls no Python; on any
+ * thread that has the right to read the head. */
+void pp_wsgi_fill_response(const PpWsgiCall *call, struct pp_h1_response *r, size_t len, bool more);
 /* Calls the application and answers with what it gives. Never raises. */
 void pp_wsgi_respond(PpWsgiCall *call, PyObject *env);
 /* Nothing more is sent: drops what the application gave, unless it holds the call itself. */
 void pp_wsgi_call_spent(PpWsgiCall *call);
+
+/* wsgi_fail.c */
+/* The raised exception ends the request: reports it and answers. Never raises. */
+void pp_wsgi_fail(PpWsgiCall *call, PyObject *env);
 
 /* wsgi_input.c */
 /* A wsgi.input of `body` (its data taken over, also on failure), and with a call of what comes on

@@ -66,15 +66,21 @@ void pp_wsgi_lead_detach(struct pp_wsgi_worker *self)
 
 /* ---- the leadership word ---- */
 
+void pp_wsgi_lead_wake_watch(struct pp_wsgi *w)
+{
+    if (__atomic_exchange_n(&w->watch_asleep, false, __ATOMIC_SEQ_CST)) {
+        pp_park_wake(&w->manager.park);
+    }
+}
+
 /* The store and the load are in this order for everybody; the manager does the opposite before it
  * sleeps. So either it sees the call or we see it asleep. */
 static void publish(struct pp_wsgi_worker *self)
 {
     struct pp_wsgi *w = self->w;
     __atomic_store_n(&w->lead, self->word, __ATOMIC_SEQ_CST);
-    if (PP_UNLIKELY(__atomic_load_n(&w->watch_asleep, __ATOMIC_SEQ_CST)) &&
-        __atomic_exchange_n(&w->watch_asleep, false, __ATOMIC_SEQ_CST)) {
-        pp_park_wake(&w->manager.park);
+    if (PP_UNLIKELY(__atomic_load_n(&w->watch_asleep, __ATOMIC_SEQ_CST))) {
+        pp_wsgi_lead_wake_watch(w);
     }
 }
 
@@ -370,8 +376,11 @@ void pp_wsgi_lead_turn(struct pp_wsgi_worker *self)
         bool more =
             !self->manager && (!pp_list_empty(&w->ready) || !pp_list_empty(&w->transports_ready));
         int wait_ms = more ? 0 : -1;
-        if (self->manager && w->spawn_after_us != 0) {
-            wait_ms = PP_WSGI_SPAWN_RETRY_US / 1000;
+        if (self->manager) {
+            pp_wsgi_head_send_due(w);
+            wait_ms = w->spawn_after_us != 0 ? PP_WSGI_SPAWN_RETRY_US / 1000
+                      : pp_wsgi_head_any(w)  ? PP_WSGI_HEAD_MS
+                                             : -1;
         }
         int rc = pp_loop_turn(w->loop, wait_ms);
         if (rc < 0) {

@@ -76,6 +76,10 @@ static void complete(struct pp_wsgi_op *op)
         w->spent = &op->msg;
         return;
     }
+    if (op->kind == PP_WSGI_OP_HEADS) {
+        __atomic_store_n(&op->w->heads_asked, false, __ATOMIC_RELEASE);
+        return;
+    }
     pp_park_wake(&op->park);
 }
 
@@ -135,6 +139,9 @@ static void apply_parallel(struct pp_wsgi_op *op)
     case PP_WSGI_OP_BRING:
         op->rc = pp_loop_bring(op->w->loop, op->fd, op->tag);
         break;
+    case PP_WSGI_OP_HEADS:
+        pp_wsgi_head_send_due(op->w);
+        break;
     default:
         PP_ASSERT(false);
     }
@@ -169,6 +176,7 @@ static bool apply(struct pp_wsgi_op *op)
     case PP_WSGI_OP_CLOSE:
     case PP_WSGI_OP_HEAD:
     case PP_WSGI_OP_BRING:
+    case PP_WSGI_OP_HEADS:
         break;
     }
     PP_ASSERT(false);
@@ -303,6 +311,13 @@ int pp_wsgi_op_post_close(struct pp_wsgi *w, struct PpTransport *transport)
         Py_DECREF((PyObject *)transport);
     }
     return 0;
+}
+
+void pp_wsgi_op_post_heads(struct pp_wsgi *w)
+{
+    if (!__atomic_exchange_n(&w->heads_asked, true, __ATOMIC_ACQ_REL)) {
+        (void)post(w, w->heads_op); /* at the end, nobody's head waits any more */
+    }
 }
 
 bool pp_wsgi_op_finish(PpWsgiCall *call)
@@ -447,6 +462,16 @@ static void run_application(struct pp_wsgi_worker *self, struct pp_conn *conn,
     }
 }
 
+/* The request waits for a thread from now on. */
+static void push_ready(struct pp_wsgi *w, struct pp_wsgi_pending *p)
+{
+    if (pp_list_empty(&w->ready)) {
+        __atomic_store_n(&w->ready_since_ms, pp_loop_clock_ms(), __ATOMIC_RELAXED);
+    }
+    pp_list_remove(&p->link);
+    pp_list_push(&w->ready, &p->link);
+}
+
 /* Runs the application, or puts the request behind those that wait. False: leadership lost. */
 static bool start(struct pp_wsgi_worker *self, struct pp_conn *conn, struct pp_wsgi_pending *p)
 {
@@ -460,11 +485,7 @@ static bool start(struct pp_wsgi_worker *self, struct pp_conn *conn, struct pp_w
         pp_conn_finish(conn);
         return true;
     }
-    if (pp_list_empty(&w->ready)) {
-        __atomic_store_n(&w->ready_since_ms, pp_loop_clock_ms(), __ATOMIC_RELAXED);
-    }
-    pp_list_remove(&p->link);
-    pp_list_push(&w->ready, &p->link);
+    push_ready(w, p);
     return true;
 }
 
@@ -496,7 +517,7 @@ void pp_wsgi_op_stream_ended(struct pp_wsgi *w)
         struct pp_wsgi_pending *p = PP_CONTAINER(n, struct pp_wsgi_pending, link);
         p->admitted = true;
         w->streams++;
-        pp_list_push(&w->ready, &p->link);
+        push_ready(w, p);
     }
 }
 

@@ -1,9 +1,10 @@
 /* The answer of a WSGI application: start_response, write, and what it returns (PEP 3333).
  *
  * The head goes out with the first non-empty piece or at the end, so that an application may
- * replace it (exc_info) until then. A body that is known as a whole (a list or tuple, or anything
- * whose len() is 1) gets a Content-Length; other bodies are chunked, or end with the connection on
- * HTTP/1.0. close() of the result is called exactly once, whatever happened.
+ * replace it (exc_info) until then, or before, when the first piece does not come (wsgi_head.c). A
+ * body that is known as a whole (a list or tuple, or anything whose len() is 1) gets a
+ * Content-Length; other bodies are chunked, or end with the connection on HTTP/1.0. close() of the
+ * result is called exactly once, whatever happened.
  *
  * Errors: an exception before the head was sent makes a 500; afterwards the connection is closed so
  * that the peer can tell. It is reported once, with the environ. That the peer is gone is not an
@@ -304,7 +305,7 @@ static int check_exc_info(PpWsgiCall *call, PyObject *exc_info)
         PyErr_SetString(PyExc_TypeError, "start_response: exc_info must be a tuple of three");
         return -1;
     }
-    if (!call->head_sent) {
+    if (pp_wsgi_head_keep(call)) {
         return 0;
     }
     PyObject *type = PyTuple_GET_ITEM(exc_info, 0), *value = PyTuple_GET_ITEM(exc_info, 1);
@@ -321,11 +322,12 @@ static int check_exc_info(PpWsgiCall *call, PyObject *exc_info)
 static int start(PpWsgiCall *call, PyObject *status, PyObject *headers, PyObject *exc_info)
 {
     struct head head = {0};
+    bool again = exc_info != NULL && exc_info != Py_None;
     if (__atomic_load_n(&call->ended, __ATOMIC_ACQUIRE)) {
         PyErr_SetString(PyExc_RuntimeError, "start_response() called after the request ended");
         return -1;
     }
-    if (exc_info != NULL && exc_info != Py_None) {
+    if (again) {
         if (check_exc_info(call, exc_info) < 0) {
             return -1;
         }
@@ -343,11 +345,14 @@ static int start(PpWsgiCall *call, PyObject *status, PyObject *headers, PyObject
     }
     call->status_text = Py_NewRef(status);
     call->status = head.status;
-    call->headers = head.headers;
     call->fields = head.fields;
     call->field_count = head.count;
     call->has_length = head.has_length;
     call->length = head.length;
+    __atomic_store_n(&call->headers, head.headers, __ATOMIC_RELEASE);
+    if (again) {
+        pp_wsgi_head_reopen(call);
+    }
     return 0;
 }
 
@@ -408,7 +413,7 @@ static PyObject *start_response(PyObject *self, PyObject *const *args, size_t na
 
 enum emitted { EMIT_FAILED = -1, EMIT_OK, EMIT_CLOSED };
 
-static void fill_response(PpWsgiCall *call, struct pp_h1_response *r, size_t len, bool more)
+void pp_wsgi_fill_response(const PpWsgiCall *call, struct pp_h1_response *r, size_t len, bool more)
 {
     size_t status_len = (size_t)PyUnicode_GET_LENGTH(call->status_text);
     r->status = call->status;
@@ -437,11 +442,16 @@ static enum emitted emit_busy(PpWsgiCall *call, struct pp_wsgi_op *op)
         op->kind = PP_WSGI_OP_SEND;
     } else {
         op->kind = PP_WSGI_OP_RESPOND;
-        fill_response(call, &response, op->len, op->more);
+        pp_wsgi_fill_response(call, &response, op->len, op->more);
         op->response = &response;
     }
     pp_wsgi_op_run(op);
     if (op->rc != PP_OK && op->rc != PP_ERR_DISCONNECTED) {
+        if (!call->head_sent && pp_wsgi_head_sent(call)) { /* just before, by the leader */
+            op->rc = PP_OK;
+            op->closed = false;
+            return emit_busy(call, op);
+        }
         pp_raise_code(call->core, op->rc);
         return EMIT_FAILED;
     }
@@ -662,12 +672,9 @@ static bool has_len_one(PyObject *result)
     return len == 1;
 }
 
-static enum emitted send_result(PpWsgiCall *call, PyObject *result)
+static enum emitted send_lazy(PpWsgiCall *call, PyObject *result)
 {
     Py_ssize_t block_bytes;
-    if (PyList_CheckExact(result) || PyTuple_CheckExact(result)) {
-        return send_sequence(call, result);
-    }
     PyObject *filelike = pp_wsgi_file_of(call->core->state, result, &block_bytes);
     if (filelike != NULL) {
         Py_INCREF(filelike);
@@ -678,32 +685,15 @@ static enum emitted send_result(PpWsgiCall *call, PyObject *result)
     return send_iterable(call, result, !call->head_sent && has_len_one(result));
 }
 
-/* The raised exception is that the peer has gone, or was made of that (raise ... from). */
-static bool is_disconnect(PpWsgiCall *call)
+static enum emitted send_result(PpWsgiCall *call, PyObject *result)
 {
-    PyObject *kind = call->core->state->client_disconnected;
-    PyObject *raised = PyErr_GetRaisedException(), *exc = Py_XNewRef(raised);
-    bool found = false;
-    for (int i = 0; i < PP_WSGI_CAUSES_MAX && exc != NULL && !found; i++) {
-        found = PyErr_GivenExceptionMatches(exc, kind);
-        Py_SETREF(exc, PyException_GetCause(exc));
+    if (PyList_CheckExact(result) || PyTuple_CheckExact(result)) {
+        return send_sequence(call, result);
     }
-    Py_XDECREF(exc);
-    PyErr_SetRaisedException(raised);
-    return found;
-}
-
-/* The raised exception ends the request. */
-static void fail(PpWsgiCall *call, PyObject *env)
-{
-    struct pp_wsgi_op op = {.call = call, .kind = PP_WSGI_OP_FAIL};
-    if (is_disconnect(call)) {
-        PyErr_Clear(); /* the peer's doing, and counted there */
-    } else {
-        pp_core_report_error(call->core, env);
-    }
-    pp_wsgi_op_run(&op);
-    call->failed = true;
+    pp_wsgi_head_begin(call);
+    enum emitted sent = send_lazy(call, result);
+    pp_wsgi_head_end(call);
+    return sent;
 }
 
 static void close_result(PpWsgiCall *call, PyObject *result, PyObject *env)
@@ -729,11 +719,11 @@ void pp_wsgi_respond(PpWsgiCall *call, PyObject *env)
     PyObject *args[] = {env, (PyObject *)call};
     PyObject *result = PyObject_Vectorcall(call->core->app, args, 2, NULL);
     if (result == NULL) {
-        fail(call, env);
+        pp_wsgi_fail(call, env);
         return;
     }
     if (send_result(call, result) == EMIT_FAILED) {
-        fail(call, env);
+        pp_wsgi_fail(call, env);
     }
     close_result(call, result, env);
     Py_DECREF(result);

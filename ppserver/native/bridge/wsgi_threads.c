@@ -174,7 +174,8 @@ static int spawn(struct pp_wsgi *w)
         pp_wsgi_unref(w);
         return -1;
     }
-    w->workers[w->worker_count++] = worker;
+    w->workers[w->worker_count] = worker;
+    __atomic_store_n(&w->worker_count, w->worker_count + 1, __ATOMIC_RELEASE); /* leaders read it */
     return 0;
 }
 
@@ -213,7 +214,7 @@ static enum pp_park_end wait_tick(struct pp_wsgi *w, uint64_t word, int *quiet, 
     __atomic_store_n(&w->watch_asleep, true, __ATOMIC_SEQ_CST);
     enum pp_park_end end = PP_PARK_WOKEN;
     if (__atomic_load_n(&w->lead, __ATOMIC_SEQ_CST) == word) {
-        end = pp_park_wait(park, PP_WSGI_SLEEP_US);
+        end = pp_park_wait(park, pp_wsgi_head_any(w) ? PP_WSGI_HEAD_MS * 1000 : PP_WSGI_SLEEP_US);
         *slept = true;
     }
     __atomic_store_n(&w->watch_asleep, false, __ATOMIC_SEQ_CST);
@@ -270,6 +271,7 @@ static void watch(struct pp_wsgi *w)
     struct pp_wsgi_worker *manager = &w->manager;
     struct sight sight = {.word = 0};
     int quiet = 0;
+    uint32_t ticks = 0;
     for (;;) {
         /* It may have taken the lead already, while it waited for something (pp_wsgi_op_ask). */
         if (pp_wsgi_lead_take(manager) || (manager->word != 0 && pp_wsgi_lead_enter(manager))) {
@@ -299,6 +301,9 @@ static void watch(struct pp_wsgi *w)
         }
         bool slept;
         enum pp_park_end end = wait_tick(w, word, &quiet, &slept);
+        if ((slept || ++ticks % PP_WSGI_HEAD_TICKS == 0) && pp_wsgi_head_any(w)) {
+            pp_wsgi_op_post_heads(w);
+        }
         if (end == PP_PARK_SIGNAL || slept) {
             pp_wsgi_lead_signals(manager);
         }
