@@ -167,6 +167,7 @@ def alone() -> Iterator[None]:
     Nothing is shared, so nothing is made immortal; but full collections need not look at the
     application's modules each time.
     """
+    logger.info("%s", FreezeReport.nothing("one context shares it with nobody"))
     gc.collect()
     gc.freeze()
     try:

@@ -52,6 +52,7 @@ def test_the_lines_people_wait_for_in_order(start: Start) -> None:
     expected = [
         r"INFO:     ppserver \S+: ASGI, loop asyncio, \d+ cores? available",
         r"INFO:     contexts: 1, in this process",
+        r"INFO:     data not frozen after load: one context shares it with nobody",
         rf"INFO:     Started server process \[{server.pid}\]",
         r"INFO:     Waiting for application startup\.",
         r"INFO:     Application startup complete\.",

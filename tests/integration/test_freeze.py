@@ -149,6 +149,13 @@ def test_on_start_runs_once_in_order(
         # One context shares its data with nobody: it is left as it is.
         assert serving.get(server.url).text == f"1 {IMMORTAL and contexts > 1}"
         assert server.records() == ["first []", "second"]
+        # Whether it is frozen is said on every version, and why not.
+        said = "data frozen after load: "
+        if contexts == 1:
+            said = "data not frozen after load: one context shares it with nobody"
+        elif not IMMORTAL:
+            said = f"data not frozen after load: {_native.freeze_support()[1]})"
+        assert server.log.count(said) == 1
         assert server.log.index("Started") < server.log.index("running on")
 
 
