@@ -574,6 +574,9 @@ int pp_request_app_ended(PpRequest *req, PyObject *scope, bool failed)
 {
     PpCore *core = req->core;
     PyObject *cancelled = NULL;
+    if (failed && PP_UNLIKELY(pp_forked(core))) {
+        pp_forked_end(core, scope);
+    }
     if (failed && PyErr_ExceptionMatches(core->state->cancelled_error)) {
         cancelled = PyErr_GetRaisedException();
         if (!core->draining) { /* then it is the server that cancels */

@@ -208,6 +208,7 @@ typedef struct {
     /* Its place among the contexts of a server */
     PyObject *board; /* owned PpBoard or NULL */
     unsigned slot;
+    pid_t process; /* which serves */
     PyObject *weakrefs;
 } PpCore;
 
@@ -222,6 +223,13 @@ struct pp_slot *pp_board_checked_slot(PpBoard *board, unsigned long index);
 /* Gauges, counters and quantiles; NULL with an exception. */
 PyObject *pp_slot_as_dict(const struct pp_slot *slot);
 PyObject *pp_slot_tags_as_tuple(const struct pp_slot *slot);
+
+/* forked.c */
+/* Whether this is not the process that serves, but one that the application has forked. Takes a
+ * system call. */
+bool pp_forked(const PpCore *core);
+/* There: ends it, by the raised exception if there is one. Attached. */
+_Noreturn void pp_forked_end(PpCore *core, PyObject *scope_or_environ);
 
 /* core.c */
 /* Reports an application's exception (consumes the raised one) to on_error; never raises. */

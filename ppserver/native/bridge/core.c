@@ -4,6 +4,7 @@
  * listening, serving, draining, counters. Everything runs on the thread that drives the loop,
  * except wake(), drain() and the counters, which any thread and any signal handler may call. */
 #include "bridge/bridge.h"
+#include "net/thread.h"
 
 #include <string.h>
 
@@ -423,6 +424,7 @@ static PyObject *core_serve_asgi(PyObject *self, PyObject *args, PyObject *kwarg
     pp_loop_adopt(core->loop);
     pp_loop_take_bodies(core->loop);
     core->mode = PP_MODE_ASGI;
+    core->process = pp_thread_process();
     Py_RETURN_NONE;
 }
 

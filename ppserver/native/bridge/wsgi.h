@@ -154,6 +154,8 @@ struct pp_wsgi {
     bool ended;         /* nobody leads any more: what is asked of connections fails */
     bool manager_leads; /* a thread that parks makes the manager hand over */
     bool running;       /* run_wsgi was called; before, nothing is asked of connections */
+    bool forked;        /* this process was forked by one of the threads (forked.c). Set once,
+                           before there is another thread */
     struct pp_wsgi_worker manager;
     uint64_t spawn_after_us;         /* not to start a thread before, as the last could not be
                                         started; 0 = it could. Manager only. */
@@ -311,6 +313,8 @@ void pp_wsgi_lead_called(struct pp_wsgi_worker *self, struct pp_wsgi_trip *trip)
 void pp_wsgi_lead_back(struct pp_wsgi_worker *self, const struct pp_wsgi_trip *trip, bool leads);
 void pp_wsgi_lead_attach(struct pp_wsgi_worker *self); /* harmless when attached */
 void pp_wsgi_lead_detach(struct pp_wsgi_worker *self);
+/* Once, before the first thread. */
+void pp_wsgi_lead_prepare(void);
 /* The calling thread is that worker from now on; who it was before. */
 struct pp_wsgi_worker *pp_wsgi_lead_bind(struct pp_wsgi_worker *self);
 /* A parked thread, which is not parked any more, or NULL. */

@@ -22,6 +22,9 @@ static bool is_disconnect(PpWsgiCall *call)
 void pp_wsgi_fail(PpWsgiCall *call, PyObject *env)
 {
     struct pp_wsgi_op op = {.call = call, .kind = PP_WSGI_OP_FAIL};
+    if (PP_UNLIKELY(call->w->forked)) {
+        pp_forked_end(call->core, env);
+    }
     if (is_disconnect(call)) {
         PyErr_Clear(); /* the peer's doing, and counted there */
     } else {

@@ -35,6 +35,26 @@
 #include <string.h>
 
 static _Thread_local struct pp_wsgi_worker *this_worker;
+static pthread_once_t prepared = PTHREAD_ONCE_INIT;
+
+/* In a child that this thread has forked: nothing of its context is left but this thread. */
+static void after_fork(void)
+{
+    if (this_worker != NULL) {
+        this_worker->word = 0;
+        this_worker->w->forked = true;
+    }
+}
+
+static void prepare(void)
+{
+    (void)pthread_atfork(NULL, NULL, after_fork);
+}
+
+void pp_wsgi_lead_prepare(void)
+{
+    (void)pthread_once(&prepared, prepare);
+}
 
 struct pp_wsgi_worker *pp_wsgi_lead_self(void)
 {
@@ -68,7 +88,7 @@ void pp_wsgi_lead_detach(struct pp_wsgi_worker *self)
 
 void pp_wsgi_lead_wake_watch(struct pp_wsgi *w)
 {
-    if (__atomic_exchange_n(&w->watch_asleep, false, __ATOMIC_SEQ_CST)) {
+    if (!w->forked && __atomic_exchange_n(&w->watch_asleep, false, __ATOMIC_SEQ_CST)) {
         pp_park_wake(&w->manager.park);
     }
 }
@@ -297,7 +317,11 @@ void pp_wsgi_lead_signals(struct pp_wsgi_worker *manager)
 {
     struct pp_wsgi *w = manager->w;
     pp_wsgi_lead_attach(manager);
-    if (PyErr_CheckSignals() < 0) {
+    int rc = PyErr_CheckSignals();
+    if (PP_UNLIKELY(w->forked)) {
+        pp_forked_end(w->core, NULL);
+    }
+    if (rc < 0) {
         PyObject *exc = PyErr_GetRaisedException();
         if (w->interruption == NULL) {
             w->interruption = exc;

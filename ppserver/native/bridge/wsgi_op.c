@@ -269,6 +269,9 @@ void pp_wsgi_op_run(struct pp_wsgi_op *op)
         pp_park_wait_woken(&op->park);
         Py_END_ALLOW_THREADS;
     } else {
+        if (PP_UNLIKELY(call->w->forked)) {
+            pp_forked_end(call->core, NULL);
+        }
         Py_XINCREF(op->owner); /* the loop may give it back before we hear that it was taken */
         Py_BEGIN_ALLOW_THREADS;
         if (post(call->w, op)) {
@@ -285,6 +288,9 @@ void pp_wsgi_op_run(struct pp_wsgi_op *op)
 bool pp_wsgi_op_ask(struct pp_wsgi *w, struct pp_wsgi_op *op)
 {
     bool posted;
+    if (PP_UNLIKELY(w->forked)) {
+        pp_forked_end(w->core, NULL);
+    }
     pp_park_init(&op->park);
     Py_BEGIN_ALLOW_THREADS;
     posted = post(w, op);
@@ -298,6 +304,9 @@ bool pp_wsgi_op_ask(struct pp_wsgi *w, struct pp_wsgi_op *op)
 
 int pp_wsgi_op_post_close(struct pp_wsgi *w, struct PpTransport *transport)
 {
+    if (PP_UNLIKELY(w->forked)) {
+        pp_forked_end(w->core, NULL);
+    }
     struct pp_wsgi_op *op = pp_mem_zalloc(sizeof(*op));
     if (op == NULL) {
         PyErr_NoMemory();

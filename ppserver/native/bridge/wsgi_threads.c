@@ -39,6 +39,10 @@ static PyObject *thread_main(PyObject *Py_UNUSED(core), PyObject *capsule)
         }
         (void)pthread_mutex_unlock(&w->mutex);
         pp_wsgi_lead_turn(self);
+        if (PP_UNLIKELY(w->forked)) { /* in a finaliser, say */
+            pp_wsgi_lead_attach(self);
+            pp_forked_end(w->core, NULL);
+        }
         (void)pthread_mutex_lock(&w->mutex);
     }
     w->live_count--;
@@ -423,6 +427,7 @@ static int manage(struct pp_wsgi *w)
 
 int pp_wsgi_threads_run(struct pp_wsgi *w)
 {
+    pp_wsgi_lead_prepare();
     struct pp_wsgi_worker *before = pp_wsgi_lead_bind(&w->manager);
     int rc = manage(w);
     (void)pp_wsgi_lead_bind(before);

@@ -13,6 +13,11 @@
 
 #include "base/assert.h"
 
+pid_t pp_thread_process(void)
+{
+    return getpid();
+}
+
 void pp_thread_init(struct pp_thread *self)
 {
     self->tid = (pid_t)syscall(SYS_gettid);

@@ -1,4 +1,4 @@
-/* What another thread of this process is doing, as the kernel tells it. */
+/* Threads, and what another one of this process is doing, as the kernel tells it. */
 #ifndef PP_NET_THREAD_H
 #define PP_NET_THREAD_H
 
@@ -13,6 +13,7 @@ struct pp_thread {
     clockid_t cpu_clock;
 };
 
+pid_t pp_thread_process(void); /* the process it belongs to */
 void pp_thread_init(struct pp_thread *self);
 /* Processor time of the thread so far, in microseconds; 0 if it has ended. */
 uint64_t pp_thread_cpu_us(const struct pp_thread *thread);
