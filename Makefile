@@ -71,6 +71,11 @@ venv: $(STAMP) ## make or bring up to date the virtual environment
 $(STAMP): pyproject.toml scripts/constraints.txt scripts/make-venv.sh
 	@scripts/make-venv.sh $(PYTHON) $(VENV) $(EXTRAS)
 
+# Libraries that only the long form needs.
+LIBRARIES := $(VENV)/.stamp-libraries
+$(LIBRARIES): $(STAMP)
+	@scripts/make-venv.sh $(PYTHON) $(VENV) libraries
+
 build/%/build.ninja: | $(STAMP)
 	@mkdir -p build
 	@$(if $(filter $(call kind_of,$(@D)),$(CLANG_KINDS)),CC=clang) \
@@ -86,7 +91,7 @@ test-native: build/native-$(TAG)/build.ninja ## C unit tests under ASan and UBSa
 test-fuzz:
 	@$(MAKE) fuzz FUZZ_SECONDS=10
 
-test-python: all ## the Python suite
+test-python: all $(if $(TEST_MORE),$(LIBRARIES)) ## the Python suite
 ifeq ($(T),)
 	$(PYTEST) $(PARALLEL) --ignore tests/bench
 	$(PYTEST) tests/bench
@@ -99,7 +104,7 @@ test-more: venv ## what other interpreters and sanitizers can change, the gate, 
 
 test-all: export TEST_ALL = 1
 test-all: export TEST_MORE = 1
-test-all: test ## every test in every variant and form, on every interpreter: hours
+test-all: $(LIBRARIES) test ## every test in every variant and form, on every interpreter: hours
 	scripts/test-more.sh --all
 
 try-wheel: venv ## the wheel, built and installed into an environment of its own, serves

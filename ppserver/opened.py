@@ -27,14 +27,15 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-CONNECTION, DATABASE, LISTENER, OTHER, THREAD = range(5)
+# LOCKED is a database that one process at a time may have open for writing.
+CONNECTION, DATABASE, LOCKED, LISTENER, OTHER, THREAD = range(6)
 
 _OWN_FDS = "/proc/self/fd"
 _OWN_TASKS = "/proc/self/task"
-_SIGNATURES = (  # of database files: offset, bytes
-    (0, b"SQLite format 3\0"),
-    (8, b"DUCK"),
-    (16, b"\xde\xc0\xef\xbe"),  # LMDB
+_SIGNATURES = (  # of database files: offset, bytes, kind
+    (0, b"SQLite format 3\0", DATABASE),
+    (8, b"DUCK", LOCKED),
+    (16, b"\xde\xc0\xef\xbe", DATABASE),  # LMDB
 )
 _DATABASE_SUFFIXES = (".db", ".db3", ".sqlite", ".sqlite3", ".duckdb")
 _ANONYMOUS = {
@@ -48,6 +49,10 @@ _ANONYMOUS = {
 _DEVICES = ("/dev/nvidia", "/dev/kfd")  # A GPU's driver refuses forked processes.
 _HARMLESS_THREADS = {"TMonitor"}  # tqdm's; by class
 _HARMLESS_NATIVE = {"jemalloc_bg_thd"}
+_DATABASE_TYPES = {  # Their objects do not tell which descriptors they have.
+    DATABASE: (("sqlite3", "Connection"), ("lmdb", "Environment")),
+    LOCKED: (("duckdb", "DuckDBPyConnection"),),
+}
 _OWNER_PACKAGES = {"socket", "ssl", "select", "selectors", "psycopg", "psycopg2", "MySQLdb"}
 _REFERRERS_DEEP, _REFERRERS_MAX = 12, 5000
 
@@ -116,7 +121,7 @@ def since(before: Snapshot) -> list[Found]:
         if thread.native_id in before.threads or thread is threading.main_thread():
             continue
         if type(thread).__name__ not in _HARMLESS_THREADS:
-            found.append(Found(THREAD, f"thread {thread.name}", owners.holder(thread)))
+            found.append(Found(THREAD, f"thread {thread.name}", owners.holder_of_thread(thread)))
     known = before.threads | {thread.native_id for thread in python_threads}
     own_name = _task_name(os.getpid())
     for task in _tasks():
@@ -216,10 +221,10 @@ def _describe_file(fd: int, target: str) -> tuple[int, str] | None:
     if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDWR:
         return None
     start = os.pread(fd, 32, 0)
-    is_database = any(start[at : at + len(mark)] == mark for at, mark in _SIGNATURES)
-    if is_database or (not start and target.endswith(_DATABASE_SUFFIXES)):
-        return DATABASE, f"the database file {target}"
-    return None
+    kinds = [kind for at, mark, kind in _SIGNATURES if start[at : at + len(mark)] == mark]
+    if not start and target.endswith(_DATABASE_SUFFIXES):
+        kinds.append(DATABASE)
+    return (kinds[0], f"the database file {target}") if kinds else None
 
 
 def _multiprocessing_descriptors() -> set[int]:
@@ -255,7 +260,7 @@ class _Owners:
 
     def __init__(self) -> None:
         self._by_descriptor: dict[int, list[Any]] | None = None
-        self._modules: dict[int, str] | None = None
+        self._modules: dict[int, tuple[str, dict[str, Any]]] | None = None
         self._on_purpose: set[int] | None = None
 
     def is_shared_on_purpose(self, fd: int) -> bool:
@@ -267,38 +272,61 @@ class _Owners:
         if self._by_descriptor is None:
             self._by_descriptor = _objects_with_descriptors()
         owners = self._by_descriptor.get(fd, [])
-        sqlite = getattr(sys.modules.get("sqlite3"), "Connection", None)
-        if kind == DATABASE and isinstance(sqlite, type):
-            owners = list(instances(sqlite))
-        return self.holder(*owners)
+        kinds = []
+        for module, name in _DATABASE_TYPES.get(kind, ()):
+            one = getattr(sys.modules.get(module), name, None)
+            kinds += [one] if isinstance(one, type) else []
+        if kinds:
+            owners = list(instances(*kinds))
+        return self.holder(*owners) or self._variable_of(tuple(kinds))
+
+    def holder_of_thread(self, thread: threading.Thread) -> str:
+        # Whose method runs in it may know it by a weak reference only, as in PyMongo.
+        runs = getattr(getattr(thread, "_target", None), "__self__", None)
+        return self.holder(thread) or ("" if runs is None else self.holder(runs))
+
+    def _variable_of(self, kinds: tuple[type, ...]) -> str:
+        """A variable that is of one of these types: the collector does not know all objects."""
+        for module, names in self._known_modules().values():
+            for variable, value in list(names.items()) if kinds and _may_hold(module) else ():
+                if issubclass(type(value), kinds):  # A lazy object is left as it is.
+                    return f"{module}.{variable}"
+        return ""
+
+    def _known_modules(self) -> dict[int, tuple[str, dict[str, Any]]]:
+        """Name and variables of each module, by the identity of its variables."""
+        if self._modules is None:
+            self._modules = {
+                id(vars(module)): (name, vars(module))
+                for name, module in list(sys.modules.items())
+                if isinstance(module, types.ModuleType)
+            }
+        return self._modules
 
     def holder(self, *owners: Any) -> str:
         """``module.variable`` from which one of ``owners`` is reached in the fewest steps."""
         if not owners:
             return ""
-        if self._modules is None:
-            self._modules = {
-                id(vars(module)): name
-                for name, module in list(sys.modules.items())
-                if isinstance(module, types.ModuleType) and _may_hold(name)
-            }
+        modules = self._known_modules()
         seen = {id(one) for one in owners}
         ours = {id(sys._getframe()), id(self.__dict__), id(self._by_descriptor), id(owners)}
         level = list(owners)
         for _ in range(_REFERRERS_DEEP):
             above = gc.get_referrers(*level)
             ours |= {id(level), id(above)}
-            found = [one for one in above if id(one) in self._modules]
-            for names in found:
-                wanted = {id(one) for one in level}
-                for variable, value in list(names.items()):
+            wanted = {id(one) for one in level}
+            for module, names in [modules[id(one)] for one in above if id(one) in modules]:
+                for variable, value in list(names.items()) if _may_hold(module) else ():
                     if id(value) in wanted:
-                        return f"{self._modules[id(names)]}.{variable}"
+                        return f"{module}.{variable}"
+            # Not through the variables of a module, the standard library's say: each of its
+            # functions has them, and whoever imports one would seem to hold what it leads to.
             level = [
                 one
                 for one in above
                 if id(one) not in seen
                 and id(one) not in ours
+                and id(one) not in modules
                 and not isinstance(one, types.FrameType | types.ModuleType)
             ][:_REFERRERS_MAX]
             seen |= {id(one) for one in level}

@@ -44,7 +44,7 @@ from ppserver.config import Config
 from ppserver.contexts.channel import Channel, Received, SignalPipe
 from ppserver.contexts.errands import HostErrands
 from ppserver.contexts.seats import Seats
-from ppserver.errors import PPServerError
+from ppserver.errors import LoadError, PPServerError
 from ppserver.freezing import FreezeReport
 from ppserver.loader import Application, load
 from ppserver.shared import sealed
@@ -209,6 +209,13 @@ class Host:
             and application.interface != "parallel"
             and opened.must_not_be_shared(found)
         )
+        locked = [one for one in found if one.kind == opened.LOCKED]
+        if each and locked and contexts.context_count(self._config) > 1:
+            raise LoadError(
+                f"importing the application opened {opened.listed(locked)} for writing, which one "
+                "process at a time can do, and every context is a process",
+                hint="open it read-only, or serve with --contexts threads",
+            )
         if each:
             logger.warning(
                 "Importing the application left what contexts must not share, so each context "

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import dataclasses
 import pathlib
 import re
 import signal
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -68,67 +71,168 @@ def test_a_connection_that_is_held(postgres: str, tmp_path: pathlib.Path) -> Non
         assert server.records() == ["import"] * 2
 
 
-# What is opened, the module it needs, whether it is disposed of, and what the log names.
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What `opens.py` opens by which modules, and what is decided: to load the application once,
+    with nothing found or all of it closed, or by each context, with a line that names it."""
+
+    what: str
+    modules: tuple[str, ...]
+    named: str = ""  # in the line; "": loaded once
+    service: str = ""  # of `echoing.py`
+    long: bool = False  # only in make test-all, where all of these modules are installed
+
+    def __str__(self) -> str:
+        return self.what
+
+
+PG = r"a connection to \S+PGSQL\.\d+"
 CASES = [
-    ("async_sqlalchemy", "sqlalchemy", True, ""),
-    ("django", "django", True, ""),
-    ("redis", "redis", True, ""),
-    ("psycopg", "psycopg", False, r"a connection to \S+PGSQL\.\d+ \(in opens\.connection\)"),
-    ("psycopg_pool", "psycopg_pool", False, r"thread pool-1\S* \(in opens\.pool\)"),
-    ("sqlite", "sqlite3", False, r"the database file \S+/shop\.data \(in opens\.db\)"),
-    ("listener", "logging", False, r"thread \S+ \(_monitor\) \(in opens\.listener\)"),
-    ("loop", "asyncio", False, r"an event loop \(epoll\) \(in opens\.loop\)"),
+    Case("async_sqlalchemy", ("sqlalchemy", "asyncpg", "greenlet")),
+    Case("django", ("django", "psycopg")),
+    Case("redis", ("redis",)),
+    Case("requests", ("requests", "urllib3"), service="http"),
+    Case("queue", (), long=True),
+    Case("duckdb_memory", ("duckdb",), long=True),
+    Case("duckdb_reading", ("duckdb",), long=True),
+    Case("psycopg", ("psycopg",), rf"{PG} \(in opens\.connection\)", long=True),
+    Case("psycopg2", ("psycopg2",), rf"{PG} \(in opens\.connection\)"),
+    Case("psycopg_pool", ("psycopg_pool", "psycopg"), r"thread pool-1\S* \(in opens\.pool\)"),
+    Case("asyncpg", ("asyncpg",), rf"event loop \(epoll\) .*{PG} \(in opens\.pool\)"),
+    Case("asyncpg_run", ("asyncpg",), rf"{PG} \(in opens\.connection\)", long=True),
+    Case("sqlite", (), r"the database file \S+/shop\.data \(in opens\.db\)"),
+    Case("listener", (), r"thread \S+ \(_monitor\) \(in opens\.listener\)"),
+    Case("a2wsgi", ("a2wsgi",), r"an event loop \(epoll\) \(in opens\.middleware\)"),
+    Case("httpx", ("httpx",), r"to 127\.0\.0\.1:\d+ \(in opens\.client\)", "http", long=True),
+    Case("pool", (), r"a pipe.*thread \S+ \(_handle_workers\) \(in opens\.pool\)", long=True),
+    Case(
+        "lmdb",
+        ("lmdb",),
+        r"the database file \S+/shop/data\.mdb \(in opens\.environment\)",
+        long=True,
+    ),
+    Case("pymongo", ("pymongo",), r"thread pymongo\S+ \(in opens\.mongo\)", long=True),
+    Case("grpc", ("grpc",), r"an event loop \(epoll\).*native thread \w+", "grpc", long=True),
+    Case(
+        "opentelemetry",
+        ("opentelemetry.sdk",),
+        r"thread OtelBatchSpanRecordProcessor \(in opens\.provider\)",
+        long=True,
+    ),
+    Case(
+        "opentelemetry_metrics",
+        ("opentelemetry.sdk",),
+        r"thread OtelPeriodicExportingMetricReader \(in opens\.metrics\)",
+        long=True,
+    ),
 ]
 
-LONG = ("psycopg", "loop")
+
+@contextlib.contextmanager
+def service(kind: str) -> Iterator[str]:
+    """Where an echo server listens: `echoing.py`."""
+    command = [sys.executable, str(serving.APPS / "echoing.py"), kind]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
 
 
 def environment(what: str, request: pytest.FixtureRequest) -> dict[str, str]:
     env = {"TEST_OPENS": what}
     if what == "redis":
         env["TEST_REDIS"] = request.getfixturevalue("redis")
-    elif what not in ("sqlite", "listener", "loop"):
+    elif what in ("async_sqlalchemy", "django", "asyncpg", "asyncpg_run") or "psycopg" in what:
         env["TEST_POSTGRES"] = request.getfixturevalue("postgres")
     return env
 
 
-@pytest.mark.parametrize(("what", "module", "disposed", "named"), CASES)
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_each_library(
-    request: pytest.FixtureRequest,
-    tmp_path: pathlib.Path,
-    more: bool,
-    what: str,
-    module: str,
-    disposed: bool,
-    named: str,
+    request: pytest.FixtureRequest, tmp_path: pathlib.Path, more: bool, case: Case
 ) -> None:
-    if what in LONG and not more:
+    if case.long and not more:
         pytest.skip("runs in make test-all")
-    serving.require(module, *(["greenlet"] if what == "async_sqlalchemy" else []))
-    env = environment(what, request)
-    with serving.running("opens:app", tmp_path, contexts=2, place="processes", env=env) as server:
+    # Of the others, psycopg2 alone has no wheel for some of the interpreters.
+    (serving.optional if case.long or case.what == "psycopg2" else serving.require)(*case.modules)
+    env = environment(case.what, request)
+    with contextlib.ExitStack() as stack:
+        if case.service:
+            env["TEST_SERVICE"] = stack.enter_context(service(case.service))
+        server = stack.enter_context(
+            serving.running("opens:app", tmp_path, contexts=2, place="processes", env=env)
+        )
         for number, response in answers(server, 60).items():
             assert response.status_code == 200
             assert int(response.text.split()[0]) == number
-        if disposed:
+        if not case.named:
             assert server.records() == ["import"]
             assert SHARED not in server.log
             assert EACH not in server.log
         else:
             line = server.wait_for_log(rf".*{EACH}.*")[0]
             # Without a GIL the collector does not tell which variable holds it.
-            assert serving.FREE_THREADED or re.search(named, line)
+            assert serving.FREE_THREADED or re.search(case.named, line)
             assert server.records() == ["import"] * 3
-        if what == "listener":
+        if case.what == "listener":
             server.wait_for_log(r"(?m)^answered 59$")
+        if case.what == "opentelemetry":
+            for number in range(1, 60):
+                server.wait_for_log(rf"(?m)^span asked-{number} of \d+$")
 
 
-@pytest.mark.parametrize("what", ["psycopg_pool", "loop"])
+@pytest.mark.parametrize("cores", [1, 2])
+def test_a_database_that_one_process_may_have(tmp_path: pathlib.Path, cores: int) -> None:
+    """As DuckDB's files are, by their lock. One context can do with it."""
+    path = tmp_path / "shop.duckdb"
+    path.write_bytes(bytes(8) + b"DUCK" + bytes(100))
+    options = write(
+        tmp_path,
+        f"file = open({str(path)!r}, 'r+b', buffering=0)\n"
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [])\n    return [b'ok']\n",
+    )
+    options["args"] += ["--cores", str(cores)]
+    server = serving.launch("shop:app", tmp_path, **options)
+    with contextlib.ExitStack() as stack:
+        if cores == 1:
+            stack.enter_context(serving.stopping(server))
+            server.wait_started()
+            assert EACH in server.log
+            assert serving.get(server.url).text == "ok"
+        else:
+            assert server.wait() == 3
+            assert re.search(r"opened the database file \S+/shop\.duckdb .*one process", server.log)
+            assert "hint: open it read-only, or serve with --contexts threads" in server.log
+
+
+@pytest.mark.parametrize("place", ["processes", "threads"])
+def test_a_file_of_duckdb(tmp_path: pathlib.Path, more: bool, place: str) -> None:
+    if not more:
+        pytest.skip("runs in make test-all")
+    serving.optional("duckdb")
+    env = {"TEST_OPENS": "duckdb"}
+    server = serving.launch("opens:app", tmp_path, contexts=2, place=place, env=env)
+    if place == "processes":
+        assert server.wait() == 3
+        assert re.search(r"shop\.duckdb \(in opens\.db\) for writing, which one", server.log)
+        return
+    with serving.stopping(server):
+        server.wait_started()
+        for number, response in answers(server, 60).items():
+            assert int(response.text.split()[0]) == number
+
+
+@pytest.mark.parametrize("what", ["psycopg_pool", "a2wsgi"])
 def test_threads_share_it(
     request: pytest.FixtureRequest, tmp_path: pathlib.Path, what: str
 ) -> None:
     env = environment(what, request)
-    serving.require("psycopg_pool" if what == "psycopg_pool" else "asyncio")
+    serving.require(what)
     with serving.running("opens:app", tmp_path, contexts=2, place="threads", env=env) as server:
         for number, response in answers(server, 60).items():
             assert int(response.text.split()[0]) == number

@@ -111,6 +111,50 @@ def test_database_files(module: Any, tmp_path: pathlib.Path) -> None:
     empty.close()
 
 
+def test_a_database_that_one_process_may_have(module: Any, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "shop.data"
+    path.write_bytes(bytes(8) + b"DUCK" + bytes(100))
+    before = opened.snapshot()
+    with path.open("r+b"):
+        assert [one.kind for one in opened.since(before)] == [opened.LOCKED]
+    with path.open("rb"):
+        assert opened.since(before) == []
+
+
+def test_what_is_held_through_the_standard_library_is_not_named(module: Any) -> None:
+    """A thread is known to `threading`, whose functions many modules have imported."""
+    before = opened.snapshot()
+    module.RLock = threading.RLock
+    end = threading.Event()
+    worker = [threading.Thread(target=end.wait, name="mine")]
+    worker[0].start()
+    assert found(before) == ["thread mine"]
+    end.set()
+    worker.pop().join()
+
+
+def test_objects_that_the_collector_does_not_know(
+    module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    class Environment:
+        __slots__ = ()
+
+    class Lazy:
+        @property
+        def __class__(self) -> Any:
+            raise AssertionError("it was looked at")
+
+    lmdb = types.ModuleType("lmdb")
+    vars(lmdb)["Environment"] = Environment
+    monkeypatch.setitem(sys.modules, "lmdb", lmdb)
+    path = tmp_path / "data.mdb"
+    path.write_bytes(bytes(16) + b"\xde\xc0\xef\xbe" + bytes(100))
+    before = opened.snapshot()
+    module.lazy, module.environment = Lazy(), Environment()
+    with path.open("r+b"):
+        assert found(before) == [f"the database file {path} (in shop.database.environment)"]
+
+
 def test_event_loops_pipes_and_the_like(module: Any) -> None:
     before = opened.snapshot()
     module.loop = asyncio.new_event_loop()
@@ -147,6 +191,23 @@ def test_threads(module: Any) -> None:
     assert found(opened.snapshot()) == []
     end.set()
     module.worker.join()
+
+
+def test_a_thread_that_is_known_by_what_it_runs(module: Any) -> None:
+    class Executor:
+        def __init__(self) -> None:
+            self.end = threading.Event()
+
+        def run(self) -> None:
+            self.end.wait()
+
+    before = opened.snapshot()
+    module.client = [Executor()]
+    worker = [threading.Thread(target=module.client[0].run, name="mine")]
+    worker[0].start()
+    assert found(before) == ["thread mine (in shop.database.client)"]
+    module.client[0].end.set()
+    worker.pop().join()
 
 
 def test_native_threads_with_a_name_of_their_own() -> None:
