@@ -38,15 +38,9 @@ from ppserver import (
     terminal,
 )
 from ppserver.config import Config
-from ppserver.contexts import messages
+from ppserver.contexts import family, messages
 from ppserver.contexts.channel import SignalPipe
-from ppserver.contexts.generation import (
-    Context,
-    Generation,
-    kill,
-    kill_child_of,
-    reap_orphans,
-)
+from ppserver.contexts.generation import Context, Generation
 from ppserver.contexts.host import start_host
 from ppserver.contexts.messages import (
     Ended,
@@ -68,12 +62,21 @@ _BACKOFF_FIRST = 0.1
 _BACKOFF_MAX = 5.0
 _FLUSH_PAUSE = 0.05  # Until what a channel had no room for is sent again.
 _MESSAGES_A_TURN = 256
+_TURNS_OF_WORDS = 16  # What is heard of a host that has ended.
 _STEADY_AFTER = 5.0  # A context that lived this long did not die of its start.
 _KILL_MARGIN = 8.0  # Beyond the time that a context gives itself.
+_TELL = {
+    "stop": signal.SIGTERM,
+    "quit": signal.SIGQUIT,
+    "reopen": signal.SIGUSR1,
+    "kill": signal.SIGKILL,
+}
 
 
-def run(config: Config) -> int:
+def run(config: Config, *, alone: bool = False) -> int:
     """Serve with several contexts until told to stop; the exit code.
+
+    ``alone`` says that the process is a command, with no program around this.
 
     Raises PPServerError if an address, the pid file or the user cannot be had, or if this is
     not the main thread.
@@ -94,7 +97,7 @@ def run(config: Config) -> int:
         listeners.give_files(*identity)
         seats = Seats(contexts.context_count(config), config.balance)
         try:
-            return Supervisor(config, listeners, seats, pid_fd).run()
+            return Supervisor(config, listeners, seats, pid_fd, alone=alone).run()
         finally:
             seats.close()
 
@@ -118,9 +121,16 @@ class Supervisor:
     """Keeps ``context_count(config)`` contexts serving. Runs in the main thread."""
 
     def __init__(
-        self, config: Config, listeners: Listeners, seats: Seats, pid_fd: int = -1
+        self,
+        config: Config,
+        listeners: Listeners,
+        seats: Seats,
+        pid_fd: int = -1,
+        *,
+        alone: bool = False,
     ) -> None:
         self._config = config
+        self._alone = alone or os.getpid() == 1
         self._listeners = listeners
         self._seats = seats
         self._pid_fd = pid_fd
@@ -140,6 +150,7 @@ class Supervisor:
         self._start_failures = 0  # hosts in a row that never served, or could not be forked
         self._actions: list[str] = []
         self._pipe: SignalPipe | None = None
+        self._strangers = family.children()  # of the program that this runs in
 
     def run(self) -> int:
         """Everything; the exit code."""
@@ -159,18 +170,22 @@ class Supervisor:
                 **{number: self._handler(name) for number, name in names.items()},
             }
         )
+        adopting = family.adopt(True)
         try:
             self._start_generation()
             while self._generations or self._start_at:
                 try:
                     self._turn()
+                except StartupError:
+                    raise  # There was never one that served.
                 except Exception:
                     # Ours, or of a machine at its end. What serves goes on, and so does this.
                     logger.exception("The supervisor failed at something and goes on")
                     time.sleep(_BACKOFF_FIRST)
         finally:
             for generation in self._generations:
-                kill(generation.pid)
+                self._kill_all(generation)
+            family.adopt(adopting)
             self._pipe.close()
         logger.info("Finished supervisor process [%d]", os.getpid())
         return self._exit_code
@@ -184,7 +199,8 @@ class Supervisor:
         poll = select.poll()
         poll.register(self._pipe, select.POLLIN)
         for generation in self._generations:
-            poll.register(generation.channel, select.POLLIN)
+            if not generation.channel.ended:
+                poll.register(generation.channel, select.POLLIN)
         ready = {fd for fd, _ in poll.poll(self._timeout_ms())}
         if self._pipe.fileno() in ready:
             self._pipe.clear()
@@ -195,8 +211,6 @@ class Supervisor:
                 self._hear(generation)
         self._reap()
         self._resize()
-        if os.getpid() == 1:
-            reap_orphans({generation.pid for generation in self._generations})
         self._on_time()
 
     def _timeout_ms(self) -> float | None:
@@ -204,7 +218,8 @@ class Supervisor:
         times += self._waiting.values()
         for generation in self._generations:
             times += [c.kill_at for c in generation.contexts.values() if c.kill_at]
-            times += [t for t in (generation.kill_at, self._reload_until(generation)) if t]
+            if generation.pid:
+                times += [t for t in (generation.kill_at, self._reload_until(generation)) if t]
             if generation.channel.pending:
                 times.append(time.monotonic() + _FLUSH_PAUSE)
         if not times:
@@ -251,7 +266,7 @@ class Supervisor:
         self._start_at = time.monotonic() + pause
 
     def _spawn(self, generation: Generation, slot: int) -> None:
-        """Have ``generation`` start a context in ``slot``, now or later."""
+        """Have ``generation``, which has a host, start a context in ``slot``, now or later."""
         try:
             listening = self._listeners.take(
                 slot,
@@ -278,23 +293,25 @@ class Supervisor:
         logger.error("Context %d could not be started (%s): again in %g s", slot + 1, why, pause)
         self._waiting[slot] = time.monotonic() + pause
 
-    def _hear(self, generation: Generation) -> None:
-        """What a host and its contexts say; no more than a turn's share of it."""
+    def _hear(self, generation: Generation) -> bool:
+        """What a host and its contexts say; no more than a turn's share of it: True if there may be
+        more."""
         for _ in range(_MESSAGES_A_TURN):
             if (received := generation.channel.receive(0)) is None:
-                return  # If the host ended: its process number says more.
+                return False  # If the host ended: its process number says more.
             try:
                 message = messages.read(received)
                 self._on_message(generation, received.sender, message)
             except NonsenseError as error:
                 self._on_nonsense(generation, received.sender, error)
+        return True
 
     def _on_nonsense(self, generation: Generation, sender: int, error: NonsenseError) -> None:
         """Somebody sent what is no message, or was not for it to say: that ends its sender."""
         context = generation.contexts.get(sender)
-        if sender == generation.pid:
+        if sender and sender == generation.pid:
             logger.error("Host [%d] sent nonsense (%s): killing it", sender, error)
-            kill(generation.pid)
+            family.send(generation.pid, signal.SIGKILL)
         elif context is not None and generation.place == "processes":
             logger.error("Context %d [%d] sent nonsense (%s)", context.slot + 1, sender, error)
             context.kill_at = context.kill_at or time.monotonic() + _KILL_MARGIN
@@ -315,13 +332,15 @@ class Supervisor:
                 # It may overtake the host's word that this context has started.
                 generation.early.append((message.key, message))
             return
-        if sender != generation.pid:
+        if not sender or sender != generation.pid:
             raise NonsenseError("a host's message from a context")
         if isinstance(message, Loaded):
             self._on_loaded(generation, message)
         elif isinstance(message, Opened):
             generation.opened = message.interface
         elif isinstance(message, Ended):
+            if generation.place == "processes":
+                raise NonsenseError("the end of a process, which the kernel tells")
             if (context := generation.contexts.pop(message.key, None)) is None:
                 raise NonsenseError("the end of a context that is not known")
             self._on_ended(generation, context, message.code)
@@ -354,6 +373,8 @@ class Supervisor:
         slot, key = message.slot, message.key
         if key in generation.contexts:
             raise NonsenseError("a context that is there already")
+        if generation.place == "processes" and (key in self._known() or not family.is_child(key)):
+            raise NonsenseError("a context that it has not started")
         context = Context(slot, key, message.seat, time.monotonic())
         generation.contexts[key] = context
         if self._stopping or generation.leaving or slot >= self._slots:
@@ -381,7 +402,7 @@ class Supervisor:
             self._on_stop()
         elif kind == "retire" and not context.retiring:
             context.retiring = True
-            if context.slot < self._slots and not self._stopping:
+            if context.slot < self._slots and not self._stopping and generation.pid:
                 self._spawn(generation, context.slot)
         elif kind == "draining":
             context.leaving = context.drains = True
@@ -428,9 +449,13 @@ class Supervisor:
             logs.announce(self._listeners.urls)
             readiness.tell(self._listeners.urls)
         for older in self._generations[: self._generations.index(generation)]:
-            if not older.leaving:
+            if older.leaving:
+                continue
+            if older.pid:
                 logger.info("Reloaded: host [%d] replaces [%d]", generation.pid, older.pid)
-                self._leave(older)
+            else:
+                logger.info("Host [%d] replaces the one that ended", generation.pid)
+            self._leave(older)
 
     def _on_ended(self, generation: Generation, context: Context, code: int) -> None:
         how = f"by signal {-code}" if code < 0 else f"with code {code}"
@@ -447,6 +472,9 @@ class Supervisor:
             return
         if generation.in_slot(slot) and context.leaving:
             return  # Its successor serves already.
+        if not generation.pid:
+            logger.error("Context %d [%d] ended %s", slot + 1, context.key, how)
+            return  # A new host will start one.
         short = time.monotonic() - context.started < _STEADY_AFTER
         early = code != 0 and (short or not context.ready)
         failures = self._failures.get(slot, 0) + 1 if early else 0
@@ -470,8 +498,11 @@ class Supervisor:
         and another try may help."""
         older = [other for other in self._generations if other.served and not other.leaving]
         if older and generation not in older:
-            logger.error("Reload failed: %s. The old contexts go on.", why)
             self._leave(generation)
+            if any(other.pid for other in older):
+                logger.error("Reload failed: %s. The old contexts go on.", why)
+            else:
+                self._start_later(why)  # They go on without a host, but not for ever.
             return
         if self._announced and not generation.served:
             if self._start_failures + 1 < _START_FAILURES_MAX:
@@ -489,49 +520,97 @@ class Supervisor:
         context.leaving = True
         patience = exits.patience(self._config, hurry=how == "quit")
         context.kill_at = time.monotonic() + patience + _KILL_MARGIN
-        generation.channel.send("tell", key=context.key, what=how)
+        self._tell(generation, context, how)
+
+    def _tell(self, generation: Generation, context: Context, what: str) -> None:
+        """Pass "stop", "quit", "reopen" or "kill" on to a context."""
+        if generation.place == "processes":
+            family.send(context.key, _TELL[what])
+        else:
+            generation.channel.send("tell", key=context.key, what=what)
 
     def _kill_context(self, generation: Generation, context: Context) -> None:
         """End a context by force. A thread has no end of its own: its host goes with it, unless
         other contexts there still serve."""
         if generation.place == "processes":
-            if not kill_child_of(generation.pid, context.key):
-                generation.channel.send("tell", key=context.key, what="kill")
-        elif generation.leaving or self._stopping:
-            kill(generation.pid)
+            self._tell(generation, context, "kill")
+        elif (generation.leaving or self._stopping) and generation.pid:
+            family.send(generation.pid, signal.SIGKILL)
+
+    def _kill_all(self, generation: Generation) -> None:
+        """End a host and its contexts by force."""
+        for context in generation.contexts.values():
+            self._kill_context(generation, context)
+        if generation.pid:
+            family.send(generation.pid, signal.SIGKILL)
+
+    def _known(self) -> set[int]:
+        """Every child that this knows of: hosts, and contexts that are processes."""
+        found = set(self._strangers)
+        for generation in self._generations:
+            found.add(generation.pid)
+            if generation.place == "processes":
+                found.update(generation.contexts)
+        return found
 
     def _leave(self, generation: Generation, how: str = "stop") -> None:
         """End a generation: its contexts, and the host after them."""
         generation.leaving = True
         if generation.channel.pending:
-            generation.channel.drop()  # Orders for contexts that nobody needs any more.
+            generation.channel.drop_sockets()  # Orders for contexts that nobody needs any more.
         for context in generation.contexts.values():
             self._end(generation, context, how)
+        if not generation.pid:
+            return
         # The last resort, if it does not even end its contexts.
         latest = max((c.kill_at for c in generation.contexts.values()), default=time.monotonic())
         generation.kill_at = latest + _KILL_MARGIN
         if not generation.channel.send("leave") or not generation.loaded:
-            kill(generation.pid)
+            family.send(generation.pid, signal.SIGKILL)
 
     def _reap(self) -> None:
-        """Learn which hosts ended."""
+        """Learn which hosts and contexts ended."""
         for generation in list(self._generations):
-            try:
-                pid, status = os.waitpid(generation.pid, os.WNOHANG)
-            except ChildProcessError:  # Somebody else in this process has waited for it.
-                pid, status = generation.pid, 0
-            if pid:
-                self._on_host_ended(generation, os.waitstatus_to_exitcode(status))
+            if generation.pid and (code := family.exit_code_of_child(generation.pid)) is not None:
+                self._on_host_ended(generation, code)
+            if generation.place == "processes":
+                self._reap_contexts(generation)
+            if not generation.pid and not generation.contexts:
+                generation.channel.close()
+                self._generations.remove(generation)
+        # A context may have ended before its host's word of it is heard: it stays to be found then.
+        if not any(generation.starting for generation in self._generations) and (
+            self._alone or threading.active_count() == 1  # Else they may be somebody's.
+        ):
+            family.reap_orphans(self._known())
+
+    def _reap_contexts(self, generation: Generation) -> None:
+        ended = [
+            (context, code)
+            for context in generation.contexts.values()
+            if (code := family.exit_code_of_child(context.key)) is not None
+        ]
+        if ended:
+            self._hear(generation)  # Their last words.
+        for context, code in ended:
+            del generation.contexts[context.key]
+            if generation.pid:
+                generation.channel.send("ended", key=context.key)
+            self._on_ended(generation, context, code)
 
     def _on_host_ended(self, generation: Generation, code: int) -> None:
-        if self._stopping or generation.leaving or not generation.loaded:
-            self._hear(generation)  # It may have said how its contexts ended, or why it ends.
-        generation.channel.close()
-        self._generations.remove(generation)
-        for context in generation.contexts.values():
-            self._seats.give(context.seat)
+        pid, threads = generation.pid, generation.place != "processes"
+        for _ in range(_TURNS_OF_WORDS):
+            if not self._hear(generation):  # It may have said who started, or why it ends.
+                break
+        generation.pid = 0
+        if threads:
+            for context in generation.contexts.values():
+                self._seats.give(context.seat)
+            generation.contexts.clear()
         for _, seat in generation.starting:
             self._seats.give(seat)
+        generation.starting.clear()
         if self._stopping or generation.leaving:
             return
         if generation.opened:
@@ -544,8 +623,11 @@ class Supervisor:
         if not generation.loaded or not generation.served:
             self._give_up(generation, "the application could not be loaded", code)
             return
-        logger.error("Host [%d] ended with %d and took its contexts along", generation.pid, code)
         self._waiting.clear()
+        if threads:
+            logger.error("Host [%d] ended with %d and took its contexts along", pid, code)
+        else:
+            logger.error("Host [%d] ended with %d: its contexts serve until others do", pid, code)
         self._start_generation()
 
     def _on_time(self) -> None:
@@ -561,8 +643,9 @@ class Supervisor:
                 continue
             del self._waiting[slot]
             if newest is not None and not self._stopping and slot < self._slots:
-                serving = [g for g in self._generations if g.served and not g.leaving]
-                self._spawn(serving[-1] if serving else newest, slot)
+                serving = [g for g in self._generations if g.served and not g.leaving and g.pid]
+                if serving or (newest.pid and newest.loaded):  # Else the next one starts all.
+                    self._spawn(serving[-1] if serving else newest, slot)
         if self._reload_again and not self._stopping and not self._is_changing():
             self._reload_again = False
             self._on_reload()
@@ -576,10 +659,10 @@ class Supervisor:
                     logger.error("Context [%d] did not end in time: killed", context.key)
                     context.kill_at = now + _KILL_MARGIN
                     self._kill_context(generation, context)
-            if generation.kill_at and generation.kill_at <= now:
+            if generation.pid and generation.kill_at and generation.kill_at <= now:
                 logger.error("Host [%d] did not end in time: killed", generation.pid)
                 generation.kill_at = now + _KILL_MARGIN
-                kill(generation.pid)
+                family.send(generation.pid, signal.SIGKILL)
 
     def _reload_until(self, generation: Generation) -> float:
         """When a reload that ``generation`` is for has failed; 0 for never."""
@@ -615,8 +698,7 @@ class Supervisor:
             for generation in self._generations:
                 for context in generation.contexts.values():
                     context.kill_at = context.kill_at or time.monotonic() + _KILL_MARGIN
-                    self._kill_context(generation, context)
-                kill(generation.pid)
+                self._kill_all(generation)
             return
         logger.info("Shutting down")
         self._told_at = time.monotonic()
@@ -646,7 +728,11 @@ class Supervisor:
     def _on_reopen(self) -> None:
         logs.reopen()
         for generation in self._generations:
-            generation.channel.send("reopen")
+            if generation.pid:
+                generation.channel.send("reopen")
+            if generation.place == "processes":
+                for context in generation.contexts.values():
+                    self._tell(generation, context, "reopen")
 
     def _on_more(self) -> None:
         self._wanted += 1
@@ -661,7 +747,9 @@ class Supervisor:
         connections that wait in a queue then always have somebody who takes them.
         """
         newest = self._newest
-        if self._stopping or newest is None or len(self._generations) > 1 or not newest.served:
+        if self._stopping or newest is None or len(self._generations) > 1:
+            return
+        if not newest.served or not newest.pid:
             return
         while self._wanted > self._slots and newest.is_settled(self._slots):
             try:

@@ -40,9 +40,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("contexts.errands", "contexts.seats", "eventloop", "server", "watchdog"),
     # many contexts
     (
-        *("contexts", "contexts.channel", "contexts.generation", "contexts.guest"),
-        *("contexts.host", "contexts.inline", "contexts.interpreters", "contexts.messages"),
-        *("contexts.processes", "contexts.threads", "supervisor"),
+        *("contexts", "contexts.channel", "contexts.family", "contexts.generation"),
+        *("contexts.guest", "contexts.host", "contexts.inline", "contexts.interpreters"),
+        *("contexts.messages", "contexts.processes", "contexts.threads", "supervisor"),
     ),
     # from outside
     ("", "__main__", "cli", "testing"),

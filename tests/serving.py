@@ -125,6 +125,31 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def children(pid: int) -> list[int]:
+    """Children of a process with one thread."""
+    with contextlib.suppress(OSError):
+        text = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        return [int(child) for child in text.split()]
+    return []
+
+
+def hosts(supervisor: int) -> list[int]:
+    """Host processes, which bear that name."""
+    return [pid for pid in children(supervisor) if _is_host(pid)]
+
+
+def contexts(supervisor: int) -> list[int]:
+    """Contexts that are processes: children of the supervisor like their host."""
+    return [pid for pid in children(supervisor) if not _is_host(pid)]
+
+
+def _is_host(pid: int) -> bool:
+    try:
+        return pathlib.Path(f"/proc/{pid}/comm").read_text() == "ppserver-host\n"
+    except OSError:
+        return False
+
+
 def stacks(pid: int) -> str:
     """Where a process tree that hangs is, in C, where there is a gdb to say so."""
     found = []

@@ -40,7 +40,8 @@ def run(config: Config, *, given: Container[str] | None = None) -> int:
     module = importlib.import_module(
         "ppserver.supervisor" if supervised else "ppserver.contexts.inline"
     )
-    code: int = module.run(config) if supervised else module.run(config, why)
+    options = {"alone": given is not None} if supervised else {"why": why}
+    code: int = module.run(config, **options)
     return code
 
 

@@ -118,9 +118,10 @@ class Channel:
                 self.ended = True
         return True
 
-    def drop(self) -> None:
-        """Forget what waits."""
-        self._outbox.clear()
+    def drop_sockets(self) -> None:
+        """Forget the messages that wait and would bring sockets."""
+        kept = [(data, sockets) for data, sockets in self._outbox if not sockets]
+        self._outbox = deque(kept)
 
     def receive(self, fds_max: int = SOCKETS_MAX) -> Received | None:
         """The next message; None if there is none now, or, once ``ended`` is set, no more.

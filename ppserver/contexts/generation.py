@@ -1,11 +1,8 @@
-"""What the supervisor knows of its hosts and contexts, and how it ends one by force."""
+"""What the supervisor knows of its hosts and contexts."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-import signal
-from pathlib import Path
 
 from ppserver.contexts.channel import Channel
 from ppserver.contexts.messages import Said
@@ -31,7 +28,7 @@ class Generation:
     """A host and its contexts."""
 
     number: int
-    pid: int
+    pid: int  # of the host; 0 once it has ended
     channel: Channel
     started: float
     place: str = ""
@@ -56,56 +53,3 @@ class Generation:
             for context in self.contexts.values()
             if context.slot == slot
         )
-
-
-def kill(pid: int) -> None:
-    """End a child of this process that was not waited for yet, or any process at all."""
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except OSError:
-        pass
-
-
-def kill_child_of(parent: int, pid: int) -> bool:
-    """End ``pid`` if it is a child of ``parent``; False if that could not be found out.
-
-    The number came from who may have made it up, and may belong to another process by now; so the
-    process is held first, then looked at.
-    """
-    try:
-        held = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    try:
-        if _parent_of(pid) != parent:
-            return False
-        signal.pidfd_send_signal(held, signal.SIGKILL)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(held)
-    return True
-
-
-def _parent_of(pid: int) -> int:
-    """OSError if there is none, or no /proc."""
-    return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
-
-
-def reap_orphans(but: frozenset[int] | set[int] | tuple[int, ...]) -> None:
-    """As a container's first process: take leave of everybody's orphans that ended.
-
-    Leaves the children in ``but`` to those who want their exit status.
-    """
-    while True:
-        try:
-            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            if ended is None or ended.si_pid in but:
-                return
-            os.waitpid(ended.si_pid, 0)
-        except ChildProcessError:
-            return

@@ -9,7 +9,6 @@ messages over one ``SOCK_SEQPACKET`` pair, of which every context keeps the send
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import errno
 import fcntl
@@ -43,6 +42,7 @@ from ppserver import (
 from ppserver.config import Config
 from ppserver.contexts.channel import Channel, Received, SignalPipe
 from ppserver.contexts.errands import HostErrands
+from ppserver.contexts.family import call_host, die_with_parent
 from ppserver.contexts.seats import Seats
 from ppserver.errors import LoadError, PPServerError
 from ppserver.freezing import FreezeReport
@@ -52,7 +52,6 @@ from ppserver.sockets import Listening
 
 logger = logging.getLogger("ppserver.error")
 
-_PR_SET_PDEATHSIG = 1
 _LEAVE_SECONDS = 2  # for a host that only found out that it cannot be shared
 _DESCRIPTORS_MAX = 65536  # What a table is made for at once: half a megabyte of the kernel's.
 
@@ -82,11 +81,15 @@ class Place(Protocol):
         OSError or RuntimeError if there is no room for one; then nothing is left of it.
         """
 
+    def announced(self, key: int) -> None:
+        """The supervisor has been told of that context."""
+
     def ended(self) -> list[tuple[int, int]]:
-        """(key, exit code) of those that ended since the last call."""
+        """(key, exit code) of those that ended since the last call; of processes the supervisor
+        knows, whose children they are."""
 
     def tell(self, key: int, what: str) -> None:
-        """Pass "stop", "quit", "kill" or "reopen" on to a context. Its own failure is no error."""
+        """Pass "stop", "quit" or "reopen" on to a context; the supervisor tells processes."""
 
     def abandon(self) -> None:
         """The supervisor is gone: end everything at once."""
@@ -102,6 +105,7 @@ class Premises:
     channel: Channel
     pipe: SignalPipe
     errands: HostErrands | None  # of a program of the parallel API
+    supervisor: int  # its process number
 
 
 _PLACES: Mapping[str, str] = {
@@ -171,7 +175,15 @@ class Host:
             if application is not None and application.interface == "parallel":
                 errands = HostErrands(application.call.perform, pipe.wake)
             place: Place = module.open_place(
-                Premises(self._config, application, self._seats, self._channel, pipe, errands)
+                Premises(
+                    self._config,
+                    application,
+                    self._seats,
+                    self._channel,
+                    pipe,
+                    errands,
+                    self._supervisor,
+                )
             )
             with sealed():
                 code = self._loop(pipe, place, errands)
@@ -270,6 +282,8 @@ class Host:
             self._start(place, message, received.fds)
         elif kind == "tell":
             place.tell(message["key"], message["what"])
+        elif kind == "ended":
+            self._running.discard(message["key"])
         elif kind == "reopen":
             logs.reopen()  # Contexts that are forked later inherit these files.
             for key in sorted(self._running):
@@ -294,18 +308,7 @@ class Host:
             return
         self._running.add(key)
         self._channel.send("started", slot=slot, seat=seat, key=key)
-
-
-def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
-    """Have the kernel send this process ``number`` when its parent ends.
-
-    ``parent`` is the parent's process number; it may have ended before we could ask. Main thread
-    only: the kernel watches the thread that forked.
-    """
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    if os.getppid() != parent:
-        os._exit(1)
+        place.announced(key)
 
 
 def widen_descriptor_table() -> None:
@@ -377,6 +380,7 @@ def start_host(
 
         def main() -> int:
             die_with_parent(supervisor)
+            call_host(True)
             exits.forked()
             logs.configure(config)
             return Host(config, theirs, supervisor, seats).run()

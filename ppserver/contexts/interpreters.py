@@ -117,6 +117,9 @@ class Interpreters:
         self._contexts[context.key] = context
         return context.key
 
+    def announced(self, key: int) -> None:
+        """It runs already."""
+
     def ended(self) -> list[tuple[int, int]]:
         """Contexts that ended, with the exit codes they would have as processes."""
         found = []

@@ -1,38 +1,45 @@
 """Contexts as processes, forked from the host after it has loaded the application.
 
 What is loaded once is shared by all until somebody writes to it, so everything is collected and
-frozen before the first fork. The host stays single-threaded and forks from its main thread
-(``PR_SET_PDEATHSIG`` follows the thread that forked).
+frozen before the first fork. The host stays single-threaded, and forks from that thread.
+
+A context must not end with its host, which can be killed like any process, but with the supervisor.
+So the host forks a process that forks the context and ends: the kernel then makes the context a
+child of the supervisor. It waits for that, and for the supervisor to know of it::
+
+    host ──fork──► between ──fork──► context          the context waits
+                   ends              ▲ adopted by the supervisor
+    host: waits for its end, says "started", lets the context go on
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import logging
 import os
 import random
 import signal
+import socket
+import struct
 import sys
 from types import FrameType
+from typing import NoReturn
 
 from ppserver import directory, exits, freezing, handlers, hooks, logs, topology
 from ppserver.config import Config
 from ppserver.contexts.errands import SocketErrands
-from ppserver.contexts.host import Order, Premises, die_with_parent, exit_code_of
+from ppserver.contexts.family import adopt, call_host, die_with_parent
+from ppserver.contexts.host import Order, Premises, exit_code_of
 from ppserver.errors import LoadError
 from ppserver.freezing import FreezeReport
 from ppserver.loader import Application, load
 
 logger = logging.getLogger("ppserver.error")
 
-_SIGNALS = {
-    "stop": signal.SIGTERM,
-    "quit": signal.SIGQUIT,
-    "reopen": signal.SIGUSR1,
-    "kill": signal.SIGKILL,
-}
 _BLOCKED = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1)
+_REPORT = struct.Struct("ii")  # the context's process number, an error's number
 _MADE_TOO_LATE = "contexts have started, so only this one would see it"
 
 
@@ -53,72 +60,77 @@ class Processes:
 
     def __init__(self, premises: Premises) -> None:
         self._premises = premises
-        self._pids: list[int] = []
+        self._gates: dict[int, socket.socket] = {}  # of contexts that were not announced yet
+        adopt(False)  # If the application has switched it on: contexts would become ours.
 
     def start(self, order: Order) -> int:
-        """Fork a context; its process number."""
-        parent = os.getpid()
+        """Fork a context; its process number. It waits until it is announced."""
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
         errands = self._premises.errands
-        door = None if errands is None else errands.open()
-        # A context must not lose a signal that comes before its handlers are in place.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
-        try:
-            with handlers.kept():
-                pid = os.fork()
-        except OSError:
+        with contextlib.ExitStack() as stack:
+            ours, theirs = (stack.enter_context(end) for end in socket.socketpair())
+            door = None if errands is None else stack.enter_context(errands.open())
+            # A context must not lose a signal that comes before its handlers are in place.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
+            try:
+                with handlers.kept():
+                    between = os.fork()
+                    if between == 0:
+                        _fork_and_end(theirs)  # The context comes back.
+            except OSError:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                raise
+            if between == 0:
+                ours.close()
+                self._become_context(order, theirs, door)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            if door is not None:
-                door.close()  # Whereupon the host's end is dropped, too.
-            raise
-        if pid == 0:
-            self._premises.pipe.close(restore=False)
-            main = None
-            if errands is not None and door is not None:
-                main = errands.keep_only(door)
-            exits.forked()
-            exits.leave(exit_code_of(lambda: self._context(order, parent, main)))
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self._pids.append(pid)
-        if door is not None:
-            door.close()
+            with contextlib.suppress(ChildProcessError):  # The application has waited for it.
+                os.waitpid(between, 0)
+            pid = _reported(ours)
+            self._gates[pid] = ours.dup()
         for entry in order.listening:
             entry.socket.close()
         return pid
 
+    def announced(self, key: int) -> None:
+        """Let it go on."""
+        with self._gates.pop(key) as gate, contextlib.suppress(OSError):
+            gate.send(b"\0")
+
     def ended(self) -> list[tuple[int, int]]:
-        """Children that ended. Only ours: the application may have some of its own."""
-        found = []
-        for pid in list(self._pids):
-            try:
-                ended, status = os.waitpid(pid, os.WNOHANG)
-            except ChildProcessError:  # The application has waited for it.
-                ended, status = pid, 0xFF00
-            if ended:
-                self._pids.remove(pid)
-                found.append((pid, os.waitstatus_to_exitcode(status)))
-        return found
+        """None of them is our child."""
+        return []
 
     def tell(self, key: int, what: str) -> None:
-        """Send the signal that stands for ``what``."""
-        if key in self._pids:
-            with contextlib.suppress(OSError):  # It may have become another user.
-                os.kill(key, _SIGNALS[what])
+        """The supervisor sends signals itself."""
 
     def abandon(self) -> None:
-        """Kill every context."""
-        for pid in self._pids:
-            self.tell(pid, "kill")
+        """The kernel ends them with the supervisor."""
 
-    def _context(self, order: Order, parent: int, main: SocketErrands | None) -> int:
+    def _become_context(
+        self, order: Order, gate: socket.socket, door: socket.socket | None
+    ) -> NoReturn:
+        """In the new process."""
+        call_host(False)
+        self._premises.pipe.close(restore=False)
+        main = None
+        if self._premises.errands is not None and door is not None:
+            main = self._premises.errands.keep_only(door)
+        with gate:
+            if not gate.recv(1):  # The host was ended before it could tell of us.
+                os._exit(1)
+        exits.forked()
+        exits.leave(exit_code_of(lambda: self._context(order, main)))
+
+    def _context(self, order: Order, main: SocketErrands | None) -> int:
         """A context's whole life; its exit code."""
         from ppserver.server import Server, Supervision
 
-        die_with_parent(parent)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         premises = self._premises
+        die_with_parent(premises.supervisor)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         topology.pin(premises.config, order.slot)
         reseed()
         premises.seats.keep_only(order.seat)
@@ -157,6 +169,33 @@ class Processes:
             if premises.application is None:
                 stopped = hooks.stop(premises.config)
         return code if stopped else code or 1
+
+
+def _fork_and_end(report: socket.socket) -> None:
+    """In the process between: fork, report who or why not, and end. The forked one returns."""
+    pid = number = 0
+    try:
+        pid = os.fork()
+        if pid == 0:
+            return
+    except BaseException as error:
+        number = getattr(error, "errno", None) or errno.ENOMEM
+    try:
+        report.send(_REPORT.pack(pid, number))
+    finally:
+        os._exit(0)
+
+
+def _reported(report: socket.socket) -> int:
+    """The process number of the context that the process between, which has ended, has forked.
+    OSError if it has not."""
+    try:
+        pid, number = _REPORT.unpack(report.recv(_REPORT.size, socket.MSG_DONTWAIT))
+    except (BlockingIOError, struct.error):
+        raise RuntimeError("the process that was to fork it was killed") from None
+    if number:
+        raise OSError(number, os.strerror(number))
+    return int(pid)
 
 
 def load_here(config: Config) -> Application:

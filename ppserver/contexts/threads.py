@@ -80,6 +80,9 @@ class Threads:
         self._threads[thread.native_id] = thread
         return thread.native_id
 
+    def announced(self, key: int) -> None:
+        """It runs already."""
+
     def ended(self) -> list[tuple[int, int]]:
         """Threads that ended, with the exit codes they would have as processes."""
         found = []

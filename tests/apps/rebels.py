@@ -7,13 +7,16 @@ import gc
 import json
 import os
 import pathlib
+import signal
 import socket
+import subprocess
 from typing import Any
 
 from support import record
 
 DIRECTORY = pathlib.Path(os.environ["TEST_APP_DIRECTORY"])
 record(f"import {os.getpid()}")
+HOST = os.getpid()
 fork = os.fork
 
 
@@ -21,6 +24,11 @@ def fork_or_not() -> int:
     if (DIRECTORY / "no-fork").exists():
         record("no fork")
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    if os.getpid() != HOST and (DIRECTORY / "no-second-fork").exists():
+        record("no second fork")
+        if (DIRECTORY / "killed-instead").exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     return fork()
 
 
@@ -58,6 +66,18 @@ def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
             {"kind": "ready", "slot": 0, "seat": None, "key": key},
         ):
             channel().send(json.dumps(message).encode())
-    body = str(os.getpid()).encode()
+    elif command == "orphan":
+        return answer(start_response, orphan())
+    return answer(start_response, os.getpid())
+
+
+def orphan() -> int:
+    """A grandchild, which has lost its parent already."""
+    waiting = f"(while [ ! -e '{DIRECTORY}/orphan-may-end' ]; do sleep 0.05; done) >&2 & echo $!"
+    return int(subprocess.run(["sh", "-c", waiting], stdout=subprocess.PIPE, check=True).stdout)
+
+
+def answer(start_response: Any, number: int) -> list[bytes]:
+    body = str(number).encode()
     start_response("200 OK", [("Content-Length", str(len(body)))])
     return [body]

@@ -58,9 +58,7 @@ def state_of(pid: int) -> str:
 
 
 def contexts_of(server: serving.Server) -> list[int]:
-    """Supervisor, host, contexts: those that have no child of their own."""
-    pids = serving.descendants(server.pid)[1:]
-    return [pid for pid in pids if len(serving.descendants(pid)) == 1]
+    return serving.contexts(server.pid)
 
 
 class Client:
@@ -276,25 +274,21 @@ def test_children_are_gone_after_the_parents_death(tmp_path: pathlib.Path, loop:
         finish(clients)
 
 
-def test_children_are_gone_after_the_hosts_death(tmp_path: pathlib.Path, loop: str) -> None:
-    """The host is started anew with its contexts; the supervisor and its sockets stay."""
+def test_a_killed_host_costs_nobody_an_answer(tmp_path: pathlib.Path, loop: str) -> None:
+    """Its contexts serve until those of a new one do."""
     needs_processes(loop)
     with running(tmp_path, loop, 2) as server:
-        hosts = [p for p in serving.descendants(server.pid)[1:] if p not in contexts_of(server)]
-        assert len(hosts) == 1
-        old = serving.descendants(server.pid)[1:]
-        os.kill(hosts[0], signal.SIGKILL)
-        serving.wait_until(lambda: all(state_of(pid) in ("", "Z") for pid in old))
-        serving.wait_until(lambda: len(contexts_of(server)) == 2)
-
-        def served() -> bool:
-            with contextlib.suppress(OSError, ClosedError):
-                with Raw(server) as raw:
-                    return raw.ask("/hello").status == 200
-            return False
-
-        serving.wait_until(served)
-        server.stop(check=False)
+        clients = [Client(server, "/later") for _ in range(6)]
+        until_good(clients, 200)
+        old = contexts_of(server)
+        os.kill(serving.hosts(server.pid)[0], signal.SIGKILL)
+        server.wait_for_log("replaces the one that ended")
+        serving.wait_until(lambda: not set(old) & set(serving.descendants(server.pid)))
+        until_good(clients, 200)
+        ends = finish(clients)
+        assert set(ends) <= {"good", "unanswered, False"}, ends  # As in a reload.
+        assert ends["unanswered, False"] <= 2 * len(clients)
+        server.stop()
 
 
 def test_reload_under_load(tmp_path: pathlib.Path, loop: str) -> None:

@@ -43,11 +43,11 @@ def ask(server: serving.Server, path: str = "/") -> int:
 
 
 def host_of(server: serving.Server) -> int:
-    return serving.descendants(server.pid)[1]
+    return serving.hosts(server.pid)[-1]
 
 
 def contexts_of(server: serving.Server) -> set[int]:
-    return set(serving.descendants(server.pid)[2:])
+    return set(serving.contexts(server.pid))
 
 
 def wait_for_contexts(
@@ -75,6 +75,34 @@ def test_a_context_that_cannot_be_forked_is_tried_again(start: Start) -> None:
     (server.directory / "no-fork").unlink()
     wait_for_contexts(server, 2, {victim})
     assert other in contexts_of(server)
+    server.stop()
+
+
+@pytest.mark.parametrize("how", ["Cannot allocate memory", "killed"])
+def test_the_process_between_host_and_context_fails(start: Start, how: str) -> None:
+    server = start()
+    victim, other = sorted(contexts_of(server))
+    if how == "killed":
+        (server.directory / "killed-instead").touch()
+    (server.directory / "no-second-fork").touch()
+    os.kill(victim, signal.SIGKILL)
+    server.wait_for_record("no second fork", 3)
+    server.wait_for_log(rf"could not be started \([^)]*{how}")
+    assert contexts_of(server) == {other}
+    (server.directory / "no-second-fork").unlink()
+    wait_for_contexts(server, 2, {victim})
+    assert other in contexts_of(server)
+    server.stop()
+
+
+def test_orphans_of_the_application_are_taken_leave_of(start: Start) -> None:
+    """The supervisor adopts them as it does contexts. What the application starts may stay."""
+    server = start()
+    orphan = ask(server, "/orphan")
+    assert orphan in serving.children(server.pid)
+    (server.directory / "orphan-may-end").touch()
+    serving.wait_until(lambda: orphan not in serving.children(server.pid), 60)
+    assert len(contexts_of(server)) == 2
     server.stop()
 
 

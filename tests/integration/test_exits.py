@@ -95,7 +95,7 @@ def test_exit_functions_run_where_they_were_registered(start: Start) -> None:
     host = next(line.split()[1] for line in server.records() if line.startswith("import "))
     context = ask(server, "/exit-function")
     assert len(list(server.directory.glob("at-import-*"))) == 1
-    for pid in serving.descendants(server.pid)[2:]:
+    for pid in serving.contexts(server.pid):
         if pid != context:
             subprocess.run(["kill", "-TERM", str(pid)], check=True)
             server.wait_for_log(rf"Finished server process \[{pid}\]")

@@ -110,8 +110,7 @@ def test_reload(command: Start, tmp_path: pathlib.Path) -> None:
     serving.wait_until(lambda: answer() == b"new")  # The old ones end about now.
     program.write_text(SMALL + SMALL)
     # While the old ones end, the signal is ignored.
-    children = pathlib.Path(f"/proc/{server.pid}/task/{server.pid}/children")
-    serving.wait_until(lambda: len(children.read_text().split()) == 1)
+    serving.wait_until(lambda: len(serving.hosts(server.pid)) == 1)
     server.process.send_signal(signal.SIGHUP)
     server.wait_for_log("Reload failed: the program listens elsewhere now; restart it")
     assert answer() == b"new"

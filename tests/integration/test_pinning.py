@@ -19,19 +19,14 @@ pytestmark = [
 ]
 
 
-def children(pid: int) -> list[int]:
-    text = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(child) for child in text.split()]
-
-
 def test_each_process_has_a_cpu_of_its_own(tmp_path: pathlib.Path) -> None:
     count = 3
     expected = topology.plan(topology.read(), count, "core")
     with serving.running(
         "lives:app", tmp_path, contexts=count, args=["--pin", "core", "--contexts", "processes"]
     ) as server:
-        (host,) = children(server.pid)
-        found = [os.sched_getaffinity(pid) for pid in children(host)]
+        (host,) = serving.hosts(server.pid)
+        found = [os.sched_getaffinity(pid) for pid in serving.contexts(server.pid)]
         assert sorted(map(sorted, found)) == sorted(map(sorted, expected))
         # What loads, and what watches, goes where there is room.
         for pid in (host, server.pid):
@@ -47,7 +42,7 @@ def test_each_thread_has_a_cpu_of_its_own(tmp_path: pathlib.Path, place: str) ->
     expected = topology.plan(topology.read(), count, "core")
     args = ["--pin", "core", "--contexts", place]
     with serving.running("lives:wsgi", tmp_path, contexts=count, args=args) as server:
-        (host,) = children(server.pid)
+        (host,) = serving.hosts(server.pid)
         affinities = []
         for folder in pathlib.Path(f"/proc/{host}/task").iterdir():
             with contextlib.suppress(ProcessLookupError):  # Some only begin others.

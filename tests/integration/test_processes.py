@@ -59,16 +59,11 @@ def get(server: serving.Server, path: str = "/", timeout: float = 15.0) -> str:
 
 
 def contexts(server: serving.Server) -> list[int]:
-    """The context processes: children of children."""
-    hosts = children(server.pid)
-    return [pid for host in hosts for pid in children(host)]
+    return serving.contexts(server.pid)
 
 
-def children(pid: int) -> list[int]:
-    with contextlib.suppress(OSError):
-        text = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text()
-        return [int(child) for child in text.split()]
-    return []
+def hosts(server: serving.Server) -> list[int]:
+    return serving.hosts(server.pid)
 
 
 def is_running(pid: int) -> bool:
@@ -137,7 +132,7 @@ def test_one_context_is_reloaded_and_recovered(start_one: Start) -> None:
     (first,) = contexts(server)
     server.process.send_signal(signal.SIGHUP)
     server.wait_for_log("Reloaded: host")
-    serving.wait_until(lambda: not is_running(first) and len(children(server.pid)) == 1, 60)
+    serving.wait_until(lambda: not is_running(first) and len(hosts(server)) == 1, 60)
     (second,) = contexts(server)
     os.kill(second, signal.SIGKILL)
     server.wait_for_log("replacing it")
@@ -170,7 +165,7 @@ def test_at_a_terminal_there_is_one_process(tmp_path: pathlib.Path) -> None:
         while b"running on" not in text:
             text += os.read(screen.fileno(), 4096)
         assert b"contexts: 1, in this process (at a terminal)" in text
-        assert children(process.pid) == []
+        assert serving.children(process.pid) == []
         process.terminate()
         with contextlib.suppress(OSError):
             while os.read(screen.fileno(), 4096):
@@ -465,14 +460,63 @@ def test_nobody_outlives_a_killed_supervisor(start: Start) -> None:
     serving.wait_until(lambda: not any(is_running(pid) for pid in family))
 
 
-def test_a_killed_host_is_replaced(start: Start) -> None:
-    server = start()
-    before = contexts(server)
-    os.kill(children(server.pid)[0], signal.SIGKILL)
-    serving.wait_until(lambda: not any(is_running(pid) for pid in before))
-    serving.wait_until(lambda: len(contexts(server)) == 2)
+@pytest.mark.parametrize("load", ["once", "each"])
+def test_contexts_of_a_killed_host_serve_until_others_do(start: Start, load: str) -> None:
+    server = start(args=["--load", load])
+    before = set(contexts(server))
+    (server.directory / "hold-start").touch()
+    (host,) = hosts(server)
+    os.kill(host, signal.SIGKILL)
+    server.wait_for_record("starting", 2)
+    assert hosts(server) != [host]
+    assert seen_pids(server) == before
+    (server.directory / "hold-start").unlink()
+    go(server)
+    server.wait_for_log("replaces the one that ended")
+    serving.wait_until(lambda: not any(is_running(pid) for pid in before), 60)
     wait_until_all_serve(server)
+    assert set(server.records()) >= {f"shutdown {pid}" for pid in before}
     server.stop()
+
+
+def test_a_context_without_a_host_is_replaced_with_it(start: Start) -> None:
+    server = start()
+    first, second = contexts(server)
+    (server.directory / "hold-start").touch()
+    os.kill(hosts(server)[0], signal.SIGKILL)
+    server.wait_for_record("starting", 2)
+    os.kill(first, signal.SIGKILL)
+    server.wait_for_log(rf"Context \d \[{first}\] ended by signal 9")
+    assert seen_pids(server) == {second}
+    go(server)
+    serving.wait_until(lambda: not is_running(second), 60)
+    wait_until_all_serve(server)
+    assert len(contexts(server)) == 2
+    server.stop()
+
+
+def test_stopped_and_killed_without_a_host(start: Start) -> None:
+    server = start()
+    (server.directory / "fail-import").touch()
+    server.allow("the application|ExpectedError|import")
+    os.kill(hosts(server)[0], signal.SIGKILL)
+    server.wait_for_log("(?s)could not be loaded: trying again.*could not be loaded: trying again")
+    assert seen_pids(server) == set(contexts(server))
+    server.process.send_signal(signal.SIGUSR1)
+    serving.wait_until(lambda: server.log.count("Log files reopened.") >= 3, 60)
+    server.stop()
+
+
+def test_nobody_outlives_a_supervisor_killed_without_a_host(start: Start) -> None:
+    server = start()
+    (server.directory / "fail-import").touch()
+    os.kill(hosts(server)[0], signal.SIGKILL)
+    server.wait_for_log("could not be loaded: trying again")
+    family = contexts(server)
+    assert len(family) == 2
+    os.kill(server.pid, signal.SIGKILL)
+    server.wait()
+    serving.wait_until(lambda: not any(is_running(pid) for pid in family))
 
 
 @pytest.mark.parametrize("name", LOADED)
@@ -499,7 +543,7 @@ def test_reload_replaces_everything_and_refuses_nobody(start: Start, name: str) 
     load.result(serving.MUST_SECONDS)
     assert set(served[mark + 1 :]) <= set(contexts(server))
     assert server.records().count("import") == 2
-    serving.wait_until(lambda: len(children(server.pid)) == 1, 60, "the old host has ended")
+    serving.wait_until(lambda: len(hosts(server)) == 1, 60, "the old host has ended")
     server.stop()
 
 
@@ -542,7 +586,7 @@ def test_a_failed_reload_leaves_the_old_contexts(start: Start, how: str) -> None
     (server.directory / how).touch()
     server.process.send_signal(signal.SIGHUP)
     server.wait_for_log("Reload failed")
-    serving.wait_until(lambda: len(children(server.pid)) == 1)
+    serving.wait_until(lambda: len(hosts(server)) == 1)
     assert seen_pids(server) == before
     (server.directory / how).unlink()
     server.process.send_signal(signal.SIGHUP)
@@ -605,9 +649,12 @@ def test_reopening_logs_ends_nobody(start: Start) -> None:
 def test_max_requests_replaces_contexts_without_a_gap(start: Start) -> None:
     server = start(args=["--limit-max-requests", "5"])
     before = set(contexts(server))
-    for _ in range(40):
+
+    def replaced() -> bool:
         assert get(server)
-    serving.wait_until(lambda: not any(is_running(pid) for pid in before))
+        return not any(is_running(pid) for pid in before)
+
+    serving.wait_until(replaced)
     assert get(server)
     server.stop()
 

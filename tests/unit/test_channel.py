@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 
@@ -14,7 +11,6 @@ import pytest
 
 from ppserver.contexts import messages
 from ppserver.contexts.channel import Channel, Received
-from ppserver.contexts.generation import kill_child_of
 
 
 @pytest.fixture
@@ -134,12 +130,3 @@ def test_descriptors_are_not_inheritable_and_can_be_refused(pair: tuple[Channel,
 def test_nonsense(data: bytes) -> None:
     with pytest.raises(messages.NonsenseError):
         messages.read(Received(data, [], 1))
-
-
-def test_only_a_child_of_the_host_is_killed() -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        assert not kill_child_of(os.getppid(), child.pid)
-        assert child.poll() is None
-        assert kill_child_of(os.getpid(), child.pid)
-        assert child.wait() == -signal.SIGKILL
-    assert kill_child_of(os.getpid(), child.pid)  # Gone: nothing to do.

@@ -14,7 +14,6 @@ import pytest
 from ppserver import contexts, pidfile, privileges, topology
 from ppserver.config import Config
 from ppserver.errors import ConfigError, StartupError
-from ppserver.supervisor import reap_orphans
 
 
 def test_all_cores() -> None:
@@ -105,19 +104,6 @@ def test_several_contexts_need_the_main_thread() -> None:
     thread.start()
     thread.join()
     assert "main thread" in str(errors[0])
-
-
-def test_orphans_are_reaped_but_not_loaders() -> None:
-    ended = [subprocess.Popen(["true"]) for _ in range(3)]
-    for process in ended:
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    reap_orphans({process.pid for process in ended})
-    assert ended[0].wait() == 0
-    reap_orphans(())
-    for process in ended[1:]:
-        with pytest.raises(ChildProcessError):
-            os.waitpid(process.pid, os.WNOHANG)
-        process.wait()
 
 
 PID_FILE = """

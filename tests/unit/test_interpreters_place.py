@@ -38,7 +38,7 @@ def premises() -> Iterator[Premises]:
     pipe = SignalPipe({})
     seats = Seats(1, "kernel")
     application = cast(Any, Application)(app, "asgi", "m:app")
-    yield Premises(Config("m:app"), application, seats, theirs, pipe, None)
+    yield Premises(Config("m:app"), application, seats, theirs, pipe, None, os.getppid())
     seats.close()
     pipe.close()
     ours.close()
