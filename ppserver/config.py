@@ -245,8 +245,9 @@ class Config:
     on_start: Annotated[
         str | None,
         _function(
-            "call this function once, after the application is imported and before contexts "
-            "start: the place to load data that all contexts read"
+            "call this function after the application is imported and before contexts start, "
+            "once (with --load each, in each context): the place to load data that all contexts "
+            "read"
         ),
     ] = None
     on_context_start: Annotated[
@@ -261,7 +262,11 @@ class Config:
         _function("call this function in each context after its last request; may be async too"),
     ] = None
     on_stop: Annotated[
-        str | None, _function("call this function once, after all contexts have ended")
+        str | None,
+        _function(
+            "call this function after all contexts have ended, once (with --load each, at the end "
+            "of each context)"
+        ),
     ] = None
     freeze: Annotated[
         bool,
@@ -451,7 +456,11 @@ class Config:
         ),
     ] = 60.0
     timeout_startup: Annotated[
-        float, _seconds("time for the application's lifespan start-up; 0 is no limit")
+        float,
+        _seconds(
+            "time for the functions of on_context_start, and as much again for the application's "
+            "lifespan start-up; 0 is no limit"
+        ),
     ] = 0.0
     timeout_reload: Annotated[
         float,

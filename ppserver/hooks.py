@@ -9,14 +9,16 @@
 
 Each is a decorator for the application's modules and a setting of the same name; what the setting
 names comes last. Where each context imports the application for itself (``--load each``,
-interpreters) all four run in each context.
+interpreters) all four run in each context, ``on_start`` and ``on_stop`` once in each.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -37,11 +39,12 @@ logger = logging.getLogger("ppserver.error")
 
 
 def on_start(function: Function) -> Function:
-    """Have ``function`` called once, without arguments, before the contexts start.
+    """Have ``function`` called without arguments after the application is imported.
 
-    A decorator for use in the application's modules. Functions run after the application was
-    imported, in the order of registration, in the process that all contexts come from; what they
-    load is shared by all contexts (interpreters share nothing: each runs them). An exception ends
+    A decorator for use in the application's modules. Where the application is imported once for
+    all contexts, functions run once, before the contexts start, in the process that they come
+    from; what is loaded is shared. Where each context imports it (``--load each``, and
+    interpreters) each context runs them. They run in the order of registration; an exception ends
     the start.
     """
     return _keep("on_start", function, _registered)
@@ -52,7 +55,8 @@ def on_context_start(function: Function) -> Function:
 
     The place to open connections and to start threads: nothing that is made here is shared by
     forked contexts. It runs in the thread of the context's event loop, before lifespan start-up;
-    with ASGI it may be an async function. An exception ends the start of that context.
+    with ASGI it may be an async function. An exception ends the start of that context, as do more
+    than ``timeout_startup`` seconds.
     """
     return _keep("on_context_start", function, _at_context_start)
 
@@ -67,9 +71,11 @@ def on_context_stop(function: Function) -> Function:
 
 
 def on_stop(function: Function) -> Function:
-    """Have ``function`` called once, where ``on_start`` functions ran, after the last context.
+    """Have ``function`` called where ``on_start`` functions ran, after what they prepared is used.
 
-    In reverse order of registration. An exception is logged, and the others run all the same.
+    That is once, after the last context, or at the end of each context where each imports the
+    application. In reverse order of registration. An exception is logged, and the others run all
+    the same.
     """
     return _keep("on_stop", function, _at_stop)
 
@@ -135,11 +141,36 @@ def stop(config: Config) -> bool:
     return succeeded
 
 
-async def start_context(config: Config, interface: str) -> None:
+async def start_context(
+    config: Config, interface: str, calls: Callable[[str, Any], object] = lambda *_: None
+) -> None:
     """Call the functions of ``on_context_start`` in the context that this is. LoadError if one
-    fails."""
+    fails, or if together they take longer than ``timeout_startup``.
+
+    ``calls`` is told of each before it is called, by name, and again with its coroutine if it is
+    an async function.
+    """
+    limit = config.timeout_startup
+    until = time.monotonic() + limit
     for function in _with_named(config, "on_context_start", _at_context_start):
-        await _call_in_context("on_context_start", function, interface)
+        name = _name_of(function)
+        tell = functools.partial(calls, f"on_context_start: {name}")
+        tell(None)
+        trace = ""
+        try:
+            async with asyncio.timeout(until - time.monotonic() if limit else None):
+                await _call_in_context("on_context_start", function, interface, tell)
+            if not limit or time.monotonic() < until:
+                continue
+        except TimeoutError as error:
+            from ppserver.loader import application_trace
+
+            trace = application_trace(error.__context__ or error)  # Where it was cancelled.
+        raise LoadError(
+            f"on_context_start: {name} took longer than {limit:g} seconds",
+            hint="timeout_startup sets the time that these functions may take",
+            trace=trace,
+        )
 
 
 async def stop_context(config: Config, interface: str) -> bool:
@@ -151,8 +182,9 @@ async def stop_context(config: Config, interface: str) -> bool:
             async with asyncio.timeout(timeout):
                 await _call_in_context("on_context_stop", function, interface)
         except TimeoutError:
-            name = getattr(function, "__qualname__", repr(function))
-            logger.error("on_context_stop: %s took longer than %g seconds", name, timeout)
+            logger.error(
+                "on_context_stop: %s took longer than %g seconds", _name_of(function), timeout
+            )
             succeeded = False
         except LoadError as error:
             _log(error)
@@ -172,25 +204,35 @@ def _call(setting: str, function: Callable[[], Any]) -> None:
     result = _result_of(setting, function)
     if inspect.iscoroutine(result):
         result.close()
-        name = getattr(function, "__qualname__", repr(function))
+        name = _name_of(function)
         raise LoadError(
             f"{setting}: {name} is an async function",
             hint="make it an ordinary function: no event loop runs yet",
         )
 
 
-async def _call_in_context(setting: str, function: Callable[[], Any], interface: str) -> None:
+def _name_of(function: Callable[[], Any]) -> str:
+    return str(getattr(function, "__qualname__", repr(function)))
+
+
+async def _call_in_context(
+    setting: str,
+    function: Callable[[], Any],
+    interface: str,
+    awaits: Callable[[Any], object] = lambda _: None,
+) -> None:
     result = _result_of(setting, function)
     if not inspect.isawaitable(result):
         return
     if interface != "asgi":
         if inspect.iscoroutine(result):
             result.close()
-        name = getattr(function, "__qualname__", repr(function))
+        name = _name_of(function)
         raise LoadError(
             f"{setting}: {name} is an async function",
             hint="make it an ordinary function: only ASGI applications have an event loop",
         )
+    awaits(result)
     try:
         await result
     except (Exception, SystemExit) as error:
@@ -207,7 +249,7 @@ def _result_of(setting: str, function: Callable[[], Any]) -> Any:
 def _failure(setting: str, function: Callable[[], Any], error: BaseException) -> LoadError:
     from ppserver.loader import application_trace
 
-    name = getattr(function, "__qualname__", repr(function))
+    name = _name_of(function)
     return LoadError(
         f"{setting}: {name} failed: {type(error).__name__}: {error}",
         trace=application_trace(error),

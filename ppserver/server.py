@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from ppserver import eventloop, exits, handlers, hooks, logs, readiness, terminal, watchdog
 from ppserver._native import Board, Core
@@ -258,6 +258,16 @@ class Server:
         logger.info("Finished server process [%d]", os.getpid())
         self._loop = None
 
+    async def _call_start_hooks(self, interface: str) -> None:
+        """What the application wants done before this context serves."""
+        give_up = self._give_up_start if self._owns_process else None
+        with watchdog.Start(self.config.timeout_startup, give_up) as watch:
+            await hooks.start_context(self.config, interface, watch.calls)
+
+    def _give_up_start(self) -> None:
+        """Called on another thread: this one cannot be interrupted, and its time is up."""
+        self._leave_process(3)
+
     async def _call_stop_hooks(self) -> None:
         """What the application wants done at the end of a context, and of all."""
         succeeded = True
@@ -338,14 +348,14 @@ class Server:
 
     async def _begin(self, lifespan: Lifespan) -> None:
         self._context_began = True
-        await hooks.start_context(self.config, "asgi")
+        await self._call_start_hooks("asgi")
         await lifespan.startup(self.config.timeout_startup)
 
     async def _start_wsgi(self) -> None:
         assert self._loop is not None
         assert self._application is not None
         self._context_began = True
-        await hooks.start_context(self.config, self._application.interface)
+        await self._call_start_hooks(self._application.interface)
         ready: asyncio.Future[None] = self._loop.create_future()
         self._thread_done = self._loop.create_future()
         self._thread = threading.Thread(
@@ -639,12 +649,16 @@ class Server:
             self.exit_now()
             return
         logger.warning("Second signal: ending at once")
+        self._leave_process(1)
+
+    def _leave_process(self, code: int) -> NoReturn:
+        """Without what else happens at the end."""
         if self.listeners is not None:
             self.listeners.close()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 stream.flush()
-        os._exit(1)
+        os._exit(code)
 
 
 def _settle(future: asyncio.Future[None], failure: BaseException | None) -> None:

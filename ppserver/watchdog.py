@@ -1,4 +1,4 @@
-"""Tells of an event loop that does not turn, and of WSGI threads that are all busy.
+"""Tells of starts that hang, of an event loop that does not turn, and of WSGI threads all busy.
 
 The loop is asked now and then, by ``call_soon_threadsafe``, from a thread of its own: nothing is
 added to its turns, and it may be any loop. The thread is none of ``threading``'s, so that the
@@ -12,18 +12,22 @@ import asyncio
 import collections
 import contextlib
 import logging
+import math
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
 from types import FrameType
+from typing import Any, Self
 
 logger = logging.getLogger("ppserver.error")
 
 STUCK_SECONDS = 10.0
 _FRAMES = 24  # Of a stack, the innermost.
 _STOP_SECONDS = 2.0
+_LOOK_SECONDS = 1.0
+_MOMENT = 1.0
 
 # Packages whose frames are left out at the outer end of a stack.
 _OURS = frozenset({"asyncio", "ppserver", "threading", "uvloop"})
@@ -102,6 +106,73 @@ class Watchdog:
 
     def _answer(self) -> None:
         self._answered = True
+
+
+class Start:
+    """Watches functions that the thread which makes this calls before a context serves.
+
+    One that takes long is logged once, with its stack. After ``limit`` seconds (0 is never), and
+    a moment in which an async function is cancelled, ``give_up`` is called on another thread.
+    """
+
+    def __init__(self, limit: float, give_up: Callable[[], object] | None) -> None:
+        self._limit = limit
+        self._give_up = give_up
+        self._watched = threading.get_ident()
+        self._what = ""
+        self._coroutine: Any = None
+        self._since = 0.0
+        self._ended: _thread.LockType | None = None
+
+    def calls(self, what: str, coroutine: Any) -> None:
+        """A function is called now, or its coroutine is awaited."""
+        if coroutine is None:
+            self._since = time.monotonic()
+        self._what, self._coroutine = what, coroutine
+        if self._ended is None:
+            self._ended = _thread.allocate_lock()
+            self._ended.acquire()
+            with contextlib.suppress(RuntimeError):  # No thread is to be had.
+                _thread.start_new_thread(self._watch, (self._ended,))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._coroutine = None
+        if self._ended is not None:
+            self._ended.release()
+
+    def _watch(self, ended: _thread.LockType) -> None:
+        until = time.monotonic() + self._limit + _MOMENT if self._limit else math.inf
+        told = ""
+        while not ended.acquire(timeout=min(_LOOK_SECONDS, max(0.0, until - time.monotonic()))):
+            now, what = time.monotonic(), self._what
+            if now >= until:
+                self._end(what)
+                return
+            if now - self._since >= STUCK_SECONDS and what != told:
+                told = what
+                logger.warning(
+                    "%s has not come back for %.0f s, and this context does not serve yet. It is "
+                    "in:\n%s",
+                    what,
+                    now - self._since,
+                    self._stack(),
+                )
+
+    def _end(self, what: str) -> None:
+        seconds = self._limit
+        logger.error("%s took longer than %g seconds. It is in:\n%s", what, seconds, self._stack())
+        if self._give_up is not None:
+            self._give_up()
+
+    def _stack(self) -> str:
+        lines, coroutine = [], self._coroutine
+        while (frame := getattr(coroutine, "cr_frame", None)) is not None:
+            lines += traceback.format_list(traceback.extract_stack(frame, 1))
+            coroutine = coroutine.cr_await
+        return "".join(lines).rstrip() or _stack(self._watched)
 
 
 class BusyThreads:

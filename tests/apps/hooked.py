@@ -6,6 +6,7 @@ import asyncio
 import os
 import pathlib
 import threading
+import time
 from typing import Any
 
 from support import ExpectedError, record
@@ -55,6 +56,20 @@ def context_stop() -> None:
 def context_stop_first() -> None:
     record("context stop first")
     fail_if_told("context-stop")
+
+
+def hanging_start() -> None:
+    record("hanging")
+    time.sleep(600)
+
+
+async def hanging_async_start() -> None:
+    record("hanging")
+    await wait_for_ever()
+
+
+async def wait_for_ever() -> None:
+    await asyncio.Event().wait()
 
 
 async def named_start() -> None:

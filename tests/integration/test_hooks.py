@@ -80,6 +80,19 @@ def test_a_context_that_cannot_start(tmp_path: pathlib.Path, contexts: int) -> N
     assert "in fail_if_told" in server.log
 
 
+@pytest.mark.parametrize("name", ["hanging_start", "hanging_async_start"])
+@pytest.mark.parametrize("contexts", [1, 2])
+def test_a_context_whose_start_hangs(tmp_path: pathlib.Path, contexts: int, name: str) -> None:
+    args = ["--on-context-start", f"hooked:{name}", "--timeout-startup", "0.5"]
+    server = serving.launch("hooked:app", tmp_path, contexts=contexts, args=args)
+    server.allow("CancelledError")  # Where the function was.
+    assert server.wait() == 3
+    assert f"on_context_start: {name} took longer than 0.5 seconds" in server.log
+    line = "time.sleep(600)" if name == "hanging_start" else "await asyncio.Event().wait()"
+    assert line in server.log
+    server.check_log()
+
+
 @pytest.mark.parametrize("what", ["context-stop", "stop"])
 def test_a_failure_at_the_end_is_told_and_the_others_run(tmp_path: pathlib.Path, what: str) -> None:
     (tmp_path / f"fail-{what}").touch()

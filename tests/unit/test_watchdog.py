@@ -17,7 +17,7 @@ import serving
 from ppserver import board, watchdog
 from ppserver._native import Board, Core
 from ppserver.testing import LiveServer
-from ppserver.watchdog import BusyThreads, Watchdog
+from ppserver.watchdog import BusyThreads, Start, Watchdog
 
 LONG = 60.0
 
@@ -238,3 +238,46 @@ def test_threads_that_are_all_busy(
     assert "leave.wait" in record.getMessage()
     assert functions(record.getMessage())[:2] == ["app", "wait"]
     assert board.contexts(Board(1)) == []
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("STUCK_SECONDS", "_MOMENT", "_LOOK_SECONDS"):
+        monkeypatch.setattr(watchdog, name, 0.01)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_start_that_blocks_is_told_of_and_given_up(caplog: pytest.LogCaptureFixture) -> None:
+    given_up = threading.Event()
+    with Start(0.2, given_up.set) as start:
+        start.calls("on_context_start: load", None)
+        block_until(given_up.is_set)
+    assert given_up.is_set()
+    warning, error = caplog.messages
+    assert warning.startswith("on_context_start: load has not come back for")
+    assert "in block_until" in warning
+    assert error.startswith("on_context_start: load took longer than 0.2 seconds")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_start_that_waits_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def connect() -> None:
+        await until(lambda: caplog.messages)
+        await asyncio.sleep(0.05)
+
+    async def main() -> None:
+        with Start(0.0, None) as start:
+            start.calls("on_context_start: connect", None)
+            coroutine = connect()
+            start.calls("on_context_start: connect", coroutine)
+            await coroutine
+
+    asyncio.run(main())
+    (warning,) = caplog.messages
+    assert "in connect" in warning
+    assert "in until" in warning
+
+
+def test_a_start_without_functions_needs_no_thread() -> None:
+    with Start(1.0, None) as start:
+        assert start._ended is None
