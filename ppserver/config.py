@@ -22,6 +22,7 @@ from ppserver.errors import ConfigError
 
 ENV_PREFIX = "PPSERVER_"
 HOOKS = ("on_start", "on_context_start", "on_context_stop", "on_stop")
+_LOCAL_PROXIES = ("127.0.0.1", "::1")
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -341,7 +342,7 @@ class Config:
             help="proxies to trust: addresses, networks, 'unix', or *; separated by commas",
             metavar="LIST",
         ),
-    ] = ("127.0.0.1", "::1")
+    ] = _LOCAL_PROXIES
 
     limit_concurrency: Annotated[
         int,
@@ -674,7 +675,7 @@ def _check_together(config: Config) -> None:
             from ppserver.loader import parse_function
 
             parse_function(target, name)
-    if config.proxy_headers:
+    if config.proxy_headers or config.forwarded_allow_ips != _LOCAL_PROXIES:
         from ppserver.proxy import TrustedProxies
 
         TrustedProxies(config.forwarded_allow_ips)

@@ -26,6 +26,7 @@ from ppserver.config import Config
 from ppserver.errors import BindError, ConfigError
 
 _SO_ATTACH_FILTER = 26
+_CREDENTIALS = struct.Struct("3i")  # struct ucred: process, user, group
 SOCKETS_MAX = 64  # that go to a context, in one message
 _NEIGHBOURS = 3  # Contexts that help one out which does not come to accept.
 
@@ -405,6 +406,7 @@ def _remove_stale(path: str) -> None:
         return
     except OSError as error:
         raise _bind_error(Address(path=path), error) from None
+    owner = 0
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
@@ -416,23 +418,35 @@ def _remove_stale(path: str) -> None:
         except OSError as error:
             if error.errno != errno.EAGAIN:
                 raise _bind_error(Address(path=path), error) from None
-    raise _bind_error(Address(path=path), OSError(errno.EADDRINUSE, os.strerror(98)))
+        else:
+            owner = _owner(probe)
+    in_use = OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    raise _bind_error(Address(path=path), in_use, owner)
+
+
+def _owner(connected: socket.socket) -> int:
+    """The process that listens at the other end; 0 if the kernel does not say."""
+    with contextlib.suppress(OSError):
+        data = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        return int(_CREDENTIALS.unpack(data)[0])
+    return 0
 
 
 _HINTS = {
-    errno.EADDRINUSE: "another program listens there; choose another one, or stop it "
-    "(ss -ltnp shows who it is)",
+    errno.EADDRINUSE: "another program listens there; choose another one, or stop it ({who})",
     errno.EACCES: "ports below 1024 and other users' directories need privileges",
     errno.EADDRNOTAVAIL: "this machine does not have that address; 0.0.0.0 is all it has",
     errno.ENOENT: "the directory of the socket does not exist",
 }
 
 
-def _bind_error(address: Address, error: OSError) -> BindError:
+def _bind_error(address: Address, error: OSError, owner: int = 0) -> BindError:
     reason = error.strerror or str(error)
     if error.errno is not None:
         reason = os.strerror(error.errno)
-    hint = _HINTS.get(error.errno or 0, "")
+    how = "ss -ltnp" if address.path is None else "ss -lxp"
+    who = f"process {owner}" if owner else f"{how} shows who it is"
+    hint = _HINTS.get(error.errno or 0, "").replace("{who}", who)
     return BindError(f"cannot listen on {address}: {reason[:1].lower()}{reason[1:]}", hint=hint)
 
 

@@ -110,6 +110,7 @@ def test_wrong_text_names_setting_and_value(name: str, text: str) -> None:
         {"header": ("A: \x00",)},
         {"header": ("Content-Length: 5",)},
         {"forwarded_allow_ips": ("proxy.example",), "proxy_headers": True},
+        {"forwarded_allow_ips": ("proxy.example",)},
     ],
     ids=repr,
 )

@@ -133,7 +133,7 @@ def test_address_in_use_is_found_although_ports_are_shared(taken: int) -> None:
             first.take(slot)
         with pytest.raises(BindError, match="address already in use") as caught:
             Listeners(Config(port=first.port))
-        assert caught.value.hint
+        assert "(ss -ltnp shows who it is)" in caught.value.hint
         assert caught.value.exit_code == 3
 
 
@@ -212,9 +212,25 @@ def test_stale_unix_socket_is_replaced(path: pathlib.Path) -> None:
 
 def test_live_unix_socket_is_left_alone(path: pathlib.Path) -> None:
     with Listeners(Config(uds=str(path))):
-        with pytest.raises(BindError, match="address already in use"):
+        with pytest.raises(BindError, match="address already in use") as caught:
             Listeners(Config(uds=str(path)))
+        assert f"(process {os.getpid()})" in caught.value.hint
         assert path.exists()
+
+
+def test_a_unix_socket_whose_queue_is_full_is_left_alone(path: pathlib.Path) -> None:
+    """Nobody is told then who listens."""
+    with socket.socket(socket.AF_UNIX) as owner, contextlib.ExitStack() as stack:
+        owner.bind(str(path))
+        owner.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(str(path))
+        with pytest.raises(BindError, match="address already in use") as caught:
+            Listeners(Config(uds=str(path)))
+        assert "(ss -lxp shows who it is)" in caught.value.hint
 
 
 def test_a_file_that_is_no_socket_is_left_alone(path: pathlib.Path) -> None:
