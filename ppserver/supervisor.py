@@ -44,6 +44,7 @@ from ppserver.contexts.generation import Context, Generation
 from ppserver.contexts.host import start_host
 from ppserver.contexts.messages import (
     Ended,
+    Imported,
     Loaded,
     NonsenseError,
     Opened,
@@ -138,6 +139,7 @@ class Supervisor:
         self._wanted = self._slots  # what the signals asked for; _resize() gets there
         self._generations: list[Generation] = []
         self._announced = False
+        self._unsaid: Loaded | None = None  # what the banner is made of
         self._addresses: Any = None  # what a program of the parallel API listens on
         self._stopping = False
         self._told_at = 0.0
@@ -332,6 +334,12 @@ class Supervisor:
                 # It may overtake the host's word that this context has started.
                 generation.early.append((message.key, message))
             return
+        if isinstance(message, Imported):
+            if message.key != sender:
+                raise NonsenseError("a message in the name of another")
+            if sender in generation.contexts:
+                self._say_what_runs(message.interface, message.loop)
+            return
         if not sender or sender != generation.pid:
             raise NonsenseError("a host's message from a context")
         if isinstance(message, Loaded):
@@ -361,13 +369,18 @@ class Supervisor:
         if not self._stopping and not self._listen(message.addresses):
             self._give_up(generation, "the program listens elsewhere now; restart it", 1)
             return
-        if not self._announced:
-            contexts.banner(
-                self._config, message.place, message.interface, message.loop, message.why
-            )
+        self._unsaid = message
+        if message.interface != "auto":
+            self._say_what_runs(message.interface, message.loop)
         if not self._stopping:
             for slot in range(self._slots):
                 self._spawn(generation, slot)
+
+    def _say_what_runs(self, interface: str, loop: str) -> None:
+        """Once; where contexts import the application, the first of them tells what it is."""
+        loaded, self._unsaid = self._unsaid, None
+        if loaded is not None and not self._announced:
+            contexts.banner(self._config, loaded.place, interface, loop, loaded.why)
 
     def _on_started(self, generation: Generation, message: Started) -> None:
         slot, key = message.slot, message.key

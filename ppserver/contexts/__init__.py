@@ -117,8 +117,8 @@ def banner(config: Config, place: str, interface: str, loop: str, why: str = "")
     logger.info(
         "ppserver %s: %s, %s, %d core%s available",
         __version__,
-        {"parallel": "parallel API", "auto": "ASGI or WSGI"}.get(interface, interface.upper()),
-        f"loop {loop}" if interface in ("asgi", "auto") else f"{config.threads} threads each",
+        {"parallel": "parallel API"}.get(interface, interface.upper()),
+        f"loop {loop}" if interface == "asgi" else f"{config.threads} threads each",
         cores,
         "" if cores == 1 else "s",
     )

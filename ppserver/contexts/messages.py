@@ -72,7 +72,16 @@ class Said:
     key: int
 
 
-Message = Loaded | Opened | Started | Unstarted | Ended | Said
+@dataclasses.dataclass(frozen=True, slots=True)
+class Imported:
+    """By a context that imports the application for itself: what that is."""
+
+    key: int
+    interface: str
+    loop: str
+
+
+Message = Loaded | Opened | Started | Unstarted | Ended | Said | Imported
 
 
 def read(received: Received) -> Message:
@@ -96,7 +105,9 @@ def _read(message: dict[str, Any]) -> Message:
     if kind == "loaded":
         return _loaded(message)
     if kind == "opened":
-        return _opened(message)
+        return Opened(_interface(message))
+    if kind == "imported":
+        return Imported(_number(message, "key"), _interface(message), _text(message, "loop"))
     raise ValueError(f"a message of no known kind: {str(kind)[:40]!r}")
 
 
@@ -113,11 +124,11 @@ def _loaded(message: dict[str, Any]) -> Loaded:
     return Loaded(addresses=addresses, **texts)
 
 
-def _opened(message: dict[str, Any]) -> Opened:
+def _interface(message: dict[str, Any]) -> str:
     interface = _text(message, "interface")
     if interface not in ("asgi", "wsgi"):
         raise ValueError(f"no such interface: {interface[:40]!r}")
-    return Opened(interface)
+    return interface
 
 
 def _list(value: object) -> list[Any]:

@@ -25,9 +25,9 @@ import socket
 import struct
 import sys
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from ppserver import directory, exits, freezing, handlers, hooks, logs, topology
+from ppserver import directory, eventloop, exits, freezing, handlers, hooks, logs, topology
 from ppserver.config import Config
 from ppserver.contexts.errands import SocketErrands
 from ppserver.contexts.family import adopt, call_host, die_with_parent
@@ -134,10 +134,15 @@ class Processes:
         topology.pin(premises.config, order.slot)
         reseed()
         premises.seats.keep_only(order.seat)
-        application = premises.application or load_here(premises.config)
 
-        def say(kind: str) -> None:
-            premises.channel.send(kind, slot=order.slot, seat=order.seat, key=os.getpid())
+        def say(kind: str, **more: Any) -> None:
+            premises.channel.send(kind, slot=order.slot, seat=order.seat, key=os.getpid(), **more)
+
+        application = premises.application
+        if application is None:
+            application = load_here(premises.config)
+            loop = eventloop.settle(premises.config, application.interface).loop
+            say("imported", interface=application.interface, loop=loop)
 
         def draining() -> None:
             for entry in order.listening:

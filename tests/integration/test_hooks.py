@@ -56,6 +56,8 @@ def test_each_context_runs_all_where_it_imports(tmp_path: pathlib.Path) -> None:
     with serving.running("hooked:wsgi", tmp_path, **options) as server:
         pass
     check(server.records(), WSGI, 2, once=False)
+    assert server.log.count("ppserver 0") == 1
+    assert ": WSGI, " in server.log, "the first context has told what it is"
 
 
 def test_async_functions_by_settings(tmp_path: pathlib.Path) -> None:

@@ -121,6 +121,7 @@ def test_descriptors_are_not_inheritable_and_can_be_refused(pair: tuple[Channel,
         b'{"kind": "ready", "key": 1e3}',
         b'{"kind": "ended", "key": 1, "code": 4294967296}',
         b'{"kind": "started", "slot": 0, "seat": {}, "key": 1}',
+        b'{"kind": "imported", "key": 1, "interface": "ftp", "loop": ""}',
         b'{"kind": "loaded", "place": "mars", "interface": "", "loop": "", "why": ""}',
         b'{"kind": "loaded", "place": "threads", "interface": 1, "loop": "", "why": ""}',
         b'{"kind": "loaded", "place": "threads", "interface": "", "loop": "", "why": "",'
