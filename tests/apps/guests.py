@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import mmap
@@ -23,6 +24,10 @@ COUNT = 0
 
 if (DIRECTORY / "fail-import").exists():
     raise ExpectedError("import")
+if (DIRECTORY / "fail-one-import").exists():  # The first to take it away.
+    with contextlib.suppress(FileNotFoundError):
+        (DIRECTORY / "fail-one-import").rename(DIRECTORY / "failed-one-import")
+        raise ExpectedError("this import")
 
 
 def about() -> str:
@@ -80,15 +85,26 @@ def answer(path: str) -> str:
         logging.getLogger("ppserver.error").warning("logged by %s", ME)
     if path == "/abort":
         os.abort()
-    if path == "/daemon":
+    if path.startswith("/daemon"):
         started = threading.Event()
-        threading.Thread(target=lambda: (started.set(), forever()), daemon=True).start()
+        what = {"/daemon": forever, "/daemon/computes": compute, "/daemon/sleeps": doze}[path]
+        threading.Thread(target=lambda: (started.set(), what()), daemon=True).start()
         started.wait()
     return ME
 
 
 def forever() -> None:
     threading.Event().wait()
+
+
+def compute() -> None:
+    while True:
+        pass
+
+
+def doze() -> None:
+    while True:
+        time.sleep(0.001)
 
 
 def prepare() -> None:

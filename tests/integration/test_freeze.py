@@ -36,7 +36,6 @@ def measured(
         "frozen:app",
         directory,
         contexts=2,
-        interface="wsgi",
         args=["--contexts", "processes", "--no-access-log", *args],
         env={
             "TEST_KIND": kind,
@@ -75,7 +74,7 @@ def test_reading_shared_data_does_not_unshare_it(tmp_path: pathlib.Path, kind: s
     assert "data frozen after load: " in log
     assert "data not frozen after load: --no-freeze)" in other
     assert mortal["unshared"] > size * bytes_per_item
-    assert frozen["unshared"] < max(0.05 * mortal["unshared"], 1.5 * MB)
+    assert frozen["unshared"] < max(0.05 * mortal["unshared"], 0.5 * MB)
 
 
 @plain_memory
@@ -83,7 +82,7 @@ def test_reading_shared_data_does_not_unshare_it(tmp_path: pathlib.Path, kind: s
 def test_flat_data_stays_shared_on_every_version(tmp_path: pathlib.Path, kind: str) -> None:
     serving.optional("numpy")
     answer, _ = measured(tmp_path, kind, 1_000_000)
-    assert answer["unshared"] < 1 * MB  # of 8
+    assert answer["unshared"] < 0.5 * MB  # of 8
 
 
 @plain_memory
