@@ -138,6 +138,8 @@ class Core:
         multiprocess: bool = ...,
         on_error: Callable[[BaseException, dict[str, Any]], None],
         root_path_mode: str = ...,
+        spool_dir: str = ...,
+        spool_size: int = ...,
     ) -> None: ...
     def serve_parallel(
         self,

@@ -425,6 +425,18 @@ class Config:
             maximum=2**62,
         ),
     ] = 0
+    spool_size: Annotated[
+        int,
+        Setting(
+            group=_LIMITS,
+            help="WSGI: receive request bodies of more than 1 MiB, too, before the application is "
+            "called, in temporary files in $TMPDIR or /var/tmp, this much for each context; the "
+            "application reads what has no room as it comes; 0 is no files",
+            metavar="BYTES",
+            minimum=0,
+            maximum=2**62,
+        ),
+    ] = 1 << 30
 
     timeout_keep_alive: Annotated[
         float, _seconds("close a connection that has had no request for this long; 0 is never")

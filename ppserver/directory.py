@@ -1,4 +1,5 @@
-"""The working directory, which may be removed while the server runs: a deployment does that."""
+"""The working directory, which may be removed while the server runs: a deployment does that; and
+where temporary files go."""
 
 from __future__ import annotations
 
@@ -39,3 +40,14 @@ def come_back(config: Config) -> None:
                 f"the working directory {_started_in or '(of the start)'} is gone",
                 hint="start the server in one that stays, or name one: --app-dir /srv/app",
             ) from None
+
+
+def for_spooling() -> str:
+    """Where large request bodies wait; empty if nothing may be written anywhere.
+
+    Not /tmp by preference: on many systems that is memory.
+    """
+    for path in (os.environ.get("TMPDIR", ""), "/var/tmp", "/tmp"):
+        if os.path.isabs(path) and os.access(path, os.W_OK | os.X_OK):
+            return path
+    return ""

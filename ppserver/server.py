@@ -22,7 +22,17 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
-from ppserver import eventloop, exits, handlers, hooks, logs, readiness, terminal, watchdog
+from ppserver import (
+    directory,
+    eventloop,
+    exits,
+    handlers,
+    hooks,
+    logs,
+    readiness,
+    terminal,
+    watchdog,
+)
 from ppserver._native import Board, Core
 from ppserver.config import Config
 from ppserver.contexts.errands import LoopErrands, MainThread
@@ -392,6 +402,8 @@ class Server:
                     threads=self.config.threads,
                     multiprocess=self._supervision is not None and self._supervision.multiprocess,
                     on_error=logs.log_application_error,
+                    spool_dir=directory.for_spooling(),
+                    spool_size=self.config.spool_size,
                 )
             self._listen(core)
             self.core = core

@@ -119,8 +119,11 @@ class Context:
         family: int = socket.AF_INET,
         address: Any = ("127.0.0.1", 0),
         expect_errors: bool = False,
+        spool_size: int = 0,
+        spool_dir: str = "/var/tmp",
         **options: Any,
     ) -> None:
+        self._spool = {"spool_size": spool_size, "spool_dir": spool_dir}
         self.errors: list[tuple[BaseException, Any]] = []
         self.listener = socket.socket(family, socket.SOCK_STREAM)
         self.listener.bind(address)
@@ -134,7 +137,8 @@ class Context:
         self._thread = threading.Thread(target=self._run, name="context")
 
     def _serve(self, app: Any, *, threads: int, root_path: str) -> None:
-        self.core.serve_wsgi(app, threads=threads, root_path=root_path, on_error=self._on_error)
+        options: dict[str, Any] = {"threads": threads, "root_path": root_path, **self._spool}
+        self.core.serve_wsgi(app, on_error=self._on_error, **options)
         self.core.add_listener(self.listener.fileno())
 
     def _on_error(self, exc: BaseException, environ: Any) -> None:

@@ -15,6 +15,8 @@
  * fields are set before the threads start and only read by them. */
 #include "bridge/parallel.h"
 
+#include <string.h>
+
 /* ---- life ---- */
 
 void pp_wsgi_ref(struct pp_wsgi *w)
@@ -35,6 +37,7 @@ void pp_wsgi_unref(struct pp_wsgi *w)
     }
     PyMem_Free(w->workers);
     PyMem_Free(w->heads_op);
+    PyMem_Free(w->spool_dir);
     pp_park_fini(&w->manager.park);
     (void)pthread_mutex_destroy(&w->mutex);
     pp_wsgi_drop_left(w);
@@ -44,6 +47,18 @@ void pp_wsgi_unref(struct pp_wsgi *w)
     pp_wsgi_environ_fini(&w->k);
     Py_CLEAR(w->interruption);
     PyMem_Free(w);
+}
+
+void pp_wsgi_body_drop(struct pp_wsgi *w, struct pp_wsgi_body *body)
+{
+    if (body->spooled) {
+        (void)__atomic_sub_fetch(&w->spooled_bytes, body->spool->len, __ATOMIC_RELAXED);
+        pp_spool_free(body->spool);
+    } else if (body->data != NULL) {
+        pp_mem_free(body->data, body->cap);
+    }
+    body->data = NULL;
+    body->spooled = false;
 }
 
 void pp_wsgi_drop_left(struct pp_wsgi *w)
@@ -198,7 +213,7 @@ static PyObject *make_environ(PpWsgiCall *call, struct pp_wsgi_body body)
     PpCore *core = call->core;
     PyObject *input;
     if (body.data != NULL || body.streams) {
-        input = pp_wsgi_input_new(body.streams ? call : NULL, core->state, body);
+        input = pp_wsgi_input_new(call->w, body.streams ? call : NULL, core->state, body);
     } else {
         input = Py_NewRef(call->w->k.empty_input);
     }
@@ -235,8 +250,8 @@ void pp_wsgi_run(struct pp_wsgi *w, struct pp_wsgi_worker *self, struct pp_conn 
             call->conn = NULL;
             call->ended = true;
             Py_DECREF((PyObject *)call);
-        } else if (body.data != NULL) {
-            pp_mem_free(body.data, body.cap);
+        } else {
+            pp_wsgi_body_drop(w, &body);
         }
         if (body.streams) {
             pp_wsgi_op_stream_ended(w);
@@ -284,17 +299,35 @@ static struct pp_wsgi *wsgi_ready(PpCore *core, int threads)
     return wsgi_new(core, threads);
 }
 
+/* -1 with an exception. */
+static int set_spool(struct pp_wsgi *w, const char *dir, unsigned long long size)
+{
+    size_t len = strlen(dir);
+    if (size == 0 || len == 0) {
+        return 0;
+    }
+    if ((w->spool_dir = PyMem_Malloc(len + 1)) == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    memcpy(w->spool_dir, dir, len + 1);
+    w->spool_max = size;
+    return 0;
+}
+
 static PyObject *serve_wsgi(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *keywords[] = {"app",      "root_path",      "threads", "multiprocess",
-                               "on_error", "root_path_mode", NULL};
+    static char *keywords[] = {"app",          "root_path",  "threads",
+                               "multiprocess", "on_error",   "root_path_mode",
+                               "spool_dir",    "spool_size", NULL};
     PpCore *core = (PpCore *)self;
     PyObject *app, *root_path = NULL, *on_error = Py_None;
     int threads = 1, multiprocess = 0;
-    const char *root_path_mode = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$UipOs:serve_wsgi", keywords, &app,
+    const char *root_path_mode = NULL, *spool_dir = "";
+    unsigned long long spool_size = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$UipOssK:serve_wsgi", keywords, &app,
                                      &root_path, &threads, &multiprocess, &on_error,
-                                     &root_path_mode) ||
+                                     &root_path_mode, &spool_dir, &spool_size) ||
         pp_scope_set_root_path_mode(core, root_path_mode) < 0) {
         return NULL;
     }
@@ -305,7 +338,8 @@ static PyObject *serve_wsgi(PyObject *self, PyObject *args, PyObject *kwargs)
     Py_XSETREF(core->app, Py_NewRef(app));
     Py_XSETREF(core->root_path, Py_NewRef(root_path != NULL ? root_path : core->k.empty_str));
     Py_XSETREF(core->on_error, on_error == Py_None ? NULL : Py_NewRef(on_error));
-    if (pp_wsgi_environ_setup(core, w, multiprocess) < 0) {
+    if (set_spool(w, spool_dir, spool_size) < 0 ||
+        pp_wsgi_environ_setup(core, w, multiprocess) < 0) {
         pp_wsgi_unref(w);
         return NULL;
     }
@@ -417,9 +451,11 @@ static PyObject *run_wsgi(PyObject *self, PyObject *Py_UNUSED(ignored))
 PyMethodDef pp_wsgi_methods[] = {
     {"serve_wsgi", (PyCFunction)(void (*)(void))serve_wsgi, METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("serve_wsgi(app, *, root_path='', threads=1, multiprocess=False, on_error=None, "
-               "root_path_mode='auto')\n\n"
+               "root_path_mode='auto', spool_dir='', spool_size=0)\n\n"
                "Serve a WSGI application; run_wsgi() does the work. threads: how many requests may "
-               "be with the application at a time.")},
+               "be with the application at a time. spool_size: bytes of temporary files in "
+               "spool_dir for large request bodies, which are awaited before the application is "
+               "called.")},
     {"serve_parallel", (PyCFunction)(void (*)(void))serve_parallel, METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR(
          "serve_parallel(protocols, *, threads=1, on_error=None)\n\nServe protocols of the "

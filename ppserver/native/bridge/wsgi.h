@@ -14,6 +14,7 @@
 #include <pthread.h>
 
 #include "net/park.h"
+#include "net/spool.h"
 #include "net/thread.h"
 
 #define PP_WSGI_TICK_US 1000   /* a call that is seen waiting after this interval is slow */
@@ -135,6 +136,8 @@ struct pp_wsgi {
     struct pp_wsgi_consts k;
     uint32_t threads_max;
     uint32_t streams_max; /* threads that may be with requests whose body is on its way */
+    char *spool_dir;      /* owned (PyMem) or NULL. Constant. */
+    uint64_t spool_max;   /* for spooled_bytes; 0 = no files. Constant. */
     struct pp_par *par;   /* owned: protocols of the parallel API instead of a WSGI application, or
                              NULL. Constant. */
 
@@ -171,6 +174,7 @@ struct pp_wsgi {
                                         not too many do */
     uint32_t streams;                /* with the application, or about to be */
     size_t gathered_bytes;           /* allocated for bodies in `waiting` and `ready` */
+    uint64_t spooled_bytes;          /* atomic: in files, as long as anybody can read them */
     struct pp_list transports_ready; /* PpTransport with events, which nobody runs yet */
     struct pp_list transports_left;  /* those the end found; a reference each, dropped attached */
     struct pp_msg *spent;            /* messages of CLOSE, done: their transports are dropped */
@@ -183,11 +187,15 @@ struct pp_wsgi_slot {
     enum pp_wsgi_slot_kind { PP_WSGI_PENDING = 1, PP_WSGI_CALL, PP_WSGI_TRANSPORT } kind;
 };
 
-/* A request's body as far as it has been awaited. */
+/* A request's body as far as it has been awaited: bytes, or a file (`spooled`). */
 struct pp_wsgi_body {
-    uint8_t *data; /* owned (pp_mem) or NULL */
-    size_t len, cap;
-    bool streams; /* more follows: the application reads it from the connection */
+    union {
+        uint8_t *data;          /* owned (pp_mem) or NULL */
+        struct pp_spool *spool; /* owned */
+    };
+    size_t len, cap; /* cap: allocated for data */
+    bool streams;    /* more follows: the application reads it from the connection */
+    bool spooled;
 };
 
 /* A request that is not with the application yet. Leader only; allocated by pp_mem. */
@@ -290,6 +298,9 @@ void pp_wsgi_drop_left(struct pp_wsgi *w);
 /* Runs the application for the request on conn. body is owned by it. Attached; never raises. */
 void pp_wsgi_run(struct pp_wsgi *w, struct pp_wsgi_worker *self, struct pp_conn *conn,
                  struct pp_wsgi_body body);
+
+/* Gives back what body holds, once nobody reads it. Any thread. */
+void pp_wsgi_body_drop(struct pp_wsgi *w, struct pp_wsgi_body *body);
 
 /* wsgi_lead.c: who leads. */
 /* Leaves the loop alone and goes into the application. The thread leads. */
@@ -414,9 +425,10 @@ void pp_wsgi_call_spent(PpWsgiCall *call);
 void pp_wsgi_fail(PpWsgiCall *call, PyObject *env);
 
 /* wsgi_input.c */
-/* A wsgi.input of `body` (its data taken over, also on failure), and with a call of what comes on
+/* A wsgi.input of `body` (which is taken over, also on failure), and with a call of what comes on
  * its connection behind that. */
-PyObject *pp_wsgi_input_new(PpWsgiCall *call, PpState *state, struct pp_wsgi_body body);
+PyObject *pp_wsgi_input_new(struct pp_wsgi *w, PpWsgiCall *call, PpState *state,
+                            struct pp_wsgi_body body);
 
 /* wsgi_file.c */
 /* The wrapped file of a file_wrapper object (borrowed) and its block size; NULL if it is none. */

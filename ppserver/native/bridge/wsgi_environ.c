@@ -166,7 +166,7 @@ int pp_wsgi_environ_setup(PpCore *core, struct pp_wsgi *w, int multiprocess)
         return -1;
     }
     k->root_path = bytes_as_latin1(core->root_path);
-    k->empty_input = pp_wsgi_input_new(NULL, core->state, (struct pp_wsgi_body){0});
+    k->empty_input = pp_wsgi_input_new(w, NULL, core->state, (struct pp_wsgi_body){0});
     k->template = PyDict_New();
     if (k->root_path == NULL || k->empty_input == NULL || k->template == NULL) {
         return -1;

@@ -1,10 +1,11 @@
 /* wsgi.input: a blocking reader of the request body.
  *
- * A body that was awaited before the application ran is here as a whole. Otherwise bytes, or those
- * behind what was awaited, are read from the connection when they are asked for (the first read
- * sends 100 Continue if the client waits for it), straight into the result where possible, through
- * a small buffer for lines. read(n) returns less than n bytes only at the end of the body. A body
- * that fails (peer gone, time-out, malformed, too large) raises ClientDisconnected, an OSError. */
+ * A body that was awaited before the application ran is here as a whole, in memory or in a
+ * temporary file. Otherwise bytes, or those behind what was awaited, are read from the connection
+ * when they are asked for (the first read sends 100 Continue if the client waits for it), straight
+ * into the result where possible, through a small buffer for lines. read(n) returns less than n
+ * bytes only at the end of the body. A body that fails (peer gone, time-out, malformed, too large)
+ * raises ClientDisconnected, an OSError. */
 #include "bridge/wsgi.h"
 
 #include <string.h>
@@ -15,30 +16,42 @@
 
 typedef struct {
     PyObject_HEAD
-    PpWsgiCall *call; /* owned, or NULL when everything is in the buffer */
-    PpState *state;   /* borrowed from the module */
-    uint8_t *buf;     /* owned (pp_mem) or NULL */
+    PpWsgiCall *call;         /* owned, or NULL when everything is in the buffer or the file */
+    PpState *state;           /* borrowed from the module */
+    struct pp_wsgi *w;        /* counted if file is set, else NULL */
+    struct pp_wsgi_body file; /* owned, if spooled; its bytes come before those of the call */
+    uint64_t file_at;         /* what of it has been read */
+    uint8_t *buf;             /* owned (pp_mem) or NULL */
     size_t start, end, cap;
     bool eof;  /* nothing behind the buffer */
     bool busy; /* atomic: a method is at work */
 } PpWsgiInput;
 
-PyObject *pp_wsgi_input_new(PpWsgiCall *call, PpState *state, struct pp_wsgi_body body)
+PyObject *pp_wsgi_input_new(struct pp_wsgi *w, PpWsgiCall *call, PpState *state,
+                            struct pp_wsgi_body body)
 {
     PpWsgiInput *in = PyObject_GC_New(PpWsgiInput, state->wsgi_input_type);
     if (in == NULL) {
-        if (body.data != NULL) {
-            pp_mem_free(body.data, body.cap);
-        }
+        pp_wsgi_body_drop(w, &body);
         return NULL;
     }
     in->call = (PpWsgiCall *)Py_XNewRef((PyObject *)call);
     in->state = state;
-    in->buf = body.data;
-    in->start = 0;
-    in->end = body.len;
-    in->cap = body.cap;
-    in->eof = call == NULL;
+    in->w = NULL;
+    in->file = (struct pp_wsgi_body){0};
+    in->file_at = 0;
+    in->buf = NULL;
+    in->start = in->end = in->cap = 0;
+    if (body.spooled) {
+        pp_wsgi_ref(w);
+        in->w = w;
+        in->file = body;
+    } else {
+        in->buf = body.data;
+        in->end = body.len;
+        in->cap = body.cap;
+    }
+    in->eof = call == NULL && !body.spooled;
     in->busy = false;
     PyObject_GC_Track((PyObject *)in);
     return (PyObject *)in;
@@ -68,6 +81,10 @@ static void input_dealloc(PyObject *self)
     if (in->buf != NULL) {
         pp_mem_free(in->buf, in->cap);
     }
+    if (in->w != NULL) {
+        pp_wsgi_body_drop(in->w, &in->file);
+        pp_wsgi_unref(in->w);
+    }
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -77,7 +94,7 @@ static void input_dealloc(PyObject *self)
 /* The input of requests without a body is one object for all of them; nothing in it changes. */
 static bool is_empty(const PpWsgiInput *in)
 {
-    return in->call == NULL && in->buf == NULL;
+    return in->call == NULL && in->buf == NULL && in->w == NULL;
 }
 
 static int enter(PpWsgiInput *in)
@@ -108,11 +125,36 @@ static size_t take_buffered(PpWsgiInput *in, uint8_t *dst, size_t max)
     return n;
 }
 
+/* What is left of the file. */
+static uint64_t file_left(const PpWsgiInput *in)
+{
+    return in->w != NULL ? in->file.spool->len - in->file_at : 0;
+}
+
+static Py_ssize_t fetch_file(PpWsgiInput *in, uint8_t *dst, size_t max)
+{
+    size_t got = 0;
+    int rc;
+    Py_BEGIN_ALLOW_THREADS;
+    rc = pp_spool_read(in->file.spool, in->file_at, dst, max, &got);
+    Py_END_ALLOW_THREADS;
+    if (rc != PP_OK) {
+        PyErr_SetString(PyExc_OSError, "reading the request body: its temporary file is damaged");
+        return -1;
+    }
+    in->file_at += got;
+    in->eof = in->call == NULL && file_left(in) == 0;
+    return (Py_ssize_t)got;
+}
+
 /* At least one byte into dst, or none at the end; -1 with an exception. */
 static Py_ssize_t fetch(PpWsgiInput *in, uint8_t *dst, size_t max)
 {
     if (in->eof || max == 0) {
         return 0;
+    }
+    if (file_left(in) > 0) {
+        return fetch_file(in, dst, max);
     }
     struct pp_wsgi_op op = {.call = in->call, .kind = PP_WSGI_OP_READ, .dst = dst, .cap = max};
     pp_wsgi_op_run(&op);
@@ -157,6 +199,9 @@ static PyObject *read_bytes(PpWsgiInput *in, Py_ssize_t size)
     }
     /* A size may be a wild guess of the application: the result grows as bytes come. */
     Py_ssize_t room = (Py_ssize_t)(buffered + FIRST_BYTES), len = 0;
+    if (in->call == NULL && file_left(in) < PY_SSIZE_T_MAX / 2) { /* all of it is here */
+        room = (Py_ssize_t)(buffered + file_left(in));
+    }
     if (size >= 0 && size < room) {
         room = size;
     }
@@ -193,11 +238,12 @@ static int refill(PpWsgiInput *in)
         return 0;
     }
     if (in->buf == NULL) {
-        if ((in->buf = pp_mem_alloc(LINE_BYTES)) == NULL) {
+        size_t cap = in->w != NULL ? FIRST_BYTES : LINE_BYTES;
+        if ((in->buf = pp_mem_alloc(cap)) == NULL) {
             PyErr_NoMemory();
             return -1;
         }
-        in->cap = LINE_BYTES;
+        in->cap = cap;
     }
     PP_ASSERT(in->start == in->end);
     in->start = in->end = 0;

@@ -389,9 +389,7 @@ static void pending_drop(struct pp_wsgi_pending *p)
     struct pp_wsgi *w = p->w;
     bool admitted = p->admitted;
     struct pp_wsgi_body body = pending_take(p);
-    if (body.data != NULL) {
-        pp_mem_free(body.data, body.cap);
-    }
+    pp_wsgi_body_drop(w, &body);
     if (admitted) {
         pp_wsgi_op_stream_ended(w);
     }
@@ -430,6 +428,56 @@ static int make_room(struct pp_wsgi_pending *p, size_t len)
     return PP_OK;
 }
 
+/* What has come of the body goes to a file, and what comes: PP_OK, or BODY_TOO_LARGE if it cannot:
+ * then all is as before. */
+static int spool_begin(struct pp_wsgi_pending *p)
+{
+    struct pp_wsgi *w = p->w;
+    struct pp_spool *spool = pp_spool_new(w->spool_dir);
+    if (spool == NULL || pp_spool_append(spool, p->body.data, p->body.len) != PP_OK) {
+        if (spool != NULL) {
+            pp_spool_free(spool);
+        }
+        return PP_ERR_BODY_TOO_LARGE;
+    }
+    if (p->body.data != NULL) {
+        pp_mem_free(p->body.data, p->body.cap);
+    }
+    w->gathered_bytes -= p->body.cap;
+    p->body.cap = 0;
+    p->body.spool = spool;
+    p->body.spooled = true;
+    (void)__atomic_add_fetch(&w->spooled_bytes, p->body.len, __ATOMIC_RELAXED);
+    return PP_OK;
+}
+
+/* Keeps len more bytes of an awaited body: PP_OK, BODY_TOO_LARGE if there is no room for them, or
+ * NO_MEMORY. */
+static int keep(struct pp_wsgi_pending *p, const uint8_t *data, size_t len)
+{
+    struct pp_wsgi *w = p->w;
+    if (!p->body.spooled) {
+        int rc = make_room(p, len);
+        if (rc == PP_OK) {
+            if (len > 0) {
+                memcpy(p->body.data + p->body.len, data, len);
+            }
+            p->body.len += len;
+            return PP_OK;
+        }
+        if (rc != PP_ERR_BODY_TOO_LARGE || w->spool_max == 0 || spool_begin(p) != PP_OK) {
+            return rc;
+        }
+    }
+    uint64_t spooled = __atomic_load_n(&w->spooled_bytes, __ATOMIC_RELAXED);
+    if (spooled + len > w->spool_max || pp_spool_append(p->body.spool, data, len) != PP_OK) {
+        return PP_ERR_BODY_TOO_LARGE;
+    }
+    (void)__atomic_add_fetch(&w->spooled_bytes, len, __ATOMIC_RELAXED);
+    p->body.len += len;
+    return PP_OK;
+}
+
 /* Takes what has come of an awaited body: PP_OK when it is whole, PP_AGAIN, or PP_ERR_*. */
 static int gather(struct pp_wsgi_pending *p)
 {
@@ -440,13 +488,11 @@ static int gather(struct pp_wsgi_pending *p)
         if (status == PP_BODY_FAILED) {
             return PP_ERR_DISCONNECTED;
         }
-        int rc = make_room(p, len);
+        int rc = keep(p, data, len);
         if (rc != PP_OK) {
             return rc;
         }
         if (len > 0) {
-            memcpy(p->body.data + p->body.len, data, len);
-            p->body.len += len;
             pp_conn_body_consume(p->conn, len);
         }
         if (status == PP_BODY_END) {
@@ -576,10 +622,14 @@ static bool on_request(struct pp_wsgi_worker *self, struct pp_conn *conn)
     size_t first = head->chunked                   ? PP_WSGI_GATHER_FIRST
                    : length < PP_WSGI_GATHER_BYTES ? (size_t)length
                                                    : PP_WSGI_GATHER_BYTES;
-    bool streams = !par && (head->expect_continue || length > PP_WSGI_GATHER_MAX ||
-                            w->gathered_bytes + first > PP_WSGI_GATHER_TOTAL);
-    size_t most = head->chunked ? (par ? PP_PAR_BODY_MAX : PP_WSGI_GATHER_MAX) : (size_t)length;
-    struct pp_wsgi_pending *p = pending_new(w, conn, streams ? 0 : most, streams ? 0 : first);
+    bool large =
+        !par && (length > PP_WSGI_GATHER_MAX || w->gathered_bytes + first > PP_WSGI_GATHER_TOTAL);
+    bool streams =
+        !par && w->spool_max == 0 ? large || head->expect_continue : large && length > w->spool_max;
+    size_t most = large           ? 0 /* a file from the beginning */
+                  : head->chunked ? (par ? PP_PAR_BODY_MAX : PP_WSGI_GATHER_MAX)
+                                  : (size_t)length;
+    struct pp_wsgi_pending *p = pending_new(w, conn, most, streams || large ? 0 : first);
     if (p == NULL) {
         pp_conn_fail(conn, 503);
         pp_conn_finish(conn);
