@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 
 # Terminals and process managers signal the process and its group: two signals that come this
 # close together were meant as one.
@@ -16,9 +17,10 @@ def open_standard_descriptors() -> None:
     """Where 0, 1 or 2 are closed, have them lead nowhere.
 
     Else the next thing that is opened gets that number, a socket or shared memory, and whoever
-    writes to standard output or standard error destroys it.
+    writes to standard output or standard error destroys it. Python's streams are made, too, which
+    it has left out: applications write to them.
     """
-    for fd in range(3):
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(fd)
         except OSError:
@@ -28,6 +30,11 @@ def open_standard_descriptors() -> None:
                     os.dup2(opened, fd)
                     os.close(opened)
                 os.set_inheritable(fd, True)
+                if getattr(sys, name) is None:
+                    stream = open(  # noqa: SIM115 (as long as the process)
+                        fd, "w" if fd else "r", errors="backslashreplace", closefd=False
+                    )
+                    setattr(sys, name, stream)
 
 
 def is_there() -> bool:

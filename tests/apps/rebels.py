@@ -10,6 +10,7 @@ import pathlib
 import signal
 import socket
 import subprocess
+import sys
 from typing import Any
 
 from support import record
@@ -66,6 +67,12 @@ def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
             {"kind": "ready", "slot": 0, "seat": None, "key": key},
         ):
             channel().send(json.dumps(message).encode())
+    elif command == "write":
+        for fd in (1, 2):
+            os.write(fd, b"application writes\n" * 100)
+        for stream in (sys.stdout, sys.stderr, environ["wsgi.errors"]):
+            stream.write("application writes\n")
+            stream.flush()
     elif command == "orphan":
         return answer(start_response, orphan())
     return answer(start_response, os.getpid())

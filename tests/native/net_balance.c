@@ -4,12 +4,26 @@
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "net_rig.h"
 
 #define HELLO "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"
+
+/* So often the next calls of recvmsg() fail, in place of the C library's. */
+static int receive_fails, receive_errno;
+
+ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
+{
+    if (receive_fails > 0) {
+        receive_fails--;
+        errno = receive_errno;
+        return -1;
+    }
+    return syscall(SYS_recvmsg, fd, msg, flags);
+}
 
 /* Two contexts, a and b; only a listens. */
 struct pair {
@@ -189,6 +203,64 @@ TEST(balance_passes_over_who_has_no_inbox)
     pair_settle(&p);
     pair_stop(&p);
 }
+
+#ifdef PP_TEST_CLOCK
+
+/* An inbox that cannot be read once, for want of the kernel's memory: nobody is sent there until it
+ * is tried again, and what waits in it is served then. */
+TEST(balance_reads_an_inbox_again_that_failed)
+{
+    static const int errors[] = {ENOMEM, ENOBUFS, EIO};
+    for (size_t k = 0; k < sizeof errors / sizeof *errors; k++) {
+        struct pair p;
+        int clients[4];
+        pair_start(&p, false);
+        const struct pp_slot *slot = pp_board_slot(p.board, 1);
+        for (int i = 0; i < 2; i++) {
+            clients[i] = rig_connect(&p.a);
+            CHECK(write(clients[i], HELLO, strlen(HELLO)) == (ssize_t)strlen(HELLO));
+            rig_settle(&p.a);
+        }
+        CHECK_EQ(slot->promised, 1);
+        receive_fails = 2; /* the second time when it is tried again */
+        receive_errno = errors[k];
+        rig_settle(&p.b);
+        CHECK_EQ(receive_fails, 1);
+        CHECK_EQ(slot->blocked, PP_SLOT_NO_INBOX);
+        CHECK_EQ(pp_loop_counters(p.b.loop)->errors[pp_err_index(PP_ERR_SYSTEM)], 1);
+        clients[2] = rig_connect(&p.a);
+        rig_settle(&p.a);
+        CHECK_EQ(pp_loop_connections(p.a.loop), 2);
+        rig_clock(rig_now_ms + PP_ACCEPT_PAUSE_MS + 1);
+        rig_settle(&p.b);
+        CHECK_EQ(receive_fails, 0);
+        CHECK_EQ(slot->blocked, PP_SLOT_NO_INBOX);
+        CHECK_EQ(slot->promised, 1);
+        rig_clock(rig_now_ms + PP_BALANCE_RETRY_MS + 1);
+        pair_settle(&p);
+        CHECK_EQ(slot->blocked, PP_SLOT_FREE);
+        CHECK_EQ(slot->promised, 0);
+        CHECK_EQ(pp_loop_connections(p.b.loop), 1);
+        clients[3] = rig_connect(&p.a); /* it is the least loaded now */
+        pair_settle(&p);
+        CHECK_EQ(pp_loop_connections(p.b.loop), 2);
+        for (int i = 0; i < 2; i++) {
+            char buf[512];
+            ssize_t got = recv(clients[i], buf, sizeof buf, MSG_DONTWAIT);
+            CHECK(got > 12 && memcmp(buf, "HTTP/1.1 200", 12) == 0);
+        }
+        for (int i = 2; i < 4; i++) {
+            ask(&p, clients[i]);
+        }
+        for (int i = 0; i < 4; i++) {
+            (void)close(clients[i]);
+        }
+        pair_settle(&p);
+        pair_stop(&p);
+    }
+}
+
+#endif
 
 TEST(balance_spreads_by_passing)
 {

@@ -1,0 +1,168 @@
+"""As process 1 of a process namespace, which a container is; and with descriptors closed."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import serving
+from rawhttp import Raw
+
+from ppserver.readiness import VARIABLE, Listener
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(serving.PEER != "ppserver", reason="the supervisor of ppserver"),
+]
+
+Start = Callable[[int], serving.Server]
+NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc"]
+
+
+@pytest.fixture(scope="module")
+def namespaces() -> None:
+    """Skips where they cannot be made."""
+    if shutil.which("unshare") is None or shutil.which("nsenter") is None:
+        pytest.skip("no unshare, or no nsenter")
+    done = subprocess.run([*NAMESPACE, "true"], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"no process namespaces here: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def start(namespaces: None, tmp_path: pathlib.Path, started: list[serving.Server]) -> Start:
+    def run(contexts: int) -> serving.Server:
+        command = [*NAMESPACE, sys.executable, "-m", "ppserver", "rebels:app", "--port", "0"]
+        command += ["--app-dir", str(serving.APPS)]
+        if contexts > 1:
+            command += ["--cores", str(contexts), "--contexts", "processes"]
+        server = serving.Server(command, serving._environment(tmp_path, {}), tmp_path)
+        started.append(server)
+        server.wait_started()
+        return server
+
+    return run
+
+
+def ask(server: serving.Server, path: str = "/") -> int:
+    """The body: a process number, as it is inside."""
+    with Raw(server) as raw:
+        return int(raw.ask(path).body)
+
+
+def outer_number(parent: int, inner: int) -> int:
+    """That of a child by its number within the namespace."""
+    for pid in serving.children(parent):
+        for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("NSpid:") and int(line.split()[-1]) == inner:
+                return pid
+    raise LookupError(inner)
+
+
+@pytest.mark.parametrize("contexts", [1, 2])
+def test_process_1_keeps_house(start: Start, contexts: int) -> None:
+    server = start(contexts)
+    (first,) = serving.children(server.pid)
+    assert ask(server) != 1
+    everybody = contexts + 1  # With the host.
+    orphan = outer_number(first, ask(server, "/orphan"))
+    (server.directory / "orphan-may-end").touch()
+    serving.wait_until(lambda: orphan not in serving.children(first), what="it is reaped")
+    assert len(serving.children(first)) == everybody
+    # A context that crashes.
+    victim = ask(server)
+    os.kill(outer_number(first, victim), signal.SIGKILL)
+    server.wait_for_log(rf"\[{victim}\] ended by signal 9: replacing it")
+    serving.wait_until(lambda: len(serving.contexts(first)) == contexts)
+    before = serving.children(first)
+    os.kill(first, signal.SIGHUP)
+    server.wait_for_log("Reloaded: host")
+    serving.wait_until(
+        lambda: (
+            len(serving.children(first)) == everybody
+            and not set(before) & set(serving.children(first))
+        )
+    )
+    assert ask(server) != 1
+    os.kill(first, signal.SIGTERM)
+    assert server.wait() == 0
+    server.check_log()
+
+
+@pytest.mark.parametrize("contexts", [1, 2])
+def test_process_1_is_stopped_from_within(start: Start, contexts: int) -> None:
+    """Where the kernel delivers only what it has a handler for."""
+    server = start(contexts)
+    (first,) = serving.children(server.pid)
+    inside = ["nsenter", "--target", str(first), "--pid", "kill"]
+    subprocess.run([*inside, "-HUP", "1"], check=True)
+    server.wait_for_log("Reloaded: host")
+    subprocess.run([*inside, "-TERM", "1"], check=True)
+    assert server.wait() == 0
+    server.check_log()
+
+
+@pytest.mark.parametrize(
+    ("closed", "contexts"), [("0", 2), ("1", 2), ("2", 2), ("012", 1), ("012", 2)]
+)
+def test_standard_descriptors_closed_at_the_start(
+    tmp_path: pathlib.Path, closed: str, contexts: int
+) -> None:
+    """They lead to /dev/null; nothing that the server opens gets their numbers."""
+    path = tmp_path / "socket"
+    command = [sys.executable, "-m", "ppserver", "rebels:app", "--app-dir", str(serving.APPS)]
+    command += ["--uds", str(path), "--cores", str(contexts), "--contexts", "processes"]
+    if contexts == 1:
+        command[-4:] = ["--supervise", "never"]
+    redirect = {"0": "0<&-", "1": "1>&-", "2": "2>&-"}
+    script = f'exec "$@" {" ".join(redirect[fd] for fd in closed)}'
+    ready = Listener()
+    process = subprocess.Popen(
+        ["sh", "-c", script, "sh", *command],
+        env=serving._environment(tmp_path, {VARIABLE: ready.path}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        assert ready.urls(serving.MUST_SECONDS) == [f"unix:{path}"]
+        family = serving.descendants(process.pid)
+        assert len(family) == (1 if contexts == 1 else contexts + 2)
+        for pid in family:
+            for fd in closed:
+                assert os.readlink(f"/proc/{pid}/fd/{fd}") == "/dev/null"
+        transport = serving.httpx.HTTPTransport(uds=str(path))
+        with serving.client("http://x", transport=transport) as client:
+            assert int(client.get("/write").text) in family
+            assert int(client.get("/").text) in family
+        process.terminate()
+        output, _ = process.communicate(timeout=serving.MUST_SECONDS)
+        assert process.returncode == 0
+        if closed == "012":
+            assert output == b""
+        elif closed != "2":
+            assert b"Finished" in output
+        assert b"Traceback" not in output
+    finally:
+        ready.close()
+        if process.poll() is None:
+            process.kill()
+
+
+def test_a_start_that_fails_with_descriptors_closed(tmp_path: pathlib.Path) -> None:
+    command = [sys.executable, "-m", "ppserver", "nowhere:app", "--port", "0"]
+    script = 'exec "$@" 0<&- 1>&- 2>&-'
+    for more in ([], ["--cores", "2"], ["--no-such-option"]):
+        done = subprocess.run(
+            ["sh", "-c", script, "sh", *command, *more],
+            env=serving._environment(tmp_path, {}),
+            timeout=serving.MUST_SECONDS,
+            check=False,
+        )
+        assert done.returncode == (2 if "--no-such-option" in more else 3)
