@@ -65,13 +65,8 @@ _FLUSH_PAUSE = 0.05  # Until what a channel had no room for is sent again.
 _MESSAGES_A_TURN = 256
 _TURNS_OF_WORDS = 16  # What is heard of a host that has ended.
 _STEADY_AFTER = 5.0  # A context that lived this long did not die of its start.
+_PROGRESS_FIRST = 5.0  # A start that takes longer says how far it is, then less and less often.
 _KILL_MARGIN = 8.0  # Beyond the time that a context gives itself.
-_TELL = {
-    "stop": signal.SIGTERM,
-    "quit": signal.SIGQUIT,
-    "reopen": signal.SIGUSR1,
-    "kill": signal.SIGKILL,
-}
 
 
 def run(config: Config, *, alone: bool = False) -> int:
@@ -186,7 +181,7 @@ class Supervisor:
                     time.sleep(_BACKOFF_FIRST)
         finally:
             for generation in self._generations:
-                self._kill_all(generation)
+                generation.kill_all()
             family.adopt(adopting)
             self._pipe.close()
         logger.info("Finished supervisor process [%d]", os.getpid())
@@ -224,6 +219,8 @@ class Supervisor:
                 times += [t for t in (generation.kill_at, self._reload_until(generation)) if t]
             if generation.channel.pending:
                 times.append(time.monotonic() + _FLUSH_PAUSE)
+            if self._is_starting(generation):
+                times.append(generation.progress_at)
         if not times:
             return None
         return max(0.0, min(times) - time.monotonic()) * 1000 + 1
@@ -257,7 +254,10 @@ class Supervisor:
                 raise StartupError(f"cannot start a host process: {error.strerror}") from None
             self._start_later(f"cannot start a host process: {error.strerror}")
             return
-        self._generations.append(Generation(number, pid, channel, time.monotonic()))
+        now = time.monotonic()
+        self._generations.append(
+            Generation(number, pid, channel, now, progress_at=now + _PROGRESS_FIRST)
+        )
         logger.debug("Started host [%d]", pid)
 
     def _start_later(self, why: str) -> None:
@@ -317,7 +317,7 @@ class Supervisor:
         elif context is not None and generation.place == "processes":
             logger.error("Context %d [%d] sent nonsense (%s)", context.slot + 1, sender, error)
             context.kill_at = context.kill_at or time.monotonic() + _KILL_MARGIN
-            self._kill_context(generation, context)
+            generation.kill_context(context, self._stopping)
         elif not generation.warned:
             generation.warned = True
             logger.error("Process [%d] sent nonsense (%s): ignored", sender, error)
@@ -533,37 +533,13 @@ class Supervisor:
         context.leaving = True
         patience = exits.patience(self._config, hurry=how == "quit")
         context.kill_at = time.monotonic() + patience + _KILL_MARGIN
-        self._tell(generation, context, how)
-
-    def _tell(self, generation: Generation, context: Context, what: str) -> None:
-        """Pass "stop", "quit", "reopen" or "kill" on to a context."""
-        if generation.place == "processes":
-            family.send(context.key, _TELL[what])
-        else:
-            generation.channel.send("tell", key=context.key, what=what)
-
-    def _kill_context(self, generation: Generation, context: Context) -> None:
-        """End a context by force. A thread has no end of its own: its host goes with it, unless
-        other contexts there still serve."""
-        if generation.place == "processes":
-            self._tell(generation, context, "kill")
-        elif (generation.leaving or self._stopping) and generation.pid:
-            family.send(generation.pid, signal.SIGKILL)
-
-    def _kill_all(self, generation: Generation) -> None:
-        """End a host and its contexts by force."""
-        for context in generation.contexts.values():
-            self._kill_context(generation, context)
-        if generation.pid:
-            family.send(generation.pid, signal.SIGKILL)
+        generation.tell(context, how)
 
     def _known(self) -> set[int]:
         """Every child that this knows of: hosts, and contexts that are processes."""
         found = set(self._strangers)
         for generation in self._generations:
-            found.add(generation.pid)
-            if generation.place == "processes":
-                found.update(generation.contexts)
+            found |= generation.processes()
         return found
 
     def _leave(self, generation: Generation, how: str = "stop") -> None:
@@ -664,6 +640,8 @@ class Supervisor:
             self._on_reload()
         for generation in list(self._generations):
             generation.channel.flush()
+            if self._is_starting(generation) and generation.progress_at <= now:
+                generation.say_progress(now, self._slots)
             if (limit := self._reload_until(generation)) and limit <= now:
                 seconds = self._config.timeout_reload
                 self._give_up(generation, f"it took longer than {seconds:g} seconds", 1)
@@ -671,11 +649,14 @@ class Supervisor:
                 if context.kill_at and context.kill_at <= now:
                     logger.error("Context [%d] did not end in time: killed", context.key)
                     context.kill_at = now + _KILL_MARGIN
-                    self._kill_context(generation, context)
+                    generation.kill_context(context, self._stopping)
             if generation.pid and generation.kill_at and generation.kill_at <= now:
                 logger.error("Host [%d] did not end in time: killed", generation.pid)
                 generation.kill_at = now + _KILL_MARGIN
                 family.send(generation.pid, signal.SIGKILL)
+
+    def _is_starting(self, generation: Generation) -> bool:
+        return not (generation.served or generation.leaving or self._stopping)
 
     def _reload_until(self, generation: Generation) -> float:
         """When a reload that ``generation`` is for has failed; 0 for never."""
@@ -711,7 +692,7 @@ class Supervisor:
             for generation in self._generations:
                 for context in generation.contexts.values():
                     context.kill_at = context.kill_at or time.monotonic() + _KILL_MARGIN
-                self._kill_all(generation)
+                generation.kill_all()
             return
         logger.info("Shutting down")
         self._told_at = time.monotonic()
@@ -727,7 +708,11 @@ class Supervisor:
         elif self._stopping:
             return
         elif self._is_changing():
-            logger.info("Still starting or reloading: reloading once more after that")
+            left = max((self._reload_until(g) for g in self._generations), default=0.0)
+            logger.info(
+                "Still starting or reloading: reloading once more after that%s",
+                f", in {left - time.monotonic():.0f} s at the latest" if left else "",
+            )
             self._reload_again = True
         else:
             logger.info("Reloading")
@@ -745,7 +730,7 @@ class Supervisor:
                 generation.channel.send("reopen")
             if generation.place == "processes":
                 for context in generation.contexts.values():
-                    self._tell(generation, context, "reopen")
+                    generation.tell(context, "reopen")
 
     def _on_more(self) -> None:
         self._wanted += 1

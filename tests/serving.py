@@ -443,12 +443,14 @@ def launch(
     lifespan: str = "auto",
     args: Sequence[str] = (),
     env: dict[str, str] | None = None,
+    prefix: Sequence[str] = (),
 ) -> Server:
-    """Start a server and return at once; for tests of start-up itself."""
+    """Start a server and return at once; for tests of start-up itself. The command begins with
+    ``prefix``."""
     if loop == "uvloop":
         require("uvloop")
     command = _command(app, loop, contexts, place, interface, task, lifespan, args)
-    return Server(command, _environment(directory, env or {}), directory)
+    return Server([*prefix, *command], _environment(directory, env or {}), directory)
 
 
 @contextlib.contextmanager

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import signal
 
+from ppserver.contexts import family
 from ppserver.contexts.channel import Channel
 from ppserver.contexts.messages import Said
+
+logger = logging.getLogger("ppserver.error")
+
+_PROGRESS_MAX = 60.0
+_TELL = {
+    "stop": signal.SIGTERM,
+    "quit": signal.SIGQUIT,
+    "reopen": signal.SIGUSR1,
+    "kill": signal.SIGKILL,
+}
 
 
 @dataclasses.dataclass(slots=True)
@@ -38,6 +51,7 @@ class Generation:
     served: bool = False
     warned: bool = False  # of messages of strangers
     kill_at: float = 0.0
+    progress_at: float = 0.0  # when to say how far its start is
     contexts: dict[int, Context] = dataclasses.field(default_factory=dict)
     # Slots and seats of contexts that were ordered; no word of them yet.
     starting: list[tuple[int, int | None]] = dataclasses.field(default_factory=list)
@@ -53,3 +67,38 @@ class Generation:
             for context in self.contexts.values()
             if context.slot == slot
         )
+
+    def processes(self) -> set[int]:
+        """The host, and contexts that are processes."""
+        found = {self.pid} if self.pid else set()
+        return found.union(self.contexts) if self.place == "processes" else found
+
+    def tell(self, context: Context, what: str) -> None:
+        """Pass "stop", "quit" or "reopen" on to a context, or "kill" to one that is a process."""
+        if self.place == "processes":
+            family.send(context.key, _TELL[what])
+        else:
+            self.channel.send("tell", key=context.key, what=what)
+
+    def kill_context(self, context: Context, stopping: bool = False) -> None:
+        """End a context by force. A thread has no end of its own: its host goes with it, unless
+        other contexts there still serve."""
+        if self.place == "processes":
+            self.tell(context, "kill")
+        elif (self.leaving or stopping) and self.pid:
+            family.send(self.pid, signal.SIGKILL)
+
+    def kill_all(self) -> None:
+        """End the host and its contexts by force."""
+        for pid in self.processes():
+            family.send(pid, signal.SIGKILL)
+
+    def say_progress(self, now: float, slots: int) -> None:
+        """How far its start is."""
+        taken = now - self.started
+        self.progress_at = now + min(taken, _PROGRESS_MAX)
+        if self.loaded:
+            ready = sum(context.ready for context in self.contexts.values())
+            logger.info("%d of %d contexts are ready after %.0f s", ready, slots, taken)
+        else:
+            logger.info("The application is still being loaded after %.0f s", taken)

@@ -1,4 +1,4 @@
-"""As process 1 of a process namespace, which a container is; and with descriptors closed."""
+"""What service managers and containers do: process 1, closed descriptors, another user."""
 
 from __future__ import annotations
 
@@ -166,3 +166,62 @@ def test_a_start_that_fails_with_descriptors_closed(tmp_path: pathlib.Path) -> N
             check=False,
         )
         assert done.returncode == (2 if "--no-such-option" in more else 3)
+
+
+def readable_interpreter(directory: pathlib.Path) -> list[str]:
+    """What to begin a command with, so that another user can read this Python. Where that lies in
+    somebody's home, the command gets a view of its own in which the home has nothing else."""
+    wanted = {pathlib.Path(one) for one in (sys.base_prefix, sys.prefix, serving.ROOT)}
+    closed = {
+        next((p for p in reversed(one.parents) if not p.stat().st_mode & 0o001), None)
+        for one in wanted
+    }
+    lines = []
+    for home in closed - {None}:
+        inside = [str(one) for one in sorted(wanted) if home in one.parents]
+        kept = [str(directory / f"kept-{number}") for number in range(len(inside))]
+        for one, there in zip(inside, kept, strict=True):
+            lines.append(f"mkdir {there} && mount --bind {one} {there}")
+        lines.append(f"mount -t tmpfs -o mode=755 none {home}")
+        for one, there in zip(inside, kept, strict=True):
+            lines.append(f"mkdir -p {one} && mount --move {there} {one} && rmdir {there}")
+    view = ["unshare", "--mount", "sh", "-ec", "\n".join([*lines, 'exec "$@"']), "sh"]
+    prefix = view if lines else []
+    program = "import os; os.setuid(65534); import asyncio, ppserver._native"
+    done = subprocess.run(
+        [*prefix, sys.executable, "-c", program], cwd=serving.ROOT, capture_output=True, check=False
+    )
+    if done.returncode != 0:
+        pytest.skip(f"this Python is not readable by another user: {done.stderr.decode()}")
+    return prefix
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize(("count", "supervise"), [(1, "never"), (1, "auto"), (2, "auto")])
+def test_becomes_another_user(
+    tmp_path: pathlib.Path, started: list[serving.Server], count: int, supervise: str
+) -> None:
+    readable = readable_interpreter(tmp_path)
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory.owner() == "root" and directory != pathlib.Path("/"):
+            directory.chmod(directory.stat().st_mode | 0o005)
+    tmp_path.chmod(0o777)
+    root_only = tmp_path / "run"  # Where the new user may remove nothing.
+    root_only.mkdir(mode=0o755)
+    args = ["--user", "nobody", "--group", "12345", "--pid", str(root_only / "pid")]
+    args += ["--bind", "127.0.0.1:0", "--bind", f"unix:{root_only / 'socket'}"]
+    args += ["--supervise", supervise]
+    place = "processes" if count > 1 else "auto"
+    server = serving.launch(
+        "lives:app", tmp_path, contexts=count, place=place, args=args, prefix=readable
+    )
+    started.append(server)
+    server.wait_started()
+    assert len(list(root_only.iterdir())) == 2
+    who = serving.get(f"{server.url}/who").text.split(" ", 2)
+    assert who[0] != "0"
+    assert who[1] == "12345"
+    server.process.send_signal(signal.SIGTERM)
+    assert server.wait() == 0
+    # The supervisor stays who it was and can remove them.
+    assert len(list(root_only.iterdir())) == (2 if supervise == "never" else 0)

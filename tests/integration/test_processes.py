@@ -702,6 +702,69 @@ def test_term_during_the_start(start: Start, tmp_path: pathlib.Path, count: int)
     assert server.wait() == 0
 
 
+def test_a_start_that_takes_long_says_how_far_it_is(
+    tmp_path: pathlib.Path, started: list[serving.Server]
+) -> None:
+    program = (
+        "import sys; from ppserver import cli, supervisor; supervisor._PROGRESS_FIRST = 0.2; "
+        "sys.exit(cli.main(sys.argv[1:]))"
+    )
+    (tmp_path / "hold-start").touch()
+    command = [sys.executable, "-c", program, "lives:app", "--port", "0", "--cores", "2"]
+    command += ["--app-dir", str(serving.APPS), "--contexts", "processes"]
+    server = serving.Server(command, serving._environment(tmp_path, {}), tmp_path)
+    started.append(server)
+    server.wait_for_log("0 of 2 contexts are ready after . s")
+    go(server)
+    server.wait_started()
+    server.stop()
+
+
+@pytest.mark.wide
+@pytest.mark.timeout(30 * 60)
+def test_four_hundred_contexts(start: Start) -> None:
+    """The channel has no room for all orders, and the board for all contexts: nothing is lost."""
+    count = 400
+    server = start(contexts=count, wait=False, args=["--no-access-log"])
+    seconds = 10 * serving.MUST_SECONDS
+    server.wait_for_log("running on", seconds)
+    server.wait_started()
+    lost: list[str] = []
+    served: set[int] = set()
+    stop = threading.Event()
+
+    def client() -> None:
+        while not stop.is_set():
+            try:
+                served.add(int(get(server, timeout=serving.MUST_SECONDS)))
+            except (OSError, http.client.HTTPException) as error:
+                lost.append(repr(error))
+
+    threads = [threading.Thread(target=client) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for how in (signal.SIGHUP, signal.SIGKILL):
+            before = set(contexts(server))
+            assert len(before) == count
+            served.clear()
+            serving.wait_until(lambda before=before: served >= before, seconds, "all serve")
+            os.kill(server.pid if how == signal.SIGHUP else hosts(server)[0], how)
+            server.wait_for_log(
+                "Reloaded: host" if how == signal.SIGHUP else "replaces the one that ended", seconds
+            )
+            serving.wait_until(
+                lambda before=before: not before & set(contexts(server)), seconds, "the old end"
+            )
+        assert len(contexts(server)) == count
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(serving.MUST_SECONDS)
+    assert lost == []
+    server.stop()
+
+
 def test_generators_are_seeded_anew(start: Start, tmp_path: pathlib.Path) -> None:
     serving.require("numpy")
     (tmp_path / "use-numpy").touch()
@@ -724,34 +787,3 @@ def test_unix_socket_shared_by_contexts(start: Start, tmp_path: pathlib.Path) ->
     server.process.send_signal(signal.SIGTERM)
     assert server.wait() == 0
     assert not path.exists()
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-@pytest.mark.parametrize(("count", "supervise"), [(1, "never"), (1, "auto"), (2, "auto")])
-def test_becomes_another_user(
-    start: Start, tmp_path: pathlib.Path, count: int, supervise: str
-) -> None:
-    try:
-        sees = subprocess.run([sys.executable, "-c", "import asyncio"], user="nobody", check=False)
-    except PermissionError:
-        sees = None
-    if sees is None or sees.returncode != 0:
-        pytest.skip("this Python is not readable by another user")
-    for directory in (tmp_path, *tmp_path.parents):
-        if directory.owner() == "root" and directory != pathlib.Path("/"):
-            directory.chmod(directory.stat().st_mode | 0o005)
-    tmp_path.chmod(0o777)
-    root_only = tmp_path / "run"  # Where the new user may remove nothing.
-    root_only.mkdir(mode=0o755)
-    args = ["--user", "nobody", "--group", "12345", "--pid", str(root_only / "pid")]
-    args += ["--bind", "127.0.0.1:0", "--bind", f"unix:{root_only / 'socket'}"]
-    args += ["--supervise", supervise]
-    server = start(contexts=count, args=args)
-    assert len(list(root_only.iterdir())) == 2
-    who = get(server, "/who").split(" ", 2)
-    assert who[0] != "0"
-    assert who[1] == "12345"
-    server.process.send_signal(signal.SIGTERM)
-    assert server.wait() == 0
-    # The supervisor stays who it was and can remove them.
-    assert len(list(root_only.iterdir())) == (2 if supervise == "never" else 0)
