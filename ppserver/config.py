@@ -430,8 +430,8 @@ class Config:
         Setting(
             group=_LIMITS,
             help="WSGI: receive request bodies of more than 1 MiB, too, before the application is "
-            "called, in temporary files in $TMPDIR or /var/tmp, this much for each context; the "
-            "application reads what has no room as it comes; 0 is no files",
+            "called, in a temporary file in $TMPDIR or /var/tmp of this size for each context; the "
+            "application reads what has no room as it comes; 0 is none",
             metavar="BYTES",
             minimum=0,
             maximum=2**62,

@@ -15,8 +15,6 @@
  * fields are set before the threads start and only read by them. */
 #include "bridge/parallel.h"
 
-#include <string.h>
-
 /* ---- life ---- */
 
 void pp_wsgi_ref(struct pp_wsgi *w)
@@ -37,7 +35,9 @@ void pp_wsgi_unref(struct pp_wsgi *w)
     }
     PyMem_Free(w->workers);
     PyMem_Free(w->heads_op);
-    PyMem_Free(w->spool_dir);
+    if (w->spool != NULL) {
+        pp_spool_file_free(w->spool);
+    }
     pp_park_fini(&w->manager.park);
     (void)pthread_mutex_destroy(&w->mutex);
     pp_wsgi_drop_left(w);
@@ -49,10 +49,9 @@ void pp_wsgi_unref(struct pp_wsgi *w)
     PyMem_Free(w);
 }
 
-void pp_wsgi_body_drop(struct pp_wsgi *w, struct pp_wsgi_body *body)
+void pp_wsgi_body_drop(struct pp_wsgi_body *body)
 {
     if (body->spooled) {
-        (void)__atomic_sub_fetch(&w->spooled_bytes, body->spool->len, __ATOMIC_RELAXED);
         pp_spool_free(body->spool);
     } else if (body->data != NULL) {
         pp_mem_free(body->data, body->cap);
@@ -251,7 +250,7 @@ void pp_wsgi_run(struct pp_wsgi *w, struct pp_wsgi_worker *self, struct pp_conn 
             call->ended = true;
             Py_DECREF((PyObject *)call);
         } else {
-            pp_wsgi_body_drop(w, &body);
+            pp_wsgi_body_drop(&body);
         }
         if (body.streams) {
             pp_wsgi_op_stream_ended(w);
@@ -302,16 +301,10 @@ static struct pp_wsgi *wsgi_ready(PpCore *core, int threads)
 /* -1 with an exception. */
 static int set_spool(struct pp_wsgi *w, const char *dir, unsigned long long size)
 {
-    size_t len = strlen(dir);
-    if (size == 0 || len == 0) {
-        return 0;
-    }
-    if ((w->spool_dir = PyMem_Malloc(len + 1)) == NULL) {
+    if (size > 0 && dir[0] != '\0' && (w->spool = pp_spool_file_new(dir, size)) == NULL) {
         PyErr_NoMemory();
         return -1;
     }
-    memcpy(w->spool_dir, dir, len + 1);
-    w->spool_max = size;
     return 0;
 }
 
@@ -453,7 +446,7 @@ PyMethodDef pp_wsgi_methods[] = {
      PyDoc_STR("serve_wsgi(app, *, root_path='', threads=1, multiprocess=False, on_error=None, "
                "root_path_mode='auto', spool_dir='', spool_size=0)\n\n"
                "Serve a WSGI application; run_wsgi() does the work. threads: how many requests may "
-               "be with the application at a time. spool_size: bytes of temporary files in "
+               "be with the application at a time. spool_size: bytes of a temporary file in "
                "spool_dir for large request bodies, which are awaited before the application is "
                "called.")},
     {"serve_parallel", (PyCFunction)(void (*)(void))serve_parallel, METH_VARARGS | METH_KEYWORDS,

@@ -135,11 +135,10 @@ struct pp_wsgi {
     struct pp_loop *loop; /* borrowed; leader only */
     struct pp_wsgi_consts k;
     uint32_t threads_max;
-    uint32_t streams_max; /* threads that may be with requests whose body is on its way */
-    char *spool_dir;      /* owned (PyMem) or NULL. Constant. */
-    uint64_t spool_max;   /* for spooled_bytes; 0 = no files. Constant. */
-    struct pp_par *par;   /* owned: protocols of the parallel API instead of a WSGI application, or
-                             NULL. Constant. */
+    uint32_t streams_max;        /* threads that may be with requests whose body is on its way */
+    struct pp_spool_file *spool; /* owned: for large bodies, or NULL. Constant. */
+    struct pp_par *par; /* owned: protocols of the parallel API instead of a WSGI application, or
+                           NULL. Constant. */
 
     /* Who leads: generation << 1 | "is inside the application". Atomic; see wsgi_lead.c. */
     uint64_t lead;
@@ -174,7 +173,6 @@ struct pp_wsgi {
                                         not too many do */
     uint32_t streams;                /* with the application, or about to be */
     size_t gathered_bytes;           /* allocated for bodies in `waiting` and `ready` */
-    uint64_t spooled_bytes;          /* atomic: in files, as long as anybody can read them */
     struct pp_list transports_ready; /* PpTransport with events, which nobody runs yet */
     struct pp_list transports_left;  /* those the end found; a reference each, dropped attached */
     struct pp_msg *spent;            /* messages of CLOSE, done: their transports are dropped */
@@ -187,7 +185,7 @@ struct pp_wsgi_slot {
     enum pp_wsgi_slot_kind { PP_WSGI_PENDING = 1, PP_WSGI_CALL, PP_WSGI_TRANSPORT } kind;
 };
 
-/* A request's body as far as it has been awaited: bytes, or a file (`spooled`). */
+/* A request's body as far as it has been awaited: in memory, or in w->spool (`spooled`). */
 struct pp_wsgi_body {
     union {
         uint8_t *data;          /* owned (pp_mem) or NULL */
@@ -300,7 +298,7 @@ void pp_wsgi_run(struct pp_wsgi *w, struct pp_wsgi_worker *self, struct pp_conn 
                  struct pp_wsgi_body body);
 
 /* Gives back what body holds, once nobody reads it. Any thread. */
-void pp_wsgi_body_drop(struct pp_wsgi *w, struct pp_wsgi_body *body);
+void pp_wsgi_body_drop(struct pp_wsgi_body *body);
 
 /* wsgi_lead.c: who leads. */
 /* Leaves the loop alone and goes into the application. The thread leads. */

@@ -32,7 +32,7 @@ PyObject *pp_wsgi_input_new(struct pp_wsgi *w, PpWsgiCall *call, PpState *state,
 {
     PpWsgiInput *in = PyObject_GC_New(PpWsgiInput, state->wsgi_input_type);
     if (in == NULL) {
-        pp_wsgi_body_drop(w, &body);
+        pp_wsgi_body_drop(&body);
         return NULL;
     }
     in->call = (PpWsgiCall *)Py_XNewRef((PyObject *)call);
@@ -82,7 +82,7 @@ static void input_dealloc(PyObject *self)
         pp_mem_free(in->buf, in->cap);
     }
     if (in->w != NULL) {
-        pp_wsgi_body_drop(in->w, &in->file);
+        pp_wsgi_body_drop(&in->file);
         pp_wsgi_unref(in->w);
     }
     type->tp_free(self);
@@ -139,7 +139,8 @@ static Py_ssize_t fetch_file(PpWsgiInput *in, uint8_t *dst, size_t max)
     rc = pp_spool_read(in->file.spool, in->file_at, dst, max, &got);
     Py_END_ALLOW_THREADS;
     if (rc != PP_OK) {
-        PyErr_SetString(PyExc_OSError, "reading the request body: its temporary file is damaged");
+        PyErr_SetString(PyExc_OSError, "reading the request body: its temporary file cannot be "
+                                       "read, or this is a forked process");
         return -1;
     }
     in->file_at += got;

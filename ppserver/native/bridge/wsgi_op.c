@@ -389,7 +389,7 @@ static void pending_drop(struct pp_wsgi_pending *p)
     struct pp_wsgi *w = p->w;
     bool admitted = p->admitted;
     struct pp_wsgi_body body = pending_take(p);
-    pp_wsgi_body_drop(w, &body);
+    pp_wsgi_body_drop(&body);
     if (admitted) {
         pp_wsgi_op_stream_ended(w);
     }
@@ -433,7 +433,7 @@ static int make_room(struct pp_wsgi_pending *p, size_t len)
 static int spool_begin(struct pp_wsgi_pending *p)
 {
     struct pp_wsgi *w = p->w;
-    struct pp_spool *spool = pp_spool_new(w->spool_dir);
+    struct pp_spool *spool = pp_spool_new(w->spool);
     if (spool == NULL || pp_spool_append(spool, p->body.data, p->body.len) != PP_OK) {
         if (spool != NULL) {
             pp_spool_free(spool);
@@ -447,7 +447,6 @@ static int spool_begin(struct pp_wsgi_pending *p)
     p->body.cap = 0;
     p->body.spool = spool;
     p->body.spooled = true;
-    (void)__atomic_add_fetch(&w->spooled_bytes, p->body.len, __ATOMIC_RELAXED);
     return PP_OK;
 }
 
@@ -455,7 +454,6 @@ static int spool_begin(struct pp_wsgi_pending *p)
  * NO_MEMORY. */
 static int keep(struct pp_wsgi_pending *p, const uint8_t *data, size_t len)
 {
-    struct pp_wsgi *w = p->w;
     if (!p->body.spooled) {
         int rc = make_room(p, len);
         if (rc == PP_OK) {
@@ -465,15 +463,13 @@ static int keep(struct pp_wsgi_pending *p, const uint8_t *data, size_t len)
             p->body.len += len;
             return PP_OK;
         }
-        if (rc != PP_ERR_BODY_TOO_LARGE || w->spool_max == 0 || spool_begin(p) != PP_OK) {
+        if (rc != PP_ERR_BODY_TOO_LARGE || p->w->spool == NULL || spool_begin(p) != PP_OK) {
             return rc;
         }
     }
-    uint64_t spooled = __atomic_load_n(&w->spooled_bytes, __ATOMIC_RELAXED);
-    if (spooled + len > w->spool_max || pp_spool_append(p->body.spool, data, len) != PP_OK) {
+    if (pp_spool_append(p->body.spool, data, len) != PP_OK) {
         return PP_ERR_BODY_TOO_LARGE;
     }
-    (void)__atomic_add_fetch(&w->spooled_bytes, len, __ATOMIC_RELAXED);
     p->body.len += len;
     return PP_OK;
 }
@@ -622,14 +618,17 @@ static bool on_request(struct pp_wsgi_worker *self, struct pp_conn *conn)
     size_t first = head->chunked                   ? PP_WSGI_GATHER_FIRST
                    : length < PP_WSGI_GATHER_BYTES ? (size_t)length
                                                    : PP_WSGI_GATHER_BYTES;
-    bool large =
-        !par && (length > PP_WSGI_GATHER_MAX || w->gathered_bytes + first > PP_WSGI_GATHER_TOTAL);
-    bool streams =
-        !par && w->spool_max == 0 ? large || head->expect_continue : large && length > w->spool_max;
-    size_t most = large           ? 0 /* a file from the beginning */
-                  : head->chunked ? (par ? PP_PAR_BODY_MAX : PP_WSGI_GATHER_MAX)
-                                  : (size_t)length;
-    struct pp_wsgi_pending *p = pending_new(w, conn, most, streams || large ? 0 : first);
+    bool crowded = !par && w->gathered_bytes + first > PP_WSGI_GATHER_TOTAL;
+    bool streams = false;
+    if (!par && w->spool == NULL) {
+        streams = crowded || length > PP_WSGI_GATHER_MAX || head->expect_continue;
+    } else if (!par) {
+        streams = length > PP_WSGI_GATHER_MAX && length > pp_spool_file_room(w->spool);
+    }
+    size_t limit = par ? PP_PAR_BODY_MAX : PP_WSGI_GATHER_MAX; /* beyond it: a file, or the call */
+    size_t most = head->chunked || length > limit ? limit : (size_t)length;
+    most = streams || crowded ? 0 : most;
+    struct pp_wsgi_pending *p = pending_new(w, conn, most, first < most ? first : most);
     if (p == NULL) {
         pp_conn_fail(conn, 503);
         pp_conn_finish(conn);
