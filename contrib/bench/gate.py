@@ -3,8 +3,7 @@
 Both are built in the same run, by the same compiler, for the same interpreter, and run the same
 applications under callgrind, so the figures differ only by what changed. So do the parsers of both,
 without a server, the same request heads. The base is the commit that `base-commit`, beside this
-file, names: one for all changes, so that many small growths do not add up unseen. Lines after
-that name workloads which may grow by more, and say what that is the price of.
+file, names: one for all changes, so that many small growths do not add up unseen.
 """
 
 import argparse
@@ -13,7 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import count, heads, peers, report, workloads
@@ -124,28 +123,16 @@ def differs(name: str, base: dict[str, float], now: dict[str, float], tolerance:
     return abs(now[name] / base[name] - 1) * 100 > tolerance
 
 
-def allowed() -> dict[str, float]:
-    """Per cent by workload that were agreed to: what a growth is the price of, the file says."""
-    lines = (HERE / "base-commit").read_text().splitlines()[1:]
-    words = [line.split(maxsplit=3) for line in lines if line.startswith("allow ")]
-    return {name: float(per_cent) for _, name, per_cent, _ in words}
-
-
 def compare(
-    base: dict[str, float],
-    now: dict[str, float],
-    tolerance: float,
-    agreed: Mapping[str, float] | None = None,
+    base: dict[str, float], now: dict[str, float], tolerance: float
 ) -> tuple[str, list[str]]:
-    """A table, and the workloads that grew by more than `tolerance` per cent, or what was
-    `agreed` for them."""
+    """A table, and the workloads that grew by more than `tolerance` per cent."""
     rows, grown = [], []
     for name, before in base.items():
         change = (now[name] / before - 1) * 100
-        most = max(tolerance, (agreed or {}).get(name, 0))
-        if change > most:
+        if change > tolerance:
             grown.append(name)
-        note = "**grew**" if change > most else "agreed" if change > tolerance else ""
+        note = "**grew**" if change > tolerance else ""
         rows.append([name, f"{before:,.0f}", f"{now[name]:,.0f}", f"{change:+.1f} %", note])
     return report.table(["instructions a request", "base", "now", "change", ""], rows), grown
 
@@ -181,7 +168,7 @@ def main(arguments: list[str]) -> None:
             figures |= measure_heads(source, place)
     except (SetupError, MeasureError) as why:
         sys.exit(f"gate: {why}")
-    table, grown = compare(base, this, args.tolerance, allowed())
+    table, grown = compare(base, this, args.tolerance)
     print(f"base: {git('log', '-1', '--format=%h %s', commit)}\n\n{table}")
     if grown:
         sys.exit(f"more than {args.tolerance:g} % dearer than {commit[:7]}: {', '.join(grown)}")

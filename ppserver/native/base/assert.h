@@ -16,5 +16,6 @@ _Noreturn void pp_assert_fail(const char *what, const char *file, int line);
 #define PP_UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define PP_FALLTHROUGH __attribute__((fallthrough))
 #define PP_MUST_USE __attribute__((warn_unused_result))
+#define PP_NOINLINE __attribute__((noinline))
 
 #endif

@@ -22,8 +22,7 @@ typedef struct {
     PyTypeObject *wait_type;    /* awaitable of receive() and of a send() that waits */
     PyTypeObject *runner_type;  /* coroutine of the worker Task */
     PyTypeObject *wsgi_input_type;
-    PyTypeObject *wsgi_start_type;
-    PyTypeObject *wsgi_write_type;
+    PyTypeObject *wsgi_start_type; /* start_response and the `write` callable */
     PyTypeObject *file_wrapper_type;
     PyTypeObject *shared_counter_type, *shared_array_type;
     PyTypeObject *transport_type;
@@ -335,7 +334,7 @@ void pp_worker_batch_end(PpCore *core); /* leaves the worker Task if one was ent
 void pp_worker_drop(PpCore *core);      /* at close */
 
 /* wsgi.c: everything of section WSGI; see the head of that file. */
-extern PyType_Spec pp_wsgi_input_spec, pp_wsgi_start_spec, pp_wsgi_write_spec, pp_file_wrapper_spec;
+extern PyType_Spec pp_wsgi_input_spec, pp_wsgi_start_spec, pp_file_wrapper_spec;
 extern PyMethodDef pp_wsgi_methods[]; /* serve_wsgi, serve_parallel, run_wsgi: Core's, too */
 int pp_wsgi_traverse(PpCore *core, visitproc visit, void *arg);
 void pp_wsgi_clear(PpCore *core);

@@ -113,7 +113,6 @@ static int add_types(PyObject *module, PpState *st)
         add_type(module, &st->runner_type, &pp_runner_spec) < 0 ||
         add_type(module, &st->wsgi_input_type, &pp_wsgi_input_spec) < 0 ||
         add_type(module, &st->wsgi_start_type, &pp_wsgi_start_spec) < 0 ||
-        add_type(module, &st->wsgi_write_type, &pp_wsgi_write_spec) < 0 ||
         add_type(module, &st->file_wrapper_type, &pp_file_wrapper_spec) < 0 ||
         add_type(module, &st->shared_counter_type, &pp_shared_counter_spec) < 0 ||
         add_type(module, &st->shared_array_type, &pp_shared_array_spec) < 0 ||
@@ -190,7 +189,6 @@ static int module_exec(PyObject *module)
     X(runner_type) \
     X(wsgi_input_type) \
     X(wsgi_start_type) \
-    X(wsgi_write_type) \
     X(file_wrapper_type) \
     X(shared_counter_type) \
     X(shared_array_type) \

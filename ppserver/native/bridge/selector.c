@@ -131,32 +131,61 @@ static int ring_alarm(PpCore *core)
     return r != NULL ? 1 : -1;
 }
 
-/* 1: asyncio has nothing to do but for our requests, and so many timers. 0: it has, or wants to
- * time every callback. */
-static int event_loop_idle(PpCore *core, Py_ssize_t *timers)
+/* asyncio's timers, of which one call of select() was told the next. */
+struct timers {
+    PyObject *scheduled; /* owned; asyncio takes another list only between two calls */
+    Py_ssize_t count;    /* -1: not looked at yet */
+};
+
+/* 1: nothing has become ready in asyncio. */
+static int none_ready(PpCore *core)
 {
-    PyObject *loop = Py_NewRef(core->ready_loop), *scheduled = NULL;
     Py_ssize_t ready = PyObject_Size(core->ready);
-    int busy = ready < 0 ? -1 : ready > 0;
-    if (busy == 0) {
-        busy = pp_flag_of(loop, core->k.stopping);
+    return ready < 0 ? -1 : ready == 0;
+}
+
+/* Before the first batch. 1: batches may be served here; 0: asyncio wants to time every callback.
+ */
+static int may_serve(PpCore *core, struct timers *timers)
+{
+    if (PP_LIKELY(timers->count >= 0)) {
+        return 1;
     }
+    PyObject *loop = Py_NewRef(core->ready_loop);
+    int debug = pp_flag_of(loop, core->k.debug), may = debug < 0 ? -1 : !debug;
+    if (may > 0) {
+        Py_XSETREF(timers->scheduled, PyObject_GetAttr(loop, core->k.scheduled));
+        timers->count = timers->scheduled != NULL ? PyObject_Size(timers->scheduled) : -1;
+        may = timers->count >= 0 ? 1 : -1;
+    }
+    Py_DECREF(loop);
+    return may;
+}
+
+/* 1: asyncio has nothing to do but for our requests. 0: it has, or is to stop, or wants to time
+ * every callback, or there is a timer that may be due before the time that select() was given. */
+static int event_loop_idle(PpCore *core, const struct timers *timers)
+{
+    int idle = none_ready(core);
+    if (idle > 0) {
+        Py_ssize_t count = PyObject_Size(timers->scheduled);
+        idle = count < 0 ? -1 : count == timers->count;
+    }
+    if (idle <= 0) {
+        return idle;
+    }
+    PyObject *loop = Py_NewRef(core->ready_loop);
+    int busy = pp_flag_of(loop, core->k.stopping);
     if (busy == 0) {
         busy = pp_flag_of(loop, core->k.debug);
     }
-    if (busy == 0) {
-        scheduled = PyObject_GetAttr(loop, core->k.scheduled);
-        *timers = scheduled != NULL ? PyObject_Size(scheduled) : -1;
-        busy = *timers < 0 ? -1 : 0;
-    }
-    Py_XDECREF(scheduled);
     Py_DECREF(loop);
     return busy < 0 ? -1 : !busy;
 }
 
 /* Runs a batch in the context in which its handle would run. 1: asyncio has nothing to do after it,
  * as before. */
-static int serve_here(PpCore *core, Py_ssize_t timers_before)
+static int serve_here(PpCore *core, const struct timers *timers)
 {
     PyObject *context = Py_NewRef(core->ready_context);
     int rc = PyContext_Enter(context);
@@ -171,19 +200,18 @@ static int serve_here(PpCore *core, Py_ssize_t timers_before)
     if (core->loop == NULL || core->ready == NULL) {
         return 0; /* closed by the application */
     }
-    Py_ssize_t timers;
-    int idle = event_loop_idle(core, &timers);
-    /* A new timer may be due before the time that select() was given. */
-    return idle > 0 ? timers == timers_before : idle;
+    return event_loop_idle(core, timers);
 }
 
 /* Requests are due. Where asyncio has nothing else to do they are served at once, and select() goes
  * on waiting: a turn of asyncio's costs as much as a request. 1: so it was. */
-static int serve_or_append(PpCore *core, PyObject *ready)
+static int serve_or_append(PpCore *core, struct timers *timers, PyObject *ready)
 {
     if (core->ready != NULL && !core->in_batch && PyList_GET_SIZE(ready) == 0) {
-        Py_ssize_t timers;
-        int idle = event_loop_idle(core, &timers);
+        int idle = none_ready(core);
+        if (idle > 0) {
+            idle = may_serve(core, timers);
+        }
         if (idle != 0) {
             return idle > 0 ? serve_here(core, timers) : -1;
         }
@@ -193,7 +221,8 @@ static int serve_or_append(PpCore *core, PyObject *ready)
 
 /* One turn, to be over at `until`; what is ready of keys goes to `ready`. 1: another one can
  * follow, as there was only a batch, it has been served, and it is not yet time. */
-static int turn_once(PpCore *core, uint64_t until, PyObject *keys, PyObject *ready)
+static int turn_once(PpCore *core, uint64_t until, struct timers *timers, PyObject *keys,
+                     PyObject *ready)
 {
     struct pp_loop *loop = core->loop;
     pp_core_apply_requests(core);
@@ -211,7 +240,7 @@ static int turn_once(PpCore *core, uint64_t until, PyObject *keys, PyObject *rea
         if (append_foreign(core, ready, keys) < 0) {
             return -1;
         }
-        again = pp_loop_pending(loop) ? serve_or_append(core, ready) : 0;
+        again = pp_loop_pending(loop) ? serve_or_append(core, timers, ready) : 0;
     }
     if (again < 0 || core->loop == NULL) {
         return again < 0 ? -1 : 0;
@@ -233,9 +262,11 @@ static PyObject *turn_polled(PpCore *core, PyObject *timeout, PyObject *keys)
     if (ready == NULL) {
         return NULL;
     }
+    struct timers timers = {.count = -1};
     do {
-        again = turn_once(core, until, keys, ready);
+        again = turn_once(core, until, &timers, keys, ready);
     } while (again > 0);
+    Py_XDECREF(timers.scheduled);
     if (again < 0) {
         Py_CLEAR(ready);
     }

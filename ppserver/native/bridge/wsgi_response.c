@@ -157,10 +157,17 @@ static bool is_hop_by_hop(const struct pp_h1_out_field *f)
         WORD("trailers"),   WORD("proxy-authorization"), WORD("proxy-connection"),
         WORD("upgrade"),    WORD("transfer-encoding"),
     };
+    /* Content-Type and most others are as long as none of them. */
+    static const uint32_t lengths =
+        1u << 10 | 1u << 18 | 1u << 2 | 1u << 8 | 1u << 19 | 1u << 16 | 1u << 7 | 1u << 17;
+    if (PP_LIKELY(f->name_len >= 32 || (lengths >> f->name_len & 1) == 0)) {
+        return false;
+    }
     if (is_word(f->name, f->name_len, &connection)) {
         return !is_word(f->value, f->value_len, &close);
     }
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        PP_ASSERT(lengths >> words[i].len & 1);
         if (is_word(f->name, f->name_len, &words[i])) {
             return true;
         }
@@ -332,7 +339,11 @@ static int start(PpWsgiCall *call, PyObject *status, PyObject *headers, PyObject
             return -1;
         }
     } else if (call->headers != NULL) {
-        PyErr_SetString(PyExc_AssertionError, "start_response() called twice without exc_info");
+        if (PyBytes_Check(status)) {
+            PyErr_SetString(PyExc_TypeError, "write() takes one argument");
+        } else {
+            PyErr_SetString(PyExc_AssertionError, "start_response() called twice without exc_info");
+        }
         return -1;
     }
     drop_fields(call); /* from here on, a failure leaves no head: the answer is a 500 */
@@ -368,45 +379,6 @@ static bool busy_enter(PpWsgiCall *call)
 static void busy_leave(PpWsgiCall *call)
 {
     __atomic_store_n(&call->output_busy, false, __ATOMIC_RELEASE);
-}
-
-typedef struct {
-    PyObject_HEAD
-    PpWsgiCall *call; /* owned */
-} PpWsgiWrite;
-
-static PyObject *start_response(PyObject *self, PyObject *const *args, size_t nargsf,
-                                PyObject *kwnames)
-{
-    PpWsgiCall *call = (PpWsgiCall *)self;
-    Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
-    Py_ssize_t named = kwnames != NULL ? PyTuple_GET_SIZE(kwnames) : 0;
-    bool fits = (nargs == 2 && named <= 1) || (nargs == 3 && named == 0);
-    if (fits && named == 1) {
-        int same = PyUnicode_Compare(PyTuple_GET_ITEM(kwnames, 0), call->w->k.exc_info);
-        fits = same == 0 && !PyErr_Occurred();
-    }
-    if (!fits) {
-        if (!PyErr_Occurred()) {
-            PyErr_SetString(PyExc_TypeError,
-                            "expected start_response(status, headers[, exc_info])");
-        }
-        return NULL;
-    }
-    if (!busy_enter(call)) {
-        return NULL;
-    }
-    int rc = start(call, args[0], args[1], nargs + named == 3 ? args[2] : NULL);
-    busy_leave(call);
-    if (rc < 0) {
-        return NULL;
-    }
-    PpWsgiWrite *write = PyObject_GC_New(PpWsgiWrite, call->core->state->wsgi_write_type);
-    if (write != NULL) {
-        write->call = (PpWsgiCall *)Py_NewRef(self);
-        PyObject_GC_Track((PyObject *)write);
-    }
-    return (PyObject *)write;
 }
 
 /* ---- pieces ---- */
@@ -492,18 +464,14 @@ static enum emitted look(PpWsgiCall *call)
     return __atomic_load_n(&call->gone, __ATOMIC_ACQUIRE) ? EMIT_CLOSED : EMIT_OK;
 }
 
-/* ---- write() ---- */
+/* ---- start_response and write, which are one object: none is made for each answer ---- */
 
-static PyObject *write_call(PyObject *self, PyObject *args, PyObject *kwargs)
+static PyObject *write_piece(PpWsgiCall *call, PyObject *data)
 {
-    PpWsgiCall *call = ((PpWsgiWrite *)self)->call;
-    PyObject *data;
-    if ((kwargs != NULL && PyDict_GET_SIZE(kwargs) > 0) || PyTuple_GET_SIZE(args) != 1) {
-        PyErr_SetString(PyExc_TypeError, "write() takes one argument");
-        return NULL;
-    }
-    data = PyTuple_GET_ITEM(args, 0);
-    if (check_piece(data) < 0) {
+    if (!PyBytes_Check(data)) {
+        PyErr_Format(PyExc_TypeError,
+                     "write() takes bytes, not %.100s; start_response() takes a status and headers",
+                     Py_TYPE(data)->tp_name);
         return NULL;
     }
     switch (PyBytes_GET_SIZE(data) > 0 || __atomic_load_n(&call->ended, __ATOMIC_ACQUIRE)
@@ -520,20 +488,38 @@ static PyObject *write_call(PyObject *self, PyObject *args, PyObject *kwargs)
     return NULL;
 }
 
-static int write_traverse(PyObject *self, visitproc visit, void *arg)
+/* exc_info: NULL if not given. -1 with an exception. */
+static int start_args(PpWsgiCall *call, Py_ssize_t nargs, PyObject *const *args, PyObject *kwnames,
+                      PyObject **exc_info)
 {
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(((PpWsgiWrite *)self)->call);
-    return 0;
+    Py_ssize_t named = kwnames != NULL ? PyTuple_GET_SIZE(kwnames) : 0;
+    bool fits = (nargs == 2 && named <= 1) || (nargs == 3 && named == 0);
+    if (fits && named == 1) {
+        int same = PyUnicode_Compare(PyTuple_GET_ITEM(kwnames, 0), call->w->k.exc_info);
+        fits = same == 0 && !PyErr_Occurred();
+    }
+    if (!fits && !PyErr_Occurred()) {
+        PyErr_SetString(PyExc_TypeError, "expected start_response(status, headers[, exc_info])");
+    }
+    *exc_info = fits && nargs + named == 3 ? args[2] : NULL;
+    return fits ? 0 : -1;
 }
 
-static void write_dealloc(PyObject *self)
+static PyObject *start_response(PyObject *self, PyObject *const *args, size_t nargsf,
+                                PyObject *kwnames)
 {
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    Py_DECREF((PyObject *)((PpWsgiWrite *)self)->call);
-    type->tp_free(self);
-    Py_DECREF(type);
+    PpWsgiCall *call = (PpWsgiCall *)self;
+    Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
+    PyObject *exc_info;
+    if (nargs == 1 && kwnames == NULL) {
+        return write_piece(call, args[0]);
+    }
+    if (start_args(call, nargs, args, kwnames, &exc_info) < 0 || !busy_enter(call)) {
+        return NULL;
+    }
+    int rc = start(call, args[0], args[1], exc_info);
+    busy_leave(call);
+    return rc < 0 ? NULL : Py_NewRef(self);
 }
 
 /* ---- what the application returns ---- */
@@ -744,7 +730,8 @@ static PyMemberDef call_members[] = {
 };
 
 static PyType_Slot call_slots[] = {
-    {Py_tp_doc, (void *)PyDoc_STR("start_response(status, headers, exc_info=None) -> write")},
+    {Py_tp_doc,
+     (void *)PyDoc_STR("start_response(status, headers, exc_info=None) -> write; write(data)")},
     {Py_tp_dealloc, call_dealloc},
     {Py_tp_traverse, call_traverse},
     {Py_tp_clear, call_clear},
@@ -759,20 +746,4 @@ PyType_Spec pp_wsgi_start_spec = {
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL |
              Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = call_slots,
-};
-
-static PyType_Slot write_slots[] = {
-    {Py_tp_doc, (void *)PyDoc_STR("write(data, /): sends a piece of the body.")},
-    {Py_tp_dealloc, write_dealloc},
-    {Py_tp_traverse, write_traverse},
-    {Py_tp_call, write_call},
-    {0, NULL},
-};
-
-PyType_Spec pp_wsgi_write_spec = {
-    .name = "ppserver._native.WSGIWrite",
-    .basicsize = sizeof(PpWsgiWrite),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION |
-             Py_TPFLAGS_IMMUTABLETYPE,
-    .slots = write_slots,
 };

@@ -79,7 +79,6 @@ static bool ipv6_valid(const uint8_t *data, size_t len)
 
 static bool port_valid(const uint8_t *data, size_t len, bool needed)
 {
-    unsigned value = 0;
     if (len > 5) {
         return false;
     }
@@ -87,19 +86,30 @@ static bool port_valid(const uint8_t *data, size_t len, bool needed)
         if (!is_digit(data[i])) {
             return false;
         }
-        value = value * 10 + (data[i] - '0');
     }
-    return value <= 65535 && (len > 0 || !needed);
+    if (len == 5 && data[0] >= '6') {
+        return memcmp(data, "65535", 5) <= 0;
+    }
+    return len > 0 || !needed;
+}
+
+static bool four_of_host(const uint8_t *data)
+{
+    return (pp_h1_class[data[0]] & pp_h1_class[data[1]] & pp_h1_class[data[2]] &
+            pp_h1_class[data[3]] & PP_H1_HOST) != 0;
 }
 
 /* The length of the reg-name at the start; len + 1 when a percent-escape is broken. */
 static size_t reg_name(const uint8_t *data, size_t len)
 {
     size_t i = 0;
+    while (len - i >= 4 && four_of_host(data + i)) {
+        i += 4;
+    }
     while (i < len) {
         if (PP_LIKELY(pp_h1_is(data[i], PP_H1_HOST))) {
             i++;
-        } else if (data[i] == '%') {
+        } else if (PP_UNLIKELY(data[i] == '%')) {
             if (len - i < 3 || pp_h1_hex_value(data[i + 1]) < 0 ||
                 pp_h1_hex_value(data[i + 2]) < 0) {
                 return len + 1;
@@ -112,6 +122,17 @@ static size_t reg_name(const uint8_t *data, size_t len)
     return i;
 }
 
+/* Of an address in brackets; 0 when it is none. Not inlined: what names mostly are needs no
+ * registers of it. */
+static PP_NOINLINE size_t ip_literal(const uint8_t *data, size_t len)
+{
+    const uint8_t *close = memchr(data, ']', len);
+    if (close == NULL || !ipv6_valid(data + 1, (size_t)(close - data) - 1)) {
+        return 0;
+    }
+    return (size_t)(close - data) + 1;
+}
+
 bool pp_h1_host_valid(const uint8_t *data, size_t len, enum pp_h1_host_rule rule)
 {
     size_t host_len;
@@ -119,11 +140,10 @@ bool pp_h1_host_valid(const uint8_t *data, size_t len, enum pp_h1_host_rule rule
         return rule == PP_H1_HOST_MAY_BE_EMPTY;
     }
     if (data[0] == '[') {
-        const uint8_t *close = memchr(data, ']', len);
-        if (close == NULL || !ipv6_valid(data + 1, (size_t)(close - data) - 1)) {
+        host_len = ip_literal(data, len);
+        if (host_len == 0) {
             return false;
         }
-        host_len = (size_t)(close - data) + 1;
     } else {
         host_len = reg_name(data, len);
         if (host_len > len || (host_len == 0 && rule != PP_H1_HOST_MAY_BE_EMPTY)) {
