@@ -55,6 +55,14 @@ static void converse(struct rig *rig)
     (void)rig_read(rig, fd, buf, 6000000, &ended);
     (void)close(fd);
     rig_settle(rig);
+    /* One that comes in pieces. */
+    fd = rig_connect(rig);
+    rig_say(rig, fd, "GET /hello HTTP/1.1\r\n");
+    rig_settle(rig);
+    rig_say(rig, fd, "Host: a\r\n\r\n");
+    (void)rig_read(rig, fd, buf, 6000000, &ended);
+    (void)close(fd);
+    rig_settle(rig);
     free(buf);
 }
 

@@ -115,6 +115,65 @@ TEST(net_head_limits)
     rig_stop(&rig);
 }
 
+/* Peers that take their time over a head cost little more than what they have sent of it. */
+TEST(net_slow_heads_are_small)
+{
+    enum { PEERS = 100 };
+    static const char part[] = "GET /hello HTTP/1.1\r\nHost: a\r\nUser-Agent: slow\r\n";
+    struct rig rig;
+    struct pp_settings s = rig_settings();
+    int fds[PEERS];
+    char text[PP_HEAD_ASIDE_BYTES + 2], whole[100];
+    rig_start(&rig, &s);
+    for (int i = 0; i < PEERS; i++) {
+        fds[i] = rig_connect(&rig);
+    }
+    rig_expect(&rig, fds[0], GET("/hello"), "HTTP/1.1 200 ",
+               NULL); /* the pools have a block each */
+    uint64_t before = pp_mem_bytes();
+    for (int i = 0; i < PEERS; i++) {
+        /* One of them behind a request that is answered. */
+        rig_say(&rig, fds[i], i == 1 ? GET("/hello") : "");
+        rig_say(&rig, fds[i], part);
+        rig_settle(&rig);
+    }
+    CHECK(pp_mem_bytes() - before <= PEERS * sizeof part);
+    for (int i = 0; i < PEERS; i++) {
+        if (i == 1) {
+            bool ended;
+            CHECK(rig_read(&rig, fds[i], text, sizeof text, &ended) > 0 && !ended);
+        }
+        rig_expect(&rig, fds[i], i == 2 ? "\n" : "\r\n", i == 2 ? "HTTP/1.1 400 " : "HTTP/1.1 200 ",
+                   NULL);
+        (void)close(fds[i]);
+    }
+    /* Byte by byte; a head that grows beyond what is set aside; one that nobody ends. */
+    int fd = rig_connect(&rig);
+    size_t n = rig_put(whole, sizeof whole, "\r\n%s\r\n", part);
+    for (size_t i = 0; i < n - 1; i++) {
+        rig_write(&rig, fd, whole + i, 1);
+        rig_settle(&rig);
+    }
+    rig_expect(&rig, fd, "\n", "HTTP/1.1 200 ", NULL);
+    rig_say(&rig, fd, part);
+    rig_settle(&rig);
+    rig_say(&rig, fd, "x: ");
+    memset(text, 'v', sizeof text - 1);
+    text[sizeof text - 1] = '\0';
+    rig_say(&rig, fd, text);
+    rig_settle(&rig);
+    rig_expect(&rig, fd, "\r\n\r\n", "HTTP/1.1 200 ", NULL);
+    rig_say(&rig, fd, part);
+    rig_settle(&rig);
+    (void)close(fd);
+    rig_settle(&rig);
+    fd = rig_connect(&rig);
+    rig_say(&rig, fd, part);
+    rig_settle(&rig);
+    (void)close(fd);
+    rig_stop(&rig); /* which looks for what is lost */
+}
+
 /* A head as large as allowed with a body behind it, and the limit at its highest. */
 TEST(net_large_head_with_body)
 {

@@ -5,8 +5,9 @@
 #include <assert.h>
 #include <stdint.h>
 
-#define PP_FIELDS_MAX 256    /* header fields a head can hold; --limit-request-fields <= this */
-#define PP_BLOCK_BYTES 16384 /* data bytes of a pooled input block */
+#define PP_FIELDS_MAX 256        /* header fields a head can hold; --limit-request-fields <= this */
+#define PP_BLOCK_BYTES 16384     /* data bytes of a pooled input block */
+#define PP_HEAD_ASIDE_BYTES 2048 /* of a head that is waited for are kept without a block */
 #define PP_BODY_BLOCK_BYTES 65536 /* a request body that does not fit grows its block to this */
 #define PP_BODY_TAKE_MIN 16384    /* smaller bodies are received ahead of the application */
 /* The most that it is given of a larger one at once; with a block before it still below the size

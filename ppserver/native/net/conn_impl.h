@@ -14,7 +14,7 @@
 /* X(state, BYTES, REQUEST, REUSE, LAST, SHUT, GONE): what each event leads to; NO = must not be. */
 #define PP_CONN_STATES(X)                                                                          \
     X(IDLE, HEAD, NO, NO, CLOSE, NO, DEAD)          /* between requests: no input block */         \
-    X(HEAD, HEAD, SERVE, NO, CLOSE, NO, DEAD)       /* a part of a head is here */                 \
+    X(HEAD, HEAD, SERVE, NO, CLOSE, NO, DEAD)       /* a part of a head is here, or set aside */   \
     X(SERVE, NO, NO, IDLE, CLOSE, LINGER, DEAD)     /* the application has the request */          \
     X(CLOSE, NO, NO, NO, CLOSE, LINGER, DEAD)       /* the last output is on its way */            \
     X(LINGER, NO, NO, NO, NO, NO, DEAD)             /* our side is shut; input is dropped */       \
@@ -64,6 +64,8 @@ struct pp_conn {
     uint32_t body_floor;           /* end of its head: body bytes are moved down to here */
     uint32_t body_start, body_end; /* decoded and not consumed */
     uint32_t raw_start, in_end;    /* received and not decoded */
+    uint8_t *aside;                /* owned; in HEAD instead of `in`: the first bytes of a head */
+    size_t aside_bytes;
 
     struct pp_out *out_head, *out_tail; /* owned */
     uint64_t out_bytes;

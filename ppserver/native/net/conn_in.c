@@ -14,6 +14,9 @@
  * asks for it, and is then received into the application's own memory (pp_conn_body_take), if the
  * application side does that (pp_loop_take_bodies).
  *
+ * A head that does not come at once leaves its block (`aside`), which is twenty times as large as
+ * most heads: ten thousand slow ones are to cost what they sent.
+ *
  * A recv that brings less than was asked for has emptied the socket: no second one is made to hear
  * EAGAIN. Only after the peer has shut its side reading goes on until 0. */
 #include "net/conn_impl.h"
@@ -35,12 +38,20 @@ struct pp_block *pp_conn_block_new(struct pp_loop *loop, size_t cap)
     return block;
 }
 
+static void aside_drop(struct pp_conn *conn)
+{
+    pp_mem_free(conn->aside, conn->aside_bytes);
+    conn->aside = NULL;
+    conn->aside_bytes = 0;
+}
+
 void pp_conn_block_drop(struct pp_conn *conn)
 {
     struct pp_block *block = conn->in;
     struct pp_loop *loop = conn->loop;
 
     if (block == NULL) {
+        aside_drop(conn);
         return;
     }
     conn->in = NULL;
@@ -268,6 +279,42 @@ static bool head_room(struct pp_conn *conn)
     return true;
 }
 
+/* A peer may take its time over a head: while it does, the few bytes of it are all that is kept.
+ * They are looked at again from the first when more come. */
+static void head_aside(struct pp_conn *conn)
+{
+    size_t bytes = conn->in_end - conn->in_start;
+
+    PP_ASSERT(conn->state == PP_CONN_HEAD && bytes > 0 && conn->aside == NULL);
+    if (conn->readable || bytes > PP_HEAD_ASIDE_BYTES) {
+        return;
+    }
+    uint8_t *aside = pp_mem_alloc(bytes);
+    if (aside == NULL) {
+        return; /* it stays where it is */
+    }
+    memcpy(aside, conn->in->data + conn->in_start, bytes);
+    pp_h1_parser_init(&conn->h1.parser);
+    pp_conn_block_drop(conn);
+    conn->aside = aside;
+    conn->aside_bytes = bytes;
+}
+
+/* The reverse; false: the connection is gone. */
+static bool head_back(struct pp_conn *conn)
+{
+    PP_ASSERT(conn->aside != NULL && conn->aside_bytes <= PP_BLOCK_BYTES);
+    conn->in = pp_conn_block_new(conn->loop, PP_BLOCK_BYTES);
+    if (conn->in == NULL) {
+        pp_conn_no_memory(conn);
+        return false;
+    }
+    memcpy(conn->in->data, conn->aside, conn->aside_bytes);
+    conn->in_end = (uint32_t)conn->aside_bytes;
+    aside_drop(conn);
+    return true;
+}
+
 /* Nothing more can come, and no request is being answered. */
 static void head_eof(struct pp_conn *conn)
 {
@@ -317,6 +364,8 @@ static void head_read(struct pp_conn *conn)
         pp_conn_block_drop(conn); /* a look for nothing */
     } else if (conn->readable) {
         pp_conn_resume_later(conn);
+    } else {
+        head_aside(conn);
     }
 }
 
@@ -340,6 +389,9 @@ void pp_conn_read_next(struct pp_conn *conn)
     }
     conn->read_due_ms = 0;
     head_parse(conn);
+    if (conn->state == PP_CONN_HEAD) {
+        head_aside(conn);
+    }
 }
 
 /* ---- bodies ---- */
@@ -584,8 +636,12 @@ void pp_conn_read(struct pp_conn *conn)
 {
     switch ((enum pp_conn_state)conn->state) {
     case PP_CONN_IDLE:
-    case PP_CONN_HEAD:
         if (!output_blocks(conn)) {
+            head_read(conn);
+        }
+        break;
+    case PP_CONN_HEAD:
+        if (!output_blocks(conn) && (conn->in != NULL || head_back(conn))) {
             head_read(conn);
         }
         break;
