@@ -1,4 +1,4 @@
-"""Build the wheel, install it into an environment of its own, and serve with it.
+"""Build the wheel, install it and what it requires into an environment of its own, and serve.
 
     python scripts/try-wheel.py FOLDER
 
@@ -18,12 +18,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 APP = """
+import os
+
 async def app(scope, receive, send):
     assert scope["type"] == "http"
-    headers = [(b"content-type", b"text/plain"), (b"content-length", b"5")]
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"9")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": b"wheel"})
+    await send({"type": "http.response.body", "body": os.environ["TRIED"].encode()})
 """
+ENV_FILE = 'export TRIED="wheel ${NUMBER}" # by python-dotenv\nUNUSED=1\n'
 IMPORTS = "import ctk, parallel, ppserver, ppserver.testing; print(ppserver.__file__)"
 
 
@@ -35,9 +38,10 @@ def call(*command: object, folder: Path = ROOT) -> str:
 
 def serve(command: Path, folder: Path) -> None:
     """A request is answered, and SIGTERM ends the server."""
-    line = [str(command), "app:app", "--port", "0", "--lifespan", "off"]
+    line = [str(command), "app:app", "--port", "0", "--lifespan", "off", "--env-file", "settings"]
+    environ = {**os.environ, "NUMBER": "one"}
     with subprocess.Popen(
-        line, cwd=folder, stderr=subprocess.STDOUT, stdout=subprocess.PIPE
+        line, cwd=folder, env=environ, stderr=subprocess.STDOUT, stdout=subprocess.PIPE
     ) as server:
         assert server.stdout is not None
         log = ""
@@ -47,7 +51,7 @@ def serve(command: Path, folder: Path) -> None:
                     sys.exit(f"try-wheel: the server ended:\n{log}")
                 log += text
             with urllib.request.urlopen(found[1], timeout=60) as answer:
-                assert answer.read() == b"wheel"
+                assert answer.read() == b"wheel one"
             server.send_signal(signal.SIGTERM)
             log += server.stdout.read().decode()
             if server.wait(60) != 0:
@@ -69,11 +73,13 @@ def main(folder: Path) -> None:
     (wheel,) = folder.glob("*.whl")
     call(sys.executable, "-m", "venv", folder / "env")
     python = folder / "env" / "bin" / "python"
-    call(python, "-m", "pip", "install", "-q", "--no-index", "--no-deps", wheel)
+    constraints = ROOT / "scripts" / "constraints.txt"
+    call(python, "-m", "pip", "install", "-q", "--prefer-binary", "-c", constraints, wheel)
     os.environ.pop("PYTHONPATH", None)
     with tempfile.TemporaryDirectory() as name:
         empty = Path(name)
         (empty / "app.py").write_text(APP)
+        (empty / "settings").write_text(ENV_FILE)
         found = Path(call(python, "-c", IMPORTS, folder=empty).strip())
         if not found.is_relative_to(folder.resolve()):
             sys.exit(f"try-wheel: what was imported is {found}")
