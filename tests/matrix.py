@@ -46,6 +46,7 @@ CHOSEN: Table = {
     "integration/test_asyncio_whole.py": {
         "variant": "asyncio-1-auto asyncio-2-interpreters uvloop-1-auto"
     },
+    "integration/test_disconnects.py": {"loop": "asyncio"},
     "integration/test_django.py": {"variant": "asyncio-1-auto uvloop-2-processes"},
     "integration/test_fastapi.py": {"variant": "asyncio-2-processes uvloop-1-auto"},
     "integration/test_flask.py": {"variant": "asyncio-1-auto asyncio-2-threads"},

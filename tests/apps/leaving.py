@@ -1,7 +1,7 @@
 """Work that only its client's leaving can end, in each framework, and a count of what goes on.
 
-``/FRAMEWORK/KIND``: `before` sends nothing, `after` one piece, `busy` goes on sending, `view` has
-not begun its response, `quick` answers at once. ``/state`` says what is left.
+``/FRAMEWORK/KIND``: `before` sends nothing, `after` one piece, `busy` goes on sending, `ticking`
+slowly, `view` has not begun its response, `quick` answers at once. ``/state`` says what is left.
 """
 
 from __future__ import annotations
@@ -54,8 +54,11 @@ async def pieces(kind: str, name: str) -> AsyncIterator[bytes]:
     with counted(name):
         if kind == "before":
             await asyncio.Event().wait()
-        if kind in ("after", "busy"):
+        if kind in ("after", "busy", "ticking"):
             yield b"one piece"
+        while kind == "ticking":
+            await asyncio.sleep(0.2)
+            yield b"tick"
         while kind == "busy":
             await asyncio.sleep(0)
             yield b"x" * 1000
