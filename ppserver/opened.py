@@ -312,13 +312,15 @@ class _Owners:
         ours = {id(sys._getframe()), id(self.__dict__), id(self._by_descriptor), id(owners)}
         level = list(owners)
         for _ in range(_REFERRERS_DEEP):
-            above = gc.get_referrers(*level)
-            ours |= {id(level), id(above)}
+            # Asked one by one, since a free-threaded 3.13 makes the variables of modules unknown to
+            # the collector (immortal) as soon as the first thread is started.
             wanted = {id(one) for one in level}
-            for module, names in [modules[id(one)] for one in above if id(one) in modules]:
+            for module, names in modules.values():
                 for variable, value in list(names.items()) if _may_hold(module) else ():
                     if id(value) in wanted:
                         return f"{module}.{variable}"
+            above = gc.get_referrers(*level)
+            ours |= {id(level), id(above)}
             # Not through the variables of a module, the standard library's say: each of its
             # functions has them, and whoever imports one would seem to hold what it leads to.
             level = [

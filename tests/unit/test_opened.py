@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gc
 import multiprocessing
 import os
 import pathlib
@@ -48,6 +49,20 @@ def test_a_connection_and_who_holds_it(module: Any, listening: socket.socket) ->
         module.pool = None
         assert found(before) == [f"a connection to 127.0.0.1:{address[1]}"]
     assert found(before) == []
+
+
+def test_variables_of_modules_need_not_be_known_to_the_collector(
+    module: Any, listening: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are not on free-threaded builds of 3.13, once a thread has been started."""
+    known = gc.get_referrers
+    monkeypatch.setattr(
+        "gc.get_referrers", lambda *of: [one for one in known(*of) if one is not vars(module)]
+    )
+    before = opened.snapshot()
+    with socket.create_connection(listening.getsockname()) as sock:
+        module.pool = {"idle": [sock]}
+        assert found(before)[0].endswith(" (in shop.database.pool)")
 
 
 def test_looking_leaves_a_descriptor_as_it_was(
