@@ -163,13 +163,50 @@ def _check(config: Config) -> int:
     return 0
 
 
+_NO_TLS = "TLS is not there yet: put a proxy in front that speaks it"
+_LOG_FILE = "logs go to standard error and output; --log-config says where else"
+# Flags of uvicorn and gunicorn: what to say instead.
+_FOREIGN = {
+    "--reload": "reload when files change is not there yet; SIGHUP reloads under a supervisor",
+    "-k": "--interface and --loop find out by themselves; leave it out",
+    "--worker-class": "--interface and --loop find out by themselves; leave it out",
+    "--worker-connections": "it is --limit-concurrency here",
+    "--chdir": "it is --app-dir here",
+    "--pythonpath": "it is --app-dir here",
+    "--env": "give it as NAME=value before the command, or use --env-file",
+    "-e": "give it as NAME=value before the command, or use --env-file",
+    "--timeout": "contexts that hang are logged, not killed; --help lists the timeouts there are",
+    "-t": "contexts that hang are logged, not killed; --help lists the timeouts there are",
+    "--graceful-timeout": "it is --timeout-graceful-shutdown here",
+    "--keep-alive": "it is --timeout-keep-alive here",
+    "--max-requests": "it is --limit-max-requests here",
+    "--max-requests-jitter": "it is --limit-max-requests-jitter here",
+    "--limit-request-field_size": "it is --limit-request-head here",
+    "--h11-max-incomplete-event-size": "it is --limit-request-head here",
+    "--preload": "the application is loaded once in any case; see --load",
+    "--access-logfile": _LOG_FILE,
+    "--error-logfile": _LOG_FILE,
+    "--log-file": _LOG_FILE,
+    "--capture-output": _LOG_FILE,
+    "-D": "leave it in the foreground, under systemd or in a container",
+    "--daemon": "leave it in the foreground, under systemd or in a container",
+    "--ssl-keyfile": _NO_TLS,
+    "--ssl-certfile": _NO_TLS,
+    "--keyfile": _NO_TLS,
+    "--certfile": _NO_TLS,
+    "--http": "there is one parser, in C; leave it out",
+    "--ws": "WebSocket is not there yet; leave it out",
+}
+
+
 def _parse(argv: list[str]) -> dict[str, object]:
     """Flags as settings, plus ``config``, ``check_config``, ``print_config``, ``version``."""
     parser = build_parser()
     found, unknown = parser.parse_known_args(argv)
     if unknown:
         flags = [flag for action in parser._actions for flag in action.option_strings]
-        hint = settings.suggest(unknown[0].partition("=")[0], flags, cutoff=0.8)
+        name = unknown[0].partition("=")[0]
+        hint = _FOREIGN.get(name) or settings.suggest(name, flags, cutoff=0.8)
         raise ConfigError(
             f"unknown argument {unknown[0]!r}", hint=hint or "ppserver --help lists every option"
         )

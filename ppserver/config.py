@@ -191,7 +191,7 @@ class Config:
             metavar="all|N",
             minimum=1,
             maximum=1024,
-            flags=("--workers",),
+            flags=("-w", "--workers"),
             parse=_cores,
         ),
     ] = 1

@@ -30,6 +30,9 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -
     [
         ([], "no application given", "ppserver main:app"),
         (["m:app", "--prot", "1"], "unknown argument '--prot'", "did you mean --port?"),
+        (["m:app", "--keep-alive", "5"], "unknown argument", "it is --timeout-keep-alive here"),
+        (["m:app", "--ssl-keyfile=k"], "unknown argument '--ssl-keyfile=k'", "TLS is not there"),
+        (["m:app", "--reload"], "unknown argument '--reload'", "SIGHUP reloads"),
         (["m:app", "--prot=1"], "unknown argument '--prot=1'", "did you mean --port?"),
         (["m:app", "--limit-concurency", "1"], "--limit-concurency", "--limit-concurrency?"),
         (["m:app", "other"], "unknown argument 'other'", "--help"),
