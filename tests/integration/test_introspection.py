@@ -61,6 +61,39 @@ def test_tasks_are_seen_from_outside(tmp_path: pathlib.Path, task: str) -> None:
         assert "Runner" not in text, text
 
 
+def block(page: str, marker: str) -> str:
+    """The code block of a page that contains the marker."""
+    blocks = re.findall(r"```python\n(.*?)```", (serving.ROOT / page).read_text(), re.DOTALL)
+    (found,) = [text for text in blocks if marker in text]
+    return str(found)
+
+
+@pytest.mark.parametrize("task", ["worker", "eager", "plain"])
+def test_a_script_tells_what_requests_wait_for(tmp_path: pathlib.Path, task: str) -> None:
+    """From outside, with the script of the documentation: whole stacks, whatever kind of Task."""
+    script, out = tmp_path / "waiting.py", tmp_path / "waiting.txt"
+    script.write_text(
+        block("docs/explanation/worker-task.md", "print_call_graph").replace(
+            "/tmp/waiting.txt", str(out)
+        )
+    )
+    with serving.running("introspected:app", tmp_path, loop="asyncio", task=task) as server:
+        with rawhttp.Raw(server) as waiting:
+            waiting.request("/wait")
+            server.wait_for_record("waiting")
+            looked_at("-c", f"import sys; sys.remote_exec({server.pid}, {str(script)!r})")
+            # An idle context runs it when its watchdog asks the loop, or a request comes.
+            serving.wait_until(
+                lambda: serving.get(server.url) and out.exists() and "app()" in out.read_text(),
+                what="the script has run",
+            )
+            serving.get(f"{server.url}/release")
+            assert waiting.read_response().status == 200
+    frames = re.findall(r"in (?:async )?(\S+?)\(\)", out.read_text())
+    where = frames.index("wait_inside")
+    assert frames[where : where + 3] == ["wait_inside", "answer", "app"], out.read_text()
+
+
 @pytest.mark.parametrize("interface", ["asgi", "wsgi"])
 def test_a_script_runs_in_a_context(tmp_path: pathlib.Path, interface: str) -> None:
     script = tmp_path / "script.py"
