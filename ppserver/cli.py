@@ -159,7 +159,9 @@ def _check(config: Config) -> int:
     identity(config)
     application = load(config)
     hooks.check(config)
-    print(f"configuration is right; {application.name} is an {application.interface.upper()} app")
+    article = "an" if application.interface == "asgi" else "a"
+    kind = f"{article} {application.interface.upper()} app"
+    print(f"configuration is right; {application.name} is {kind}")
     return 0
 
 
