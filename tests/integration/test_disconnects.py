@@ -69,7 +69,8 @@ def test_vanished_clients_leave_nothing(server: serving.Server, framework: str, 
     before = state(server)
     for _ in range(6 if more else 1):
         vanish(server, framework, ways * (50 if more else 1))
-        serving.wait_until(lambda: nothing_left(server, before), 60, framework)
+        # 1,200 clients at a time are much work for a machine that does other things, too.
+        serving.wait_until(lambda: nothing_left(server, before), 300 if more else 60, framework)
     seen = sum(when == "later" and kind in ("after", "busy") for _, when, kind in ways)
     entered = state(server)["entered"][framework] - before["entered"].get(framework, 0)
     assert entered >= seen * (300 if more else 1)
