@@ -183,7 +183,8 @@ class Supervisor:
             for generation in self._generations:
                 generation.kill_all()
             family.adopt(adopting)
-            self._pipe.close()
+            # A signal that comes while a command ends does not change its exit code.
+            self._pipe.close(restore=not self._alone)
         logger.info("Finished supervisor process [%d]", os.getpid())
         return self._exit_code
 

@@ -83,8 +83,11 @@ class Processes:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
                 raise
             if between == 0:
-                ours.close()
-                self._become_context(order, theirs, door)
+                try:
+                    ours.close()
+                    self._become_context(order, theirs, door)
+                finally:
+                    os._exit(1)  # Whatever happens: a second host must not come of it.
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             with contextlib.suppress(ChildProcessError):  # The application has waited for it.
                 os.waitpid(between, 0)
@@ -119,8 +122,8 @@ class Processes:
         if self._premises.errands is not None and door is not None:
             main = self._premises.errands.keep_only(door)
         with gate:
-            if not gate.recv(1):  # The host was ended before it could tell of us.
-                os._exit(1)
+            if not gate.recv(1):
+                raise ConnectionResetError("the host was ended before it could tell of us")
         exits.forked()
         exits.leave(exit_code_of(lambda: self._context(order, main)))
 

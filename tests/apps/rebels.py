@@ -30,7 +30,11 @@ def fork_or_not() -> int:
         if (DIRECTORY / "killed-instead").exists():
             os.kill(os.getpid(), signal.SIGKILL)
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-    return fork()
+    pid = fork()
+    if pid and os.getpid() != HOST and (DIRECTORY / "stop-host").exists():
+        os.kill(HOST, signal.SIGSTOP)
+        record("host stopped")
+    return pid
 
 
 os.fork = fork_or_not

@@ -95,6 +95,22 @@ def test_the_process_between_host_and_context_fails(start: Start, how: str) -> N
     server.stop()
 
 
+def test_a_host_that_is_killed_before_it_has_heard_of_its_context(start: Start) -> None:
+    """Which then ends, too, and does not take itself for a host."""
+    server = start()
+    victim, other = sorted(contexts_of(server))
+    (server.directory / "stop-host").touch()
+    os.kill(victim, signal.SIGKILL)
+    server.wait_for_record("host stopped")
+    (server.directory / "stop-host").unlink()
+    os.kill(host_of(server), signal.SIGKILL)
+    server.wait_for_log("replaces the one that ended")
+    serving.wait_until(lambda: other not in contexts_of(server), 60)
+    serving.wait_until(lambda: len(serving.descendants(server.pid)) == 4, 60, "nobody is left")
+    assert "nonsense" not in server.log
+    server.stop()
+
+
 def test_orphans_of_the_application_are_taken_leave_of(start: Start) -> None:
     """The supervisor adopts them as it does contexts. What the application starts may stay."""
     server = start()

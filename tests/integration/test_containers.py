@@ -108,6 +108,27 @@ def test_process_1_is_stopped_from_within(start: Start, contexts: int) -> None:
     server.check_log()
 
 
+def test_a_signal_at_the_very_end_does_not_change_the_exit_code(
+    tmp_path: pathlib.Path, started: list[serving.Server]
+) -> None:
+    """A second SIGTERM of a service manager, or the SIGHUP of a terminal that is closed."""
+    program = (
+        "import atexit, os, signal, sys; from ppserver import cli\n"
+        "def late():\n"
+        "    for number in (signal.SIGHUP, signal.SIGTERM):\n"
+        "        os.kill(os.getpid(), number)\n"
+        "if os.getppid() == int(os.environ['TESTS']): atexit.register(late)\n"
+        "sys.exit(cli.main())"
+    )
+    command = [sys.executable, "-c", program, "rebels:app", "--port", "0", "--cores", "2"]
+    command += ["--app-dir", str(serving.APPS), "--contexts", "processes"]
+    environ = serving._environment(tmp_path, {"TESTS": str(os.getpid())})
+    server = serving.Server(command, environ, tmp_path)
+    started.append(server)
+    server.wait_started()
+    server.stop()
+
+
 @pytest.mark.parametrize(
     ("closed", "contexts"), [("0", 2), ("1", 2), ("2", 2), ("012", 1), ("012", 2)]
 )
