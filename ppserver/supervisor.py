@@ -140,8 +140,8 @@ class Supervisor:
         self._told_at = 0.0
         self._quiet_at = 0.0
         self._exit_code = 0
-        self._waiting: dict[int, float] = {}  # slot → when to start a context in it
         self._failures: dict[int, int] = {}  # slot → deaths in a row soon after the start
+        self._unstarted: dict[int, int] = {}  # slot → in a row, contexts that could not be begun
         self._reload_again = False  # SIGHUP came while a generation started
         self._start_at = 0.0  # when to start a generation; 0 for never
         self._start_failures = 0  # hosts in a row that never served, or could not be forked
@@ -213,8 +213,8 @@ class Supervisor:
 
     def _timeout_ms(self) -> float | None:
         times = [when for when in (self._quiet_at, self._start_at, logs.reopen_at()) if when]
-        times += self._waiting.values()
         for generation in self._generations:
+            times += generation.waiting.values()
             times += [c.kill_at for c in generation.contexts.values() if c.kill_at]
             if generation.pid:
                 times += [t for t in (generation.kill_at, self._reload_until(generation)) if t]
@@ -277,7 +277,7 @@ class Supervisor:
                 neighbours=neighbours(self._config, slot, self._slots),
             )
         except (PPServerError, OSError) as error:
-            self._spawn_later(slot, str(error))
+            self._spawn_later(generation, slot, str(error))
             return
         seat = self._seats.take()
         generation.starting.append((slot, seat))
@@ -290,11 +290,11 @@ class Supervisor:
             tags=[entry.tag for entry in listening],
         )
 
-    def _spawn_later(self, slot: int, why: str) -> None:
-        failures = self._failures[slot] = self._failures.get(slot, 0) + 1
+    def _spawn_later(self, generation: Generation, slot: int, why: str) -> None:
+        failures = self._unstarted[slot] = self._unstarted.get(slot, 0) + 1
         pause = _pause(failures)
         logger.error("Context %d could not be started (%s): again in %g s", slot + 1, why, pause)
-        self._waiting[slot] = time.monotonic() + pause
+        generation.waiting[slot] = time.monotonic() + pause
 
     def _hear(self, generation: Generation) -> bool:
         """What a host and its contexts say; no more than a turn's share of it: True if there may be
@@ -390,6 +390,7 @@ class Supervisor:
         if generation.place == "processes" and (key in self._known() or not family.is_child(key)):
             raise NonsenseError("a context that it has not started")
         context = Context(slot, key, message.seat, time.monotonic())
+        self._unstarted.pop(slot, None)
         generation.contexts[key] = context
         if self._stopping or generation.leaving or slot >= self._slots:
             self._end(generation, context)
@@ -404,8 +405,8 @@ class Supervisor:
         self._seats.give(message.seat)
         if self._stopping or generation.leaving or message.slot >= self._slots:
             self._release(message.slot)
-        elif self._failures.get(message.slot, 0) + 1 < _START_FAILURES_MAX or generation.served:
-            self._spawn_later(message.slot, message.why)
+        elif self._announced or self._unstarted.get(message.slot, 0) + 1 < _START_FAILURES_MAX:
+            self._spawn_later(generation, message.slot, message.why)
         else:
             self._give_up(generation, f"context {message.slot + 1}: {message.why}", 1)
 
@@ -499,7 +500,7 @@ class Supervisor:
         pause = _pause(failures - 1) if failures > 1 else 0.0
         if code != 0:
             logger.error("Context %d [%d] ended %s: replacing it", slot + 1, context.key, how)
-        self._waiting[slot] = time.monotonic() + pause
+        generation.waiting[slot] = time.monotonic() + pause
 
     def _release(self, slot: int) -> None:
         """Close the sockets of a slot that is given up, once nobody accepts from them."""
@@ -546,6 +547,7 @@ class Supervisor:
     def _leave(self, generation: Generation, how: str = "stop") -> None:
         """End a generation: its contexts, and the host after them."""
         generation.leaving = True
+        generation.waiting.clear()
         if generation.channel.pending:
             generation.channel.drop_sockets()  # Orders for contexts that nobody needs any more.
         for context in generation.contexts.values():
@@ -601,6 +603,7 @@ class Supervisor:
         for _, seat in generation.starting:
             self._seats.give(seat)
         generation.starting.clear()
+        generation.waiting.clear()
         if self._stopping or generation.leaving:
             return
         if generation.opened:
@@ -613,7 +616,6 @@ class Supervisor:
         if not generation.loaded or not generation.served:
             self._give_up(generation, "the application could not be loaded", code)
             return
-        self._waiting.clear()
         if threads:
             logger.error("Host [%d] ended with %d and took its contexts along", pid, code)
         else:
@@ -627,15 +629,12 @@ class Supervisor:
         if self._start_at and self._start_at <= now:
             self._start_generation()
         logs.reopen_again(now)
-        newest = self._newest
-        for slot, when in list(self._waiting.items()):
-            if when > now:
-                continue
-            del self._waiting[slot]
-            if newest is not None and not self._stopping and slot < self._slots:
-                serving = [g for g in self._generations if g.served and not g.leaving and g.pid]
-                if serving or (newest.pid and newest.loaded):  # Else the next one starts all.
-                    self._spawn(serving[-1] if serving else newest, slot)
+        for generation in self._generations:
+            for slot, when in list(generation.waiting.items()):
+                if when <= now:
+                    del generation.waiting[slot]
+                    if slot < self._slots:
+                        self._spawn(generation, slot)
         if self._reload_again and not self._stopping and not self._is_changing():
             self._reload_again = False
             self._on_reload()
@@ -671,7 +670,6 @@ class Supervisor:
     def _stop(self, how: str = "stop") -> None:
         self._stopping = True
         self._start_at = 0.0
-        self._waiting.clear()
         self._quiet_at = time.monotonic() + self._config.shutdown_delay
         if not self._config.shutdown_delay:
             self._be_quiet()
@@ -763,7 +761,7 @@ class Supervisor:
         while self._wanted < self._slots and newest.is_settled(self._slots - 1):
             self._slots -= 1
             logger.info("Contexts: %d", self._slots)
-            self._waiting.pop(self._slots, None)
+            newest.waiting.pop(self._slots, None)
             self._listeners.quiesce(self._slots)
             for context in newest.in_slot(self._slots):
                 self._end(newest, context)

@@ -53,6 +53,7 @@ class Generation:
     kill_at: float = 0.0
     progress_at: float = 0.0  # when to say how far its start is
     contexts: dict[int, Context] = dataclasses.field(default_factory=dict)
+    waiting: dict[int, float] = dataclasses.field(default_factory=dict)  # slot → when to start one
     # Slots and seats of contexts that were ordered; no word of them yet.
     starting: list[tuple[int, int | None]] = dataclasses.field(default_factory=list)
     early: list[tuple[int, Said]] = dataclasses.field(default_factory=list)

@@ -78,6 +78,21 @@ def test_a_context_that_cannot_be_forked_is_tried_again(start: Start) -> None:
     server.stop()
 
 
+def test_a_reload_whose_contexts_cannot_be_forked_goes_on_later(start: Start) -> None:
+    """In the new host, which they are for: not in the one that serves."""
+    server = start()
+    before = contexts_of(server)
+    (server.directory / "no-fork").touch()
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for_record("no fork", 8)
+    assert contexts_of(server) == before
+    assert ask(server) in before
+    (server.directory / "no-fork").unlink()
+    server.wait_for_log("Reloaded: host")
+    wait_for_contexts(server, 2, before)
+    server.stop()
+
+
 @pytest.mark.parametrize("how", ["Cannot allocate memory", "killed"])
 def test_the_process_between_host_and_context_fails(start: Start, how: str) -> None:
     server = start()
