@@ -47,7 +47,11 @@ static void drop_fields(PpWsgiCall *call)
     }
     call->fields = NULL;
     call->field_count = 0;
-    Py_CLEAR(call->headers);
+    PyObject *headers = call->headers;
+    if (headers != NULL) { /* the leader may look whether there are any */
+        __atomic_store_n(&call->headers, NULL, __ATOMIC_RELAXED);
+        Py_DECREF(headers);
+    }
     Py_CLEAR(call->status_text);
 }
 

@@ -122,10 +122,12 @@ static void give_parts(struct pp_spool_file *file, const uint32_t *parts, uint32
 
 struct pp_spool *pp_spool_new(struct pp_spool_file *file)
 {
-    if (file->fd < 0 && (file->fd = open_nameless(file->dir)) < 0) {
-        return NULL;
+    if (file->fd < 0) {
+        if ((file->fd = open_nameless(file->dir)) < 0) {
+            return NULL;
+        }
+        file->process = getpid();
     }
-    file->process = getpid();
     struct pp_spool *spool = pp_mem_zalloc(sizeof *spool);
     if (spool != NULL) {
         spool->file = file;
