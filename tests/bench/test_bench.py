@@ -327,6 +327,8 @@ def test_the_gate_counts_again_what_differs_either_way() -> None:
     base, now = {"plain": 1000.0, "echo": 2000.0}, {"plain": 985.0, "echo": 2010.0}
     assert gate.differs("plain", base, now, 1)
     assert not gate.differs("echo", base, now, 1)
+    assert gate.differs("plain", base, {"plain": 1200.0}, 1)
+    assert not gate.differs("plain", base, {"plain": 800.0}, 1), "no chance"
 
 
 def test_the_base_is_given_or_what_its_file_names(

@@ -613,7 +613,7 @@ def test_a_signal_while_a_thread_is_made_is_not_lost(method: str) -> None:
     The signal comes with a thread that is made after the request has arrived. It came with the
     second thread once, which a busy machine may make before: then the last line was in the buffer
     that had been filled for the first, communicate() did not look there, and it seemed that the
-    signal was lost (in 7 of 290 runs beside two busy loops).
+    signal was lost (in 5 of 290 runs beside two busy loops).
     """
     lines = MAIN.splitlines()
     patch = f"""

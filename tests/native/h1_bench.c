@@ -71,7 +71,7 @@ static void respond(void *arg)
                                    .request_minor = 1,
                                    .keep_alive = true,
                                    .date = "Sun, 06 Nov 1994 08:49:37 GMT",
-                                   .server = "ppserver"};
+                                   .server = true};
         if (pp_h1_write_head(&r, out, sizeof out, &written, &framed) != PP_OK) {
             abort();
         }

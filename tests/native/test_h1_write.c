@@ -49,7 +49,7 @@ TEST(write_single_shot)
     struct pp_h1_response r = response(200, "content-type", "text/plain");
     r.body_bytes = 12;
     r.date = "Sun, 06 Nov 1994 08:49:37 GMT";
-    r.server = "ppserver";
+    r.server = true;
     check(&r, "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 12\r\n"
               "date: Sun, 06 Nov 1994 08:49:37 GMT\r\nserver: ppserver\r\n\r\n");
     CHECK_EQ(framed.framing, PP_H1_FRAME_LENGTH);
@@ -155,12 +155,12 @@ TEST(write_extra_fields_and_ours_yield)
     struct pp_h1_response r = response(200, "x-a", "app");
     r.extra_fields = extra;
     r.extra_count = 3;
-    r.server = "ppserver";
+    r.server = true;
     check(&r, "HTTP/1.1 200 OK\r\nx-a: app\r\nserver: mine\r\nx-b: 2\r\ncontent-length: 0\r\n\r\n");
     fields[0] = field("DATE", "now");
     r.extra_count = 0;
     r.date = "Sun, 06 Nov 1994 08:49:37 GMT";
-    r.server = NULL;
+    r.server = false;
     check(&r, "HTTP/1.1 200 OK\r\nDATE: now\r\ncontent-length: 0\r\n\r\n");
 }
 
@@ -297,15 +297,15 @@ TEST(write_errors)
         int status = pp_err_status(pp_err_at(i));
         if (status != 0) {
             CHECK(*pp_h1_reason(status) != '\0');
-            CHECK(pp_h1_write_error(status, false, "Sun, 06 Nov 1994 08:49:37 GMT", "ppserver", out,
+            CHECK(pp_h1_write_error(status, false, "Sun, 06 Nov 1994 08:49:37 GMT", true, out,
                                     512) > 0);
         }
     }
-    written = pp_h1_write_error(400, false, NULL, "s", out, sizeof out);
+    written = pp_h1_write_error(400, false, NULL, true, out, sizeof out);
     CHECK_BYTES(out, written,
                 "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n"
-                "content-length: 11\r\nserver: s\r\nconnection: close\r\n\r\nBad Request");
-    written = pp_h1_write_error(400, true, NULL, NULL, out, sizeof out);
+                "content-length: 11\r\nserver: ppserver\r\nconnection: close\r\n\r\nBad Request");
+    written = pp_h1_write_error(400, true, NULL, false, out, sizeof out);
     CHECK_BYTES(out, written,
                 "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n"
                 "content-length: 11\r\nconnection: close\r\n\r\n");

@@ -10,7 +10,6 @@
 #include <string.h>
 
 #define IOVS_MAX 32
-#define SERVER_NAME "ppserver"
 
 /* ---- the queue ---- */
 
@@ -181,8 +180,7 @@ void pp_conn_out_error(struct pp_conn *conn, int status)
         return;
     }
     size_t n = pp_h1_write_error(status, conn->h1.head_request, pp_loop_date(loop),
-                                 loop->settings.server_header ? SERVER_NAME : NULL,
-                                 out->data + out->end, cap);
+                                 loop->settings.server_header, out->data + out->end, cap);
     PP_CHECK(n <= cap);
     out->end += n;
     conn->out_bytes += n;
@@ -468,7 +466,7 @@ int pp_conn_respond(struct pp_conn *conn, struct pp_h1_response *r, const uint8_
     r->extra_fields = loop->settings.extra_fields;
     r->extra_count = loop->settings.extra_count;
     r->date = pp_loop_date(loop);
-    r->server = loop->settings.server_header ? SERVER_NAME : NULL;
+    r->server = loop->settings.server_header;
     struct pp_out *out = out_room(conn, pp_h1_write_bound(r));
     if (out == NULL) {
         return no_memory(conn);

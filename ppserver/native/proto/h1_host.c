@@ -99,6 +99,22 @@ static bool four_of_host(const uint8_t *data)
             pp_h1_class[data[3]] & PP_H1_HOST) != 0;
 }
 
+/* A reg-name from its first percent-escape on: where it ends; len + 1 when an escape is broken. */
+static PP_NOINLINE size_t escaped_name(const uint8_t *data, size_t len, size_t i)
+{
+    while (i < len && (data[i] == '%' || pp_h1_is(data[i], PP_H1_HOST))) {
+        if (data[i] != '%') {
+            i++;
+        } else if (len - i < 3 || pp_h1_hex_value(data[i + 1]) < 0 ||
+                   pp_h1_hex_value(data[i + 2]) < 0) {
+            return len + 1;
+        } else {
+            i += 3;
+        }
+    }
+    return i;
+}
+
 /* The length of the reg-name at the start; len + 1 when a percent-escape is broken. */
 static size_t reg_name(const uint8_t *data, size_t len)
 {
@@ -106,20 +122,10 @@ static size_t reg_name(const uint8_t *data, size_t len)
     while (len - i >= 4 && four_of_host(data + i)) {
         i += 4;
     }
-    while (i < len) {
-        if (PP_LIKELY(pp_h1_is(data[i], PP_H1_HOST))) {
-            i++;
-        } else if (PP_UNLIKELY(data[i] == '%')) {
-            if (len - i < 3 || pp_h1_hex_value(data[i + 1]) < 0 ||
-                pp_h1_hex_value(data[i + 2]) < 0) {
-                return len + 1;
-            }
-            i += 3;
-        } else {
-            break;
-        }
+    while (i < len && pp_h1_is(data[i], PP_H1_HOST)) {
+        i++;
     }
-    return i;
+    return PP_UNLIKELY(i < len && data[i] == '%') ? escaped_name(data, len, i) : i;
 }
 
 /* Of an address in brackets; 0 when it is none. Not inlined: what names mostly are needs no

@@ -11,7 +11,7 @@
 #include "proto/h1_class.h"
 #include "proto/h1_scan.h"
 
-#define FIXED_BYTES 256        /* status line and our own fields, Server's value apart */
+#define FIXED_BYTES 256        /* status line and our own fields */
 #define INFORMATIONAL_BYTES 64 /* status line and empty line of a 1xx head */
 
 struct writer {
@@ -28,11 +28,6 @@ static void put(struct writer *w, const void *data, size_t len)
     w->at += len;
 }
 #define PUT(w, text) put((w), (text), sizeof text - 1)
-
-static void put_text(struct writer *w, const char *text)
-{
-    put(w, text, strlen(text));
-}
 
 static void put_number(struct writer *w, uint64_t n)
 {
@@ -55,12 +50,17 @@ static void put_field(struct writer *w, const struct pp_h1_out_field *f)
     PUT(w, "\r\n");
 }
 
-const char *pp_h1_reason(int status)
+struct phrase {
+    const char *text;
+    size_t len;
+};
+
+static struct phrase phrase_of(int status)
 {
     switch (status) {
 #define REASON(code, text) \
     case code: \
-        return text;
+        return (struct phrase){text, sizeof text - 1};
         REASON(100, "Continue")
         REASON(102, "Processing")
         REASON(103, "Early Hints")
@@ -123,8 +123,13 @@ const char *pp_h1_reason(int status)
         REASON(511, "Network Authentication Required")
 #undef REASON
     default:
-        return "";
+        return (struct phrase){"", 0};
     }
+}
+
+const char *pp_h1_reason(int status)
+{
+    return phrase_of(status).text;
 }
 
 /* Always HTTP/1.1, also to a 1.0 client: RFC 9110 6.2. */
@@ -335,7 +340,6 @@ static int put_framing(struct writer *w, const struct pp_h1_response *r,
 size_t pp_h1_write_bound(const struct pp_h1_response *r)
 {
     size_t n = FIXED_BYTES + r->reason_len;
-    n += r->server != NULL ? strlen(r->server) : 0;
     for (size_t i = 0; i < r->field_count; i++) {
         n += r->fields[i].name_len + r->fields[i].value_len + 4;
     }
@@ -345,24 +349,26 @@ size_t pp_h1_write_bound(const struct pp_h1_response *r)
     return n;
 }
 
-static void put_our_fields(struct writer *w, const char *date, const char *server)
+static void put_our_fields(struct writer *w, const char *date, bool server)
 {
     if (date != NULL) {
         PUT(w, "date: ");
         put(w, date, 29);
         PUT(w, "\r\n");
     }
-    if (server != NULL) {
-        PUT(w, "server: ");
-        put_text(w, server);
-        PUT(w, "\r\n");
+    if (server) {
+        PUT(w, "server: ppserver\r\n");
     }
 }
 
 static void put_connection(struct writer *w, bool keep_alive, uint8_t request_minor)
 {
     if (w->has_upgrade) { /* names it: RFC 9110 7.8 */
-        put_text(w, keep_alive ? "connection: upgrade\r\n" : "connection: close, upgrade\r\n");
+        if (keep_alive) {
+            PUT(w, "connection: upgrade\r\n");
+        } else {
+            PUT(w, "connection: close, upgrade\r\n");
+        }
     } else if (!keep_alive) {
         PUT(w, "connection: close\r\n");
     } else if (request_minor == 0) {
@@ -380,8 +386,8 @@ int pp_h1_write_head(const struct pp_h1_response *r, uint8_t *out, size_t cap, s
         return PP_ERR_APP_BAD_STATUS;
     }
     if (r->reason == NULL) {
-        const char *reason = pp_h1_reason(r->status);
-        put_status_line(&w, r->status, (const uint8_t *)reason, strlen(reason));
+        struct phrase reason = phrase_of(r->status);
+        put_status_line(&w, r->status, (const uint8_t *)reason.text, reason.len);
     } else if (pp_h1_scan->value(r->reason, r->reason_len) == r->reason_len) {
         put_status_line(&w, r->status, r->reason, r->reason_len);
     } else {
@@ -394,7 +400,7 @@ int pp_h1_write_head(const struct pp_h1_response *r, uint8_t *out, size_t cap, s
     if (rc != PP_OK) {
         return rc;
     }
-    put_our_fields(&w, w.has_date ? NULL : r->date, w.has_server ? NULL : r->server);
+    put_our_fields(&w, w.has_date ? NULL : r->date, r->server && !w.has_server);
     put_connection(&w, f.keep_alive, r->request_minor);
     PUT(&w, "\r\n");
     *framed = f;
@@ -412,8 +418,8 @@ int pp_h1_write_informational(int status, const struct pp_h1_out_field *fields, 
     if (status < 100 || status > 199 || status == 101) {
         return PP_ERR_APP_BAD_STATUS;
     }
-    const char *reason = pp_h1_reason(status);
-    put_status_line(&w, status, (const uint8_t *)reason, strlen(reason));
+    struct phrase reason = phrase_of(status);
+    put_status_line(&w, status, (const uint8_t *)reason.text, reason.len);
     int rc = put_app_fields(&w, &r); /* a Content-Length is checked and dropped: RFC 9110 8.6 */
     if (rc != PP_OK) {
         return rc;
@@ -435,22 +441,21 @@ size_t pp_h1_write_chunk_prefix(uint64_t len, uint8_t *out)
     return digits + 2;
 }
 
-size_t pp_h1_write_error(int status, bool head_request, const char *date, const char *server,
-                         uint8_t *out, size_t cap)
+size_t pp_h1_write_error(int status, bool head_request, const char *date, bool server, uint8_t *out,
+                         size_t cap)
 {
     PP_CHECK(status >= 400 && status <= 599);
-    PP_CHECK(cap >= FIXED_BYTES + 64 + (server != NULL ? strlen(server) : 0));
+    PP_CHECK(cap >= FIXED_BYTES + 64);
     struct writer w = {.at = out};
-    const char *reason = pp_h1_reason(status);
-    size_t reason_len = strlen(reason);
-    put_status_line(&w, status, (const uint8_t *)reason, reason_len);
+    struct phrase reason = phrase_of(status);
+    put_status_line(&w, status, (const uint8_t *)reason.text, reason.len);
     PUT(&w, "content-type: text/plain; charset=utf-8\r\ncontent-length: ");
-    put_number(&w, reason_len);
+    put_number(&w, reason.len);
     PUT(&w, "\r\n");
     put_our_fields(&w, date, server);
     PUT(&w, "connection: close\r\n\r\n");
     if (!head_request) {
-        put(&w, reason, reason_len);
+        put(&w, reason.text, reason.len);
     }
     PP_ASSERT((size_t)(w.at - out) <= cap);
     return (size_t)(w.at - out);

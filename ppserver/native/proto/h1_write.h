@@ -32,9 +32,9 @@ struct pp_h1_response {
     /* what the request and the connection say */
     bool request_head; /* the method was HEAD */
     uint8_t request_minor;
-    bool keep_alive;    /* in: may be kept; see *keep_alive below */
-    const char *date;   /* 29 bytes "Sun, 06 Nov 1994 08:49:37 GMT", or NULL for no Date */
-    const char *server; /* "Server" value, or NULL */
+    bool keep_alive;  /* in: may be kept; see *keep_alive below */
+    const char *date; /* 29 bytes "Sun, 06 Nov 1994 08:49:37 GMT", or NULL for no Date */
+    bool server;      /* with "server: ppserver" */
 };
 
 struct pp_h1_framed {
@@ -61,8 +61,8 @@ int pp_h1_write_informational(int status, const struct pp_h1_out_field *fields, 
 /* "1a2b\r\n"; out has room for 18 bytes. Returns the length. len > 0. */
 size_t pp_h1_write_chunk_prefix(uint64_t len, uint8_t *out);
 /* A complete minimal error answer with Connection: close, text/plain body, e.g. for 400. */
-size_t pp_h1_write_error(int status, bool head_request, const char *date, const char *server,
-                         uint8_t *out, size_t cap);
+size_t pp_h1_write_error(int status, bool head_request, const char *date, bool server, uint8_t *out,
+                         size_t cap);
 const char *pp_h1_reason(int status); /* registry phrase or "" */
 /* IMF-fixdate (RFC 9110 5.6.7) of unix seconds into out[29] plus NUL. */
 void pp_h1_write_date(int64_t unix_seconds, char out[30]);
