@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
@@ -65,6 +66,8 @@ _CORE_OPTIONS = (
 
 
 _Answer = TypeVar("_Answer")
+
+_asgi_cores: weakref.WeakSet[Core] = weakref.WeakSet()
 
 
 def _nothing() -> None:
@@ -352,6 +355,7 @@ class Server:
             task=self.config.task,
             on_error=logs.log_application_error,
         )
+        _asgi_cores.add(core)
         if not self._owns_core_loop:
             core.attach(self._loop)
             self._attached = True
@@ -671,6 +675,15 @@ class Server:
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 stream.flush()
         os._exit(code)
+
+
+def _tell_cores() -> None:
+    """In a child that somebody has forked off: what serves here is the parent's."""
+    for core in list(_asgi_cores):
+        core._forked()
+
+
+os.register_at_fork(after_in_child=_tell_cores)
 
 
 def _settle(future: asyncio.Future[None], failure: BaseException | None) -> None:

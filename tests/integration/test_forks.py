@@ -122,10 +122,26 @@ async def app(scope, receive, send):
         await send({"type": "http.response.body", "body": str(code).encode()})
         return
     print("from the child")
-    if scope["path"] == "/await":  # asyncio says there: no running event loop
+    path = scope["path"]
+    if path == "/await":  # asyncio says there: no running event loop
         await asyncio.sleep(1)
+    if path == "/suspend":
+        await asyncio.sleep(0)
+        os._exit(9)
+    if path == "/receive":
+        while (await receive())["type"] != "http.disconnect":
+            pass
+    if path == "/send":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"from the child"})
+        os._exit(9)
+    if path in ("/return", "/receive"):
+        return
     sys.exit(7)
 """
+
+
+ASGI_WAYS = ("await", "suspend", "receive", "send", "return")
 
 
 @pytest.mark.parametrize(
@@ -140,14 +156,15 @@ def test_the_server_and_its_files_outlive_a_child(
     args += ["--pid", str(pid), "--supervise", supervise, "--lifespan", "off"]
     with serving.running("shop:app", tmp_path, args=args) as server:
         server.allow("no running event loop")
+        server.allow("came back to the server")
         for _ in range(3):
             assert serving.get(server.url).text == "7"
-        if text is ASGI:
-            assert serving.get(f"{server.url}/await").text == "1"
+        for way in ASGI_WAYS if text is ASGI else ():
+            assert serving.get(f"{server.url}/{way}").text == "1", way
         assert serving.get(server.url).text == "7"
         assert path.exists()
         assert pid.exists()
         assert server.process.poll() is None
         log = server.log
-    assert log.count("from the child") == (5 if text is ASGI else 4)
+    assert log.count("from the child") == 4 + (len(ASGI_WAYS) if text is ASGI else 0)
     assert "an exit function" not in log

@@ -58,6 +58,11 @@ static void release_conn(PpRequest *req)
     Py_DECREF((PyObject *)req); /* the connection's reference; the caller has its own */
 }
 
+void pp_request_forked(PpRequest *req)
+{
+    req->conn = NULL;
+}
+
 /* ---- send: checks ---- */
 
 static int check_bytes(PyObject *value, const char *what)
@@ -714,7 +719,14 @@ void pp_asgi_run_batch(PpCore *core)
         return; /* a nested event loop inside an application */
     }
     core->in_batch = true;
-    while (core->loop != NULL && (conn = pp_loop_take_event(core->loop, &events)) != NULL) {
+    for (;;) {
+        if (PP_UNLIKELY(core->loop == NULL)) {
+            pp_forked_back(core);
+            break;
+        }
+        if ((conn = pp_loop_take_event(core->loop, &events)) == NULL) {
+            break;
+        }
         handle_event(core, conn, events);
     }
     pp_worker_batch_end(core);

@@ -227,6 +227,10 @@ PyObject *pp_slot_tags_as_tuple(const struct pp_slot *slot);
 /* Whether this is not the process that serves, but one that the application has forked. Takes a
  * system call. */
 bool pp_forked(const PpCore *core);
+/* _forked() of Core, which is called in each forked child. */
+PyObject *pp_core_forked(PyObject *self, PyObject *ignored);
+/* Where an ASGI core has no loop: ends the process if that is why. Attached. */
+void pp_forked_back(PpCore *core);
 /* There: ends it, by the raised exception if there is one. Attached. */
 _Noreturn void pp_forked_end(PpCore *core, PyObject *scope_or_environ);
 
@@ -293,6 +297,7 @@ typedef struct PpRequest PpRequest;
  * that CancelledError is left raised). Answers what the application left unanswered. Returns -1
  * when an exception is left raised. */
 int pp_request_app_ended(PpRequest *req, PyObject *scope, bool failed);
+void pp_request_forked(PpRequest *req); /* in a forked child: its connection is the parent's */
 /* What receive() has now: 1 and a message, 0 when it has to wait, -1 with an exception. */
 int pp_request_try_receive(PpRequest *req, PyObject **message);
 /* The same for a send() that waits for the output to drain. */

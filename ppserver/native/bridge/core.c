@@ -628,6 +628,7 @@ static PyMethodDef core_own_methods[] = {
                "requests of now.")},
     {"_stuck", core_stuck, METH_O, NULL},
     {"_waiting", core_waiting, METH_NOARGS, NULL},
+    {"_forked", pp_core_forked, METH_NOARGS, NULL},
     {"tag_stats", core_tag_stats, METH_NOARGS,
      PyDoc_STR("tag_stats() -> tuple[tuple[int, int, int, int], ...]\n\nBy tag of listeners, of "
                "which the last stands for all higher ones: connections now, accepted, bytes "

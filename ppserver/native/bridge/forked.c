@@ -4,7 +4,11 @@
  * is its own affair; but the loop, the connection and the answer are the parent's, which shares
  * every socket and the epoll instance with it. So the child ends where it comes back: by SystemExit
  * with that code, otherwise with 1. Like os._exit(), this runs no exit functions: they are the
- * parent's, too. */
+ * parent's, too.
+ *
+ * An ASGI context asks for it nowhere that requests pass. After a fork its core has no loop in the
+ * child, and no request has a connection (pp_core_forked), as after close(): whatever meets that
+ * looks whether it was a fork. */
 #include "bridge/bridge.h"
 #include "net/thread.h"
 
@@ -13,6 +17,30 @@
 bool pp_forked(const PpCore *core)
 {
     return core->process != pp_thread_process();
+}
+
+PyObject *pp_core_forked(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PpCore *core = (PpCore *)self;
+    struct pp_loop *loop = core->loop;
+    if (core->mode != PP_MODE_ASGI || loop == NULL || !pp_loop_owned(loop) || !pp_forked(core)) {
+        Py_RETURN_NONE;
+    }
+    core->loop = NULL; /* and it is left as it is: to free it would reach what the parent has */
+    struct pp_conn *conn = NULL;
+    while ((conn = pp_loop_next_conn(loop, conn)) != NULL) {
+        if (pp_conn_app(conn) != NULL) {
+            pp_request_forked(pp_conn_app(conn));
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+void pp_forked_back(PpCore *core)
+{
+    if (core->loop == NULL && core->mode == PP_MODE_ASGI && pp_forked(core)) {
+        pp_forked_end(core, NULL);
+    }
 }
 
 static void flush(const char *name)

@@ -254,6 +254,9 @@ static int turn_once(PpCore *core, uint64_t until, struct timers *timers, PyObje
 static PyObject *turn_polled(PpCore *core, PyObject *timeout, PyObject *keys)
 {
     int ms, again;
+    if (PP_UNLIKELY(core->loop == NULL)) {
+        pp_forked_back(core);
+    }
     if (pp_core_check_open(core) < 0 || timeout_ms(timeout, &ms) < 0) {
         return NULL;
     }
@@ -569,6 +572,7 @@ static PyObject *core_on_readable(PyObject *self, PyObject *Py_UNUSED(ignored))
     PpCore *core = (PpCore *)self;
     core->batch_scheduled = false;
     if (core->loop == NULL || !core->attached) {
+        pp_forked_back(core);
         Py_RETURN_NONE;
     }
     return turn_attached(core);
@@ -579,6 +583,7 @@ static PyObject *core_tick(PyObject *self, PyObject *Py_UNUSED(ignored))
     PpCore *core = (PpCore *)self;
     core->tick_scheduled = false;
     if (core->loop == NULL || !core->attached) {
+        pp_forked_back(core);
         Py_RETURN_NONE;
     }
     return turn_attached(core);
