@@ -68,7 +68,7 @@ def is_child(pid: int) -> bool:
     """Whether ``pid`` is a child of this process that was not waited for yet."""
     try:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except (ChildProcessError, OverflowError):
+    except (OSError, OverflowError):  # EINVAL: no number of a process.
         return False
     return True
 

@@ -15,6 +15,7 @@ WAITING = [sys.executable, "-c", "input()"]
 def test_a_child_until_it_was_waited_for() -> None:
     assert not family.is_child(os.getppid())
     assert not family.is_child(2**31 - 1)
+    assert not family.is_child(0)  # Who sent that may have made it up.
     with subprocess.Popen(WAITING, stdin=subprocess.PIPE) as child:
         assert family.is_child(child.pid)
         assert child.pid in family.children()
