@@ -189,16 +189,22 @@ def log_protocol_error(error: BaseException, protocol: object) -> None:
 
 
 def log_application_error(error: BaseException, request: Mapping[str, Any] | None) -> None:
-    """The application's exception with the request it failed on (an ASGI scope or an environ)."""
+    """The application's exception with the request it failed on (an ASGI scope or an environ).
+
+    Without a request it is the server's own: a thread that cannot be made, memory that is used up.
+    """
     keep()
-    request = request or {}
+    exc_info = (type(error), error, error.__traceback__)
+    if request is None:
+        error_logger.error("Exception outside of a request", exc_info=exc_info)
+        return
     method = request.get("method") or request.get("REQUEST_METHOD") or "?"
     path = request.get("path") or request.get("PATH_INFO") or "?"
     error_logger.error(
         "Exception in application on %s %s",
         escape(str(method)),
         escape(str(path)),
-        exc_info=(type(error), error, error.__traceback__),
+        exc_info=exc_info,
     )
 
 

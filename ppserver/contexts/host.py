@@ -154,8 +154,9 @@ class Host:
         if application is not None and interface == "parallel":
             application.call.before_contexts(self._seats.board, forked=name == "processes")
         report: FreezeReport = module.prepare(self._config, application)
-        if application is not None:
-            why = f"{why}; {report}"
+        if application is None:
+            report = FreezeReport.nothing("each context has its own")
+        why = f"{why}; {report}"
         self._channel.send(
             "loaded",
             interface=interface,

@@ -85,6 +85,14 @@ def test_application_error_of_wsgi(caplog: pytest.LogCaptureFixture) -> None:
     assert "KeyError" in caplog.text
 
 
+def test_an_error_without_a_request_is_not_the_applications(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    logs.log_application_error(RuntimeError("can't start new thread"), None)
+    assert caplog.messages == ["Exception outside of a request"]
+    assert "application" not in caplog.text
+
+
 def test_fast_path_only_without_customisation() -> None:
     logs.configure(Config())
     assert "access_log_fd" in logs.access_options(Config())
