@@ -570,11 +570,14 @@ class Supervisor:
             if not generation.pid and not generation.contexts:
                 generation.channel.close()
                 self._generations.remove(generation)
+        # Who has ended gives the number back, perhaps to a context.
+        self._strangers = {pid for pid in self._strangers if family.is_child(pid)}
         # A context may have ended before its host's word of it is heard: it stays to be found then.
         if not any(generation.starting for generation in self._generations) and (
             self._alone or threading.active_count() == 1  # Else they may be somebody's.
         ):
-            family.reap_orphans(self._known())
+            # Before it was a command, its process may have been a shell's: nobody waits for those.
+            family.reap_orphans(self._known() - (self._strangers if self._alone else set()))
 
     def _reap_contexts(self, generation: Generation) -> None:
         ended = [

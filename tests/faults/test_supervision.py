@@ -137,6 +137,24 @@ def test_orphans_of_the_application_are_taken_leave_of(start: Start) -> None:
     server.stop()
 
 
+def test_children_of_the_shell_that_became_the_server_are_taken_leave_of(
+    tmp_path: pathlib.Path, started: list[serving.Server]
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    shell = ["sh", "-c", f'read line < {pipe} & exec "$@"', "sh"]
+    server = serving.launch("rebels:app", tmp_path, contexts=2, place="processes", prefix=shell)
+    started.append(server)
+    server.wait_started()
+    child, host, *contexts = serving.children(server.pid)  # Of different ages.
+    assert serving.hosts(server.pid) == [host]
+    pipe.write_text("end\n")
+    serving.wait_until(lambda: serving.children(server.pid) == [host, *contexts], 60)
+    assert child not in contexts
+    assert len(contexts) == 2
+    server.stop()
+
+
 def test_contexts_that_cannot_be_forked_at_the_start_end_it(
     tmp_path: pathlib.Path, started: list[serving.Server]
 ) -> None:
