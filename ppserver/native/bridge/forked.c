@@ -39,6 +39,7 @@ PyObject *pp_core_forked(PyObject *self, PyObject *Py_UNUSED(ignored))
 void pp_forked_back(PpCore *core)
 {
     if (core->loop == NULL && core->mode == PP_MODE_ASGI && pp_forked(core)) {
+        PyErr_Clear(); /* that there is no loop */
         pp_forked_end(core, NULL);
     }
 }

@@ -254,10 +254,8 @@ static int turn_once(PpCore *core, uint64_t until, struct timers *timers, PyObje
 static PyObject *turn_polled(PpCore *core, PyObject *timeout, PyObject *keys)
 {
     int ms, again;
-    if (PP_UNLIKELY(core->loop == NULL)) {
-        pp_forked_back(core);
-    }
     if (pp_core_check_open(core) < 0 || timeout_ms(timeout, &ms) < 0) {
+        pp_forked_back(core);
         return NULL;
     }
     uint64_t until = ms > 0 ? pp_loop_clock_ms() + (uint64_t)ms : ms == 0 ? 0 : UINT64_MAX;
