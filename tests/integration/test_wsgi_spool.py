@@ -95,7 +95,10 @@ def test_a_body_that_is_read_in_every_way(kind: str, threads: int) -> None:
             assert "HTTP_TRANSFER_ENCODING" not in environ
         del environ
         seen.clear()
-        serving.wait_until(lambda: held() == 0, what="room to be given back")
+        # Without a GIL, what another thread lets go of goes when its own thread runs again.
+        if not serving.FREE_THREADED:
+            serving.wait_until(lambda: held() == 0, what="room to be given back")
+    serving.wait_until(lambda: held() == 0, what="room to be given back at the end")
 
 
 @pytest.mark.parametrize("how", ["close", "reset", "shut"])
