@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import Context
 from selectors import SelectorKey
+from types import FrameType
 from typing import Any, Never, Self, final
 
 from ppserver.selector import CoreSelector
@@ -28,6 +29,7 @@ def freeze_objects(
 def is_immortal(obj: object, /) -> bool: ...
 def freeze_support() -> tuple[str, str]: ...
 def run_interpreter(program: str, /) -> None: ...
+def thread_frame(ident: int, /) -> FrameType | None: ...
 
 class ClientDisconnected(OSError):  # noqa: N818
     """Raised by ``send`` after the client has gone."""

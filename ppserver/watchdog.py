@@ -21,6 +21,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
+from ppserver import _native
+from ppserver.gil import FREE_THREADED
+
 logger = logging.getLogger("ppserver.error")
 
 STUCK_SECONDS = 10.0
@@ -198,7 +201,7 @@ class BusyThreads:
 
 
 def _stack(ident: int) -> str:
-    frame = sys._current_frames().get(ident)
+    frame = sys._current_frames().get(ident) if FREE_THREADED else _native.thread_frame(ident)
     if frame is None:
         return "  (no Python code)"
     frames = [(one, one.f_lineno) for one in _of_the_application(frame)[-_FRAMES:]]

@@ -85,6 +85,8 @@ def test_a_context_that_cannot_start(tmp_path: pathlib.Path, contexts: int) -> N
 @pytest.mark.parametrize("name", ["hanging_start", "hanging_async_start"])
 @pytest.mark.parametrize("contexts", [1, 2])
 def test_a_context_whose_start_hangs(tmp_path: pathlib.Path, contexts: int, name: str) -> None:
+    if contexts > 1 and name == "hanging_start" and serving.PLACE in ("threads", "interpreters"):
+        pytest.skip("a function that hangs in a thread is named, but cannot be ended")
     args = ["--on-context-start", f"hooked:{name}", "--timeout-startup", "0.5"]
     server = serving.launch("hooked:app", tmp_path, contexts=contexts, args=args)
     server.allow("CancelledError")  # Where the function was.

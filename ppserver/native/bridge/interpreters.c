@@ -115,3 +115,28 @@ PyObject *pp_interpreters_run(PyObject *module, PyObject *program)
 }
 
 #endif
+
+/* sys._current_frames() is no help here: it goes through all interpreters, whose threads run
+ * meanwhile, and a thread that was lent has a frame in each, of which it gives the main one's. */
+PyObject *pp_interpreters_thread_frame(PyObject *Py_UNUSED(module), PyObject *ident)
+{
+#ifdef Py_GIL_DISABLED
+    (void)ident;
+    PyErr_SetString(PyExc_RuntimeError, "thread_frame() needs a GIL");
+    return NULL;
+#else
+    unsigned long wanted = PyLong_AsUnsignedLong(ident);
+    if (wanted == (unsigned long)-1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    PyThreadState *state = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+    while (state != NULL && state->thread_id != wanted) {
+        state = PyThreadState_Next(state);
+    }
+    PyFrameObject *frame = state != NULL ? PyThreadState_GetFrame(state) : NULL;
+    if (frame == NULL) {
+        Py_RETURN_NONE;
+    }
+    return (PyObject *)frame;
+#endif
+}

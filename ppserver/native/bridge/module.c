@@ -62,6 +62,8 @@ static PyMethodDef module_methods[] = {
     {"shared_seal", shared_seal, METH_O,
      PyDoc_STR("shared_seal(sealed)\n\nWhether making a shared object is an error from now on, "
                "because contexts have started.")},
+    {"thread_frame", pp_interpreters_thread_frame, METH_O,
+     PyDoc_STR("thread_frame(ident) -> the innermost frame of this interpreter's thread, or None")},
     {"run_interpreter", pp_interpreters_run, METH_O,
      PyDoc_STR("run_interpreter(program: str) -> None\n\nRun a program in a new subinterpreter "
                "with a GIL of its own, on this thread; the interpreter is never destroyed.")},
