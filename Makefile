@@ -156,7 +156,7 @@ tsan-run: build/tsan-$(TAG)/build.ninja
 TSAN_ENV = TEST_SANITIZER=thread PYTHON_GIL=0 \
 	TSAN_OPTIONS="suppressions=$(CURDIR)/tests/tsan.supp:halt_on_error=0:report_thread_leaks=0:exitcode=66:log_path=$(CURDIR)/build/tsan.log"
 TSAN_TESTS = -m "not slow or tsan" --timeout 400 \
-	$(addprefix tests/integration/test_,wsgi_threads.py wsgi_heads.py server_api.py module_isolation.py threads.py balance.py)
+	$(addprefix tests/integration/test_,wsgi_threads.py server_api.py module_isolation.py threads.py balance.py)
 
 fuzz: build/fuzz-$(TAG)/build.ninja ## each fuzz target for FUZZ_SECONDS (60)
 	@$(call compile,$(<D))
