@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import http.client
 import pathlib
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import serving
@@ -73,42 +71,3 @@ def get(server: serving.Server, path: str = "/") -> str:
         return answer.read().decode()
     finally:
         connection.close()
-
-
-@contextlib.contextmanager
-def visitors(server: serving.Server, count: int = 4) -> Iterator[tuple[list[str], list[str]]]:
-    """Clients with a connection per request: once it stands, its request must be answered.
-
-    Yields what was answered and what was not.
-    """
-    served: list[str] = []
-    broken: list[str] = []
-    stop = threading.Event()
-
-    def visit() -> None:
-        while not stop.is_set():
-            connection = http.client.HTTPConnection(
-                server.host, server.port, timeout=serving.MUST_SECONDS
-            )
-            try:
-                connection.connect()
-            except (ConnectionRefusedError, TimeoutError):
-                stop.wait(0.01)
-                continue
-            try:
-                connection.request("GET", "/")
-                served.append(connection.getresponse().read().decode())
-            except (OSError, http.client.HTTPException) as error:
-                broken.append(repr(error))
-            finally:
-                connection.close()
-
-    threads = [threading.Thread(target=visit) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield served, broken
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(serving.MUST_SECONDS)

@@ -8,6 +8,7 @@ interfaces: a test that fails there is a wrong test, unless it is marked ``peer_
 from __future__ import annotations
 
 import contextlib
+import http.client
 import importlib
 import importlib.util
 import os
@@ -471,3 +472,40 @@ def stopping(server: Server) -> Iterator[Server]:
         server.wait()
         raise
     server.stop()
+
+
+@contextlib.contextmanager
+def visitors(server: Server, count: int = 4) -> Iterator[tuple[list[str], list[str]]]:
+    """Clients with a connection per request: once it stands, its request must be answered.
+
+    Yields what was answered and what was not.
+    """
+    served: list[str] = []
+    broken: list[str] = []
+    stop = threading.Event()
+
+    def visit() -> None:
+        while not stop.is_set():
+            connection = http.client.HTTPConnection(server.host, server.port, timeout=MUST_SECONDS)
+            try:
+                connection.connect()
+            except (ConnectionRefusedError, TimeoutError):
+                stop.wait(0.01)
+                continue
+            try:
+                connection.request("GET", "/")
+                served.append(connection.getresponse().read().decode())
+            except (OSError, http.client.HTTPException) as error:
+                broken.append(repr(error))
+            finally:
+                connection.close()
+
+    threads = [threading.Thread(target=visit) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield served, broken
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(MUST_SECONDS)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import serving
-from guests_site import Contexts, Start, get, starter, visitors
+from guests_site import Contexts, Start, get, starter
 
 from ppserver.config import Config
 from ppserver.errors import ConfigError
@@ -215,7 +215,7 @@ def test_term_loses_no_running_request(start: Start, name: str) -> None:
 @needs_3_13
 def test_term_under_load_cuts_no_response_short(start: Start) -> None:
     server = start()
-    with visitors(server) as (served, broken):
+    with serving.visitors(server) as (served, broken):
         serving.wait_until(lambda: len(served) > 100)
         server.process.send_signal(signal.SIGTERM)
         assert server.wait() == 0
@@ -293,7 +293,7 @@ def test_reload_starts_a_new_process(start: Start) -> None:
 @needs_3_13
 def test_reload_and_replacement_lose_nobody(start: Start) -> None:
     server = start(args=["--limit-max-requests", "60"])
-    with visitors(server) as (served, broken):
+    with serving.visitors(server) as (served, broken):
         serving.wait_until(lambda: len(set(served)) >= 4, what="two contexts replaced")
         for _ in range(2):
             host = serving.descendants(server.pid)[1]

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import serving
-from guests_site import Contexts, Start, get, starter, visitors
+from guests_site import Contexts, Start, get, starter
 
 pytestmark = [
     pytest.mark.slow,
@@ -38,7 +38,7 @@ def test_a_hundred_come_and_go_under_load(start: Start) -> None:
     """
     server = start(contexts=3, args=["--limit-max-requests", "30"])
     replaced = 0
-    with visitors(server) as (served, broken):
+    with serving.visitors(server) as (served, broken):
         while replaced < 100:
             least = replaced + 20
             for _ in range(4):
@@ -60,7 +60,7 @@ def test_a_hundred_come_and_go_under_load(start: Start) -> None:
 
 def test_eight_at_once_under_load(start: Start) -> None:
     server = start(contexts=8)
-    with visitors(server, 8) as (served, broken):
+    with serving.visitors(server, 8) as (served, broken):
         serving.wait_until(lambda: len(set(served)) == 8 and len(served) >= 5000, seconds=120)
         with Contexts(server, 8) as contexts:
             for get_from in contexts.values():
@@ -106,7 +106,7 @@ def test_an_import_that_fails_in_one_of_them(start: Start) -> None:
     """When a context is replaced: the others serve, and the next try may do better."""
     server = start(contexts=2, args=["--limit-max-requests", "50"])
     (server.directory / "fail-one-import").touch()
-    with visitors(server) as (served, broken):
+    with serving.visitors(server) as (served, broken):
         serving.wait_until((server.directory / "failed-one-import").exists)
         more = len(set(served))
         serving.wait_until(lambda: len(set(served)) > more + 2)

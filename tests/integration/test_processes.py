@@ -322,36 +322,19 @@ def test_term_under_load_cuts_no_response_short(start: Start, count: int, name: 
             finally:
                 connection.close()
 
-    def visitor() -> None:
-        """A connection per request: once it stands, its request must be answered."""
-        while not stop.is_set():
-            connection = http.client.HTTPConnection(
-                server.host, server.port, timeout=serving.MUST_SECONDS
-            )
-            try:
-                connection.connect()
-            except (ConnectionRefusedError, TimeoutError):
-                stop.wait(0.01)
-                continue
-            try:
-                connection.request("GET", "/")
-                served.append(len(connection.getresponse().read()))
-            except (http.client.HTTPException, OSError) as error:
-                broken.append(repr(error))
-            finally:
-                connection.close()
-
-    threads = [threading.Thread(target=kind) for kind in (client, visitor) for _ in range(3)]
+    threads = [threading.Thread(target=client) for _ in range(3)]
     for thread in threads:
         thread.start()
     try:
-        serving.wait_until(lambda: len(served) > 100)
-        server.process.send_signal(signal.SIGTERM)
-        assert server.wait() == 0
+        with serving.visitors(server, 3) as (visited, cut):
+            serving.wait_until(lambda: len(served) + len(visited) > 100)
+            server.process.send_signal(signal.SIGTERM)
+            assert server.wait() == 0
     finally:
         stop.set()
         for thread in threads:
             thread.join(serving.MUST_SECONDS)
+    assert not cut
     assert not broken
     server.check_log()
 

@@ -5,10 +5,10 @@
  * input block (head + PP_BLOCK_BYTES, pooled) is held from the first byte of a request until its
  * end, but not while more of a head is waited for that is small until now; it grows for heads up to
  * the limit and once to PP_BODY_BLOCK_BYTES for bodies. Head bytes stay in place until
- * pp_conn_finish; body bytes are decoded in place behind them. Back-pressure: when the block is
- * full of bytes that the application has not consumed, the socket is not read; consuming starts it
- * again. Output: small pieces are copied to a pooled block, pieces above PP_COPY_BYTES_MAX are
- * borrowed
+ * pp_conn_finish; body bytes are decoded in place behind them.
+ * Back-pressure: when the block is full of bytes that the application has not consumed, the socket
+ * is not read; consuming starts it again.
+ * Output: small pieces are copied to a pooled block, pieces above PP_COPY_BYTES_MAX are borrowed
  * (`owner`) until written. Nothing is written before the flush of the next turn or pp_loop_flush,
  * so that head, body and pipelined responses leave in one writev. */
 #ifndef PP_NET_CONN_H
