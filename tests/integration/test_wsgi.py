@@ -431,6 +431,9 @@ def test_start_response_after_the_end() -> None:
 
     def app(environ: Environ, start_response: Start) -> list[bytes]:
         kept.append((start_response, start_response("200 OK", []), environ["wsgi.input"]))
+        if environ["CONTENT_LENGTH"] != "2":
+            # So much that the server takes the rest, and the client comes to read its answer.
+            environ["wsgi.input"].read(1_500_000)
         return [b"x"]
 
     with Context(app) as context:
