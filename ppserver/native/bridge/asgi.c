@@ -12,7 +12,12 @@
  * response is COMPLETE the connection goes on to its next request, although the application may
  * still run (background work). `conn` is NULL from then on, and after a disconnect. */
 #include "bridge/asgi.h"
+#include "bridge/awaitable.h"
+#include "bridge/forked.h"
 #include "bridge/message.h"
+#include "bridge/scope.h"
+#include "bridge/selector.h"
+#include "bridge/worker.h"
 
 #include <string.h>
 

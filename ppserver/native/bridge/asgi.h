@@ -1,12 +1,12 @@
-/* One ASGI request's state, for the two files that move it: asgi.c and asgi_receive.c. */
+/* One ASGI request: its state, and what the awaitables and the worker need of it. */
 #ifndef PP_BRIDGE_ASGI_H
 #define PP_BRIDGE_ASGI_H
 
-#include "bridge/bridge.h"
+#include "bridge/core_base.h"
 
 enum req_state { REQ_START, REQ_HEAD, REQ_BODY, REQ_COMPLETE };
 
-struct PpRequest {
+typedef struct PpRequest {
     PyObject_HEAD
     vectorcallfunc vectorcall; /* send(message) */
     PpCore *core;              /* owned */
@@ -23,7 +23,35 @@ struct PpRequest {
     bool disconnect_raised; /* send() raised ClientDisconnected */
     bool listened;          /* a receive() was waiting when the peer went */
     bool farewell;          /* a send() has left its turns to it */
+} PpRequest;
+
+/* What a wait is for. */
+enum pp_wait_kind {
+    PP_WAIT_RECEIVE,
+    PP_WAIT_DRAIN,    /* a send() that waits for the peer to read */
+    PP_WAIT_NOWHERE,  /* a send() after a disconnect: others go first, then it is done... */
+    PP_WAIT_FAREWELL, /* ...or raises ClientDisconnected */
 };
+void pp_asgi_run_batch(PpCore *core); /* never raises */
+extern PyType_Spec pp_request_spec, pp_receive_spec;
+/* The application's coroutine ended, failed: with the raised exception set (it is consumed, except
+ * that CancelledError is left raised). Answers what the application left unanswered. Returns -1
+ * when an exception is left raised. */
+int pp_request_app_ended(PpRequest *req, PyObject *scope, bool failed);
+void pp_request_forked(PpRequest *req); /* in a forked child: its connection is the parent's */
+/* What receive() has now: 1 and a message, 0 when it has to wait, -1 with an exception. */
+int pp_request_try_receive(PpRequest *req, PyObject **message);
+/* The same for a send() that waits for the output to drain. */
+int pp_request_try_drain(PpRequest *req, PyObject **none);
+/* Where the futures of waiting receive() and send() calls are kept: pointer to a list or NULL. */
+PyObject **pp_request_waiters(PpRequest *req, enum pp_wait_kind kind);
+void pp_request_raise_disconnected(PpRequest *req);
+/* How many turns of the loop a send() after a disconnect leaves to others. */
+int pp_request_farewell_turns(PpRequest *req);
+PpCore *pp_request_core(PpRequest *req);
+/* -1 with an exception unless this is the loop's thread, the only one that may touch a connection.
+ */
+int pp_request_check_thread(PpRequest *req);
 
 /* The receive callable of a request; NULL with an exception. */
 PyObject *pp_receive_new(PpCore *core, PpRequest *req);

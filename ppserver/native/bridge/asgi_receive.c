@@ -3,6 +3,8 @@
  * What pp_conn_body_peek shows is copied into a bytes object; a large body that is still in the
  * socket is received into it (pp_conn_body_take). */
 #include "bridge/asgi.h"
+#include "bridge/awaitable.h"
+#include "bridge/selector.h"
 
 typedef struct {
     PyObject_HEAD

@@ -5,7 +5,7 @@
  * cancelled before its first step loses no message; if it has to wait, it does so on an ordinary
  * future of the loop, which keeps cancellation and time-outs asyncio's business. Both offer the
  * coroutine methods, so that create_task(receive()) and wait_for(receive(), t) work. */
-#include "bridge/bridge.h"
+#include "bridge/awaitable.h"
 
 typedef struct {
     PyObject_HEAD

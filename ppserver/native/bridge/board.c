@@ -1,6 +1,7 @@
 /* The Board object: the shared block of a server's contexts, seen from Python, and what a slot of
  * it holds as a dict. Every thread and process may read it; a Core writes the slot it sits in. */
-#include "bridge/bridge.h"
+#include "bridge/board.h"
+#include "bridge/core_base.h"
 
 #include <errno.h>
 

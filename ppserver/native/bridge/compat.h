@@ -6,6 +6,12 @@
 #include <Python.h>
 #include <structmember.h>
 
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/assert.h"
+
 /* PEP 670: strong-reference look-up, 3.13. 1 found, 0 missing, -1 error. */
 #if PY_VERSION_HEX < 0x030D0000
 static inline int PyDict_GetItemRef(PyObject *dict, PyObject *key, PyObject **result)

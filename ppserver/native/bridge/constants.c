@@ -3,7 +3,7 @@
  * Interned text serves as dict keys, where identity makes look-ups quick; it is immortal on
  * free-threaded builds. Header names are bytes objects that belong to this context alone, so that
  * two contexts in one process never write to the same reference count. */
-#include "bridge/bridge.h"
+#include "bridge/constants.h"
 
 static const char *const method_texts[PP_METHOD_COUNT] = {
     [PP_METHOD_GET] = "GET",     [PP_METHOD_HEAD] = "HEAD",       [PP_METHOD_POST] = "POST",

@@ -3,7 +3,15 @@
  * It owns the native loop, the application and the settings, and offers what server.py needs:
  * listening, serving, draining, counters. Everything runs on the thread that drives the loop,
  * except wake(), drain() and the counters, which any thread and any signal handler may call. */
-#include "bridge/bridge.h"
+#include "bridge/asgi.h"
+#include "bridge/awaitable.h"
+#include "bridge/board.h"
+#include "bridge/core_base.h"
+#include "bridge/forked.h"
+#include "bridge/scope.h"
+#include "bridge/worker.h"
+#include "bridge/wsgi.h"
+
 #include "net/thread.h"
 
 #include <string.h>

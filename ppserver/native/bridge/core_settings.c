@@ -1,5 +1,6 @@
 /* What a Core is made with: keyword arguments, checked, as the loop's settings. */
-#include "bridge/bridge.h"
+#include "bridge/board.h"
+#include "bridge/core_base.h"
 
 #include <errno.h>
 #include <math.h>

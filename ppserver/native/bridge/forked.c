@@ -9,7 +9,9 @@
  * An ASGI context asks for it nowhere that requests pass. After a fork its core has no loop in the
  * child, and no request has a connection (pp_core_forked), as after close(): whatever meets that
  * looks whether it was a fork. */
-#include "bridge/bridge.h"
+#include "bridge/forked.h"
+#include "bridge/asgi.h"
+
 #include "net/thread.h"
 
 #include <stdlib.h>

@@ -5,7 +5,7 @@
 #ifndef PP_BRIDGE_FREEZE_H
 #define PP_BRIDGE_FREEZE_H
 
-#include "bridge/bridge.h"
+#include "bridge/core_base.h"
 
 /* ---- freeze.c ---- */
 

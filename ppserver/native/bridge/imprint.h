@@ -2,7 +2,14 @@
 #ifndef PP_BRIDGE_IMPRINT_H
 #define PP_BRIDGE_IMPRINT_H
 
-#include "bridge/bridge.h"
+#include "bridge/compat.h"
+
+/* A worker Task as it was when it was last looked over. */
+struct pp_imprint {
+    const PyObject *task_object, *parking_object, *weakrefs; /* borrowed, only compared */
+    size_t task_bytes, parking_bytes;                        /* task_bytes 0: nothing was taken */
+    char task[256], parking[192];
+};
 
 /* Nothing was taken: nothing matches. */
 void pp_imprint_forget(struct pp_imprint *im);

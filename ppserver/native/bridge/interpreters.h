@@ -2,7 +2,7 @@
 #ifndef PP_BRIDGE_INTERPRETERS_H
 #define PP_BRIDGE_INTERPRETERS_H
 
-#include "bridge/bridge.h"
+#include "bridge/compat.h"
 
 /* run_interpreter(program): makes a subinterpreter with a GIL of its own, runs the text there on
  * the calling thread and returns when it has ended; the interpreter itself stays until the process

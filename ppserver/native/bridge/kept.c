@@ -4,7 +4,7 @@
  * more. A list belongs to a Core and serves one type, which it holds, because freeing the memory
  * reads the type, and the module may have let go of it by then. A Core's objects hold the Core, so
  * they can give their memory back. Not without a GIL, where an object can die on any thread. */
-#include "bridge/bridge.h"
+#include "bridge/kept.h"
 
 #include <string.h>
 

@@ -2,7 +2,7 @@
 #ifndef PP_BRIDGE_MESSAGE_H
 #define PP_BRIDGE_MESSAGE_H
 
-#include "bridge/bridge.h"
+#include "bridge/constants.h"
 
 enum pp_message_field {
     PP_MESSAGE_TYPE,

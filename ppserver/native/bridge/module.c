@@ -3,13 +3,17 @@
  * Multi-phase initialisation (PEP 489) with all state in the module (PEP 3121), heap types, no
  * process-wide Python objects: it may be loaded in any number of interpreters, with one GIL each
  * (PEP 684) or with none at all (PEP 703). */
-#include "bridge/bridge.h"
-
-#include <string.h>
-
+#include "bridge/asgi.h"
+#include "bridge/awaitable.h"
+#include "bridge/board.h"
+#include "bridge/core_base.h"
 #include "bridge/freeze.h"
 #include "bridge/interpreters.h"
-#include "bridge/wsgi.h"
+#include "bridge/parallel.h"
+#include "bridge/runner.h"
+#include "bridge/selector.h"
+#include "bridge/shared.h"
+
 #include "proto/h1_scan.h"
 
 extern PyType_Spec pp_core_spec;

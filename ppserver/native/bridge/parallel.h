@@ -139,6 +139,7 @@ void pp_par_close(PpTransport *t);   /* leader: as transport.close() */
 void pp_par_abandon(PpTransport *t); /* leader, the end: lets go of the connection */
 
 /* transport.c */
+extern PyType_Spec pp_transport_spec;
 PpTransport *pp_transport_new(struct pp_wsgi *w, struct pp_conn *conn); /* NULL with an exception */
 /* Adds to the turn's output. Steals bytes. -1 with an exception. */
 int pp_transport_push(PpTransport *t, PyObject *bytes);

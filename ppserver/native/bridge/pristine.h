@@ -2,7 +2,7 @@
 #ifndef PP_BRIDGE_PRISTINE_H
 #define PP_BRIDGE_PRISTINE_H
 
-#include "bridge/bridge.h"
+#include "bridge/core_base.h"
 
 /* Remembers what the core's new worker Task, which nobody has entered or seen, looks like. -1 with
  * an exception. */

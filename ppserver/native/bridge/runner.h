@@ -2,7 +2,7 @@
 #ifndef PP_BRIDGE_RUNNER_H
 #define PP_BRIDGE_RUNNER_H
 
-#include "bridge/bridge.h"
+#include "bridge/asgi.h"
 
 /* The diagram is at the head of worker.c. */
 enum pp_runner_state { IDLE, PARKED, ADOPTED, RUNNING, DISCARDED, DONE };
@@ -36,6 +36,7 @@ typedef struct {
 static_assert(offsetof(PpRunner, seen_as) == 67, "as in a coroutine of 3.14 and 3.15");
 #endif
 
+extern PyType_Spec pp_runner_spec;
 /* An idle runner; NULL with an exception. */
 PpRunner *pp_runner_new(PpCore *core);
 /* asyncio keeps only weak references to tasks; a request's Task must not vanish with what it waits

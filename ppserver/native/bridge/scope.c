@@ -5,7 +5,7 @@
  * Header fields that were seen lately come out of a small cache as finished (name, value) tuples;
  * what identifies a person (cookies, credentials) is never kept.
  */
-#include "bridge/bridge.h"
+#include "bridge/scope.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>

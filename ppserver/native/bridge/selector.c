@@ -9,7 +9,10 @@
  * runs already): the epoll descriptor becomes readable, _on_readable makes a turn without waiting
  * and runs the batch; time-outs need a tick by call_later, and output that a task queues later
  * needs a flush by call_soon. */
-#include "bridge/bridge.h"
+#include "bridge/selector.h"
+#include "bridge/asgi.h"
+#include "bridge/forked.h"
+#include "bridge/worker.h"
 
 #include <math.h>
 #include <sys/epoll.h>

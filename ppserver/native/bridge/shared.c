@@ -8,6 +8,7 @@
  * module's state says so (shared_seal), and making one is then an error unless it is asked for.
  * Left out: names to find an object by, and passing one to an unrelated process. */
 #include "bridge/shared.h"
+#include "bridge/core_base.h"
 
 #include <errno.h>
 

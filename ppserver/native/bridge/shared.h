@@ -2,7 +2,9 @@
 #ifndef PP_BRIDGE_SHARED_H
 #define PP_BRIDGE_SHARED_H
 
-#include "bridge/bridge.h"
+#include "bridge/compat.h"
+
+extern PyType_Spec pp_shared_counter_spec, pp_shared_array_spec; /* the types of ppserver.shared */
 
 /* The memory is shared between processes, so an atomic that is really a lock would be none. */
 static_assert(__atomic_always_lock_free(8, 0), "64-bit atomics without a lock");

@@ -10,6 +10,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/limits.h"
 #include "net/shm.h"
 
 /* One kind of element. Values are checked before memory is touched. */

@@ -16,6 +16,7 @@
  * then needs no parking future. The Task is used again only if it is pristine in every way that can
  * be seen: pristine.c. With --task plain and eager, and under a task factory of the application's,
  * each request has a Task of its own; the runner then starts in RUNNING. */
+#include "bridge/worker.h"
 #include "bridge/pristine.h"
 #include "bridge/runner.h"
 

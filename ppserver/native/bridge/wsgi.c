@@ -14,6 +14,7 @@
  * Only a call that takes long loses the leadership, and then goes on through messages. The Core's
  * fields are set before the threads start and only read by them. */
 #include "bridge/parallel.h"
+#include "bridge/scope.h"
 
 /* ---- life ---- */
 

@@ -5,6 +5,7 @@
  * to
  * "_" they could pass for other headers. "Proxy" is dropped because HTTP_PROXY means something else
  * to many clients. Repeated headers are joined. Text is latin-1, as PEP 3333 wants it. */
+#include "bridge/scope.h"
 #include "bridge/wsgi.h"
 
 #include <arpa/inet.h>

@@ -2,6 +2,7 @@
  *
  * Before the head was sent a 500, afterwards an end of the connection that the peer can tell from
  * the end of a whole response. */
+#include "bridge/forked.h"
 #include "bridge/wsgi.h"
 
 /* The raised exception is that the peer has gone, or was made of that (raise ... from). */

@@ -30,6 +30,7 @@
  *
  * When the manager leads, requests wait in a queue: it takes care of connections, time-outs, bodies
  * and what running calls send, and hands over to the first thread that parks. */
+#include "bridge/forked.h"
 #include "bridge/wsgi.h"
 
 #include <string.h>

@@ -7,6 +7,7 @@
  *
  * Everything here but pp_wsgi_op_run and pp_wsgi_op_finish runs on the leading thread, attached or
  * not, without calling Python. */
+#include "bridge/forked.h"
 #include "bridge/parallel.h"
 
 #include <string.h>

@@ -4,6 +4,7 @@
  * when it is appointed, and parks again. The manager is the thread inside run_wsgi: it watches the
  * leader by ticks, takes the lead from a call that is slow, leads itself when every thread is busy,
  * and ends them all. */
+#include "bridge/forked.h"
 #include "bridge/wsgi.h"
 
 /* ---- threads ---- */
