@@ -12,6 +12,7 @@
  * response is COMPLETE the connection goes on to its next request, although the application may
  * still run (background work). `conn` is NULL from then on, and after a disconnect. */
 #include "bridge/asgi.h"
+#include "bridge/access.h"
 #include "bridge/awaitable.h"
 #include "bridge/forked.h"
 #include "bridge/message.h"
@@ -20,6 +21,8 @@
 #include "bridge/worker.h"
 
 #include <string.h>
+
+#include "net/thread.h"
 
 #define FIELDS_ON_STACK 48
 /* So much may be given to send() after the disconnect before it raises; the least that a message
@@ -31,17 +34,6 @@
 PpCore *pp_request_core(PpRequest *req)
 {
     return req->core;
-}
-
-int pp_request_check_thread(PpRequest *req)
-{
-    if (req->core->loop == NULL || pp_loop_owned(req->core->loop)) {
-        return 0;
-    }
-    PyErr_SetString(PyExc_RuntimeError,
-                    "receive() and send() belong to the event loop's thread: use "
-                    "asyncio.run_coroutine_threadsafe()");
-    return -1;
 }
 
 PyObject **pp_request_waiters(PpRequest *req, enum pp_wait_kind kind)
@@ -57,14 +49,15 @@ static void release_conn(PpRequest *req)
         return;
     }
     req->conn = NULL;
-    pp_core_log_access(req->core, conn);
+    pp_access_log(req->core, conn);
     pp_conn_set_app(conn, NULL);
     pp_conn_finish(conn);
     Py_DECREF((PyObject *)req); /* the connection's reference; the caller has its own */
 }
 
-void pp_request_forked(PpRequest *req)
+static void on_forked(void *app)
 {
+    PpRequest *req = app;
     req->conn = NULL;
 }
 
@@ -491,7 +484,7 @@ static PyObject *send_message(PpRequest *req, PyObject *dict)
 {
     const struct pp_constants *k = &req->core->k;
     PyObject *type, *result = NULL;
-    if (pp_request_check_thread(req) < 0) {
+    if (pp_core_check_thread(req->core) < 0) {
         return NULL;
     }
     if (!PyDict_Check(dict)) {
@@ -654,9 +647,7 @@ static void start_request(PpCore *core, struct pp_conn *conn)
             pp_conn_head_wait(conn);
         }
     } else {
-        if (PyErr_Occurred()) {
-            pp_core_report_error(core, scope);
-        }
+        pp_core_report_error(core, scope);
         pp_conn_fail(conn, 503);
         if (req != NULL) {
             release_conn(req);
@@ -716,7 +707,7 @@ static void handle_event(PpCore *core, struct pp_conn *conn, unsigned events)
     Py_DECREF((PyObject *)req);
 }
 
-void pp_asgi_run_batch(PpCore *core)
+static void run_batch(PpCore *core)
 {
     struct pp_conn *conn;
     unsigned events;
@@ -737,6 +728,93 @@ void pp_asgi_run_batch(PpCore *core)
     pp_worker_batch_end(core);
     core->in_batch = false;
 }
+
+/* ---- serving ---- */
+
+static const struct pp_mode asgi_mode = {
+    .run_batch = run_batch,
+    .end = pp_worker_drop,
+    .forked = on_forked,
+};
+
+static int set_task_mode(PpCore *core, const char *task)
+{
+    if (strcmp(task, "worker") == 0) {
+        core->task_mode = PP_TASK_WORKER;
+    } else if (strcmp(task, "plain") == 0) {
+        core->task_mode = PP_TASK_PLAIN;
+    } else if (strcmp(task, "eager") == 0) {
+#if PY_VERSION_HEX < 0x030C0000
+        PyErr_SetString(PyExc_ValueError, "task 'eager' needs CPython 3.12 or later");
+        return -1;
+#else
+        core->task_mode = PP_TASK_EAGER;
+#endif
+    } else {
+        PyErr_Format(PyExc_ValueError, "task: expected 'worker', 'eager' or 'plain', got '%s'",
+                     task);
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *serve_asgi(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"app",  "loop",     "state",          "root_path",
+                               "task", "on_error", "root_path_mode", NULL};
+    PpCore *core = (PpCore *)self;
+    PyObject *app, *loop, *state = Py_None, *root_path = NULL, *on_error = Py_None;
+    const char *task = "worker", *root_path_mode = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OUsOs:serve_asgi", keywords, &app, &loop,
+                                     &state, &root_path, &task, &on_error, &root_path_mode) ||
+        pp_core_check_open(core) < 0) {
+        return NULL;
+    }
+    if (core->mode != &pp_mode_none) {
+        PyErr_SetString(PyExc_RuntimeError, "the core already serves an application");
+        return NULL;
+    }
+    if (state != Py_None && !PyDict_Check(state)) {
+        PyErr_SetString(PyExc_TypeError, "state: expected dict or None");
+        return NULL;
+    }
+    if (set_task_mode(core, task) < 0 || pp_scope_set_root_path_mode(core, root_path_mode) < 0) {
+        return NULL;
+    }
+    Py_XSETREF(core->app, Py_NewRef(app));
+    Py_XSETREF(core->event_loop, Py_NewRef(loop));
+    Py_XSETREF(core->lifespan_state, state == Py_None ? NULL : Py_NewRef(state));
+    Py_XSETREF(core->root_path, Py_NewRef(root_path != NULL ? root_path : core->k.empty_str));
+    Py_XSETREF(core->root_path_bytes, PyUnicode_AsUTF8String(core->root_path));
+    Py_XSETREF(core->on_error, on_error == Py_None ? NULL : Py_NewRef(on_error));
+    if (core->root_path_bytes == NULL || pp_scope_setup(core) < 0) {
+        return NULL;
+    }
+    if ((core->done == NULL && (core->done = pp_done_new(core)) == NULL) ||
+        (core->tasks == NULL && (core->tasks = PySet_New(NULL)) == NULL)) {
+        return NULL;
+    }
+    if (core->selector != NULL && !core->attached) {
+        PyObject *r = PyObject_CallMethod(core->selector, "bind", "O", loop);
+        if (r == NULL) {
+            return NULL;
+        }
+        Py_DECREF(r);
+    }
+    pp_loop_adopt(core->loop);
+    pp_loop_take_bodies(core->loop);
+    core->mode = &asgi_mode;
+    core->process = pp_thread_process();
+    Py_RETURN_NONE;
+}
+
+PyMethodDef pp_asgi_methods[] = {
+    {"serve_asgi", (PyCFunction)(void (*)(void))serve_asgi, METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("serve_asgi(app, loop, *, state=None, root_path='', task='worker', on_error=None, "
+               "root_path_mode='auto')"
+               "\n\nServe an ASGI 3 application on the given event loop.")},
+    {NULL, NULL, 0, NULL},
+};
 
 /* ---- types ---- */
 

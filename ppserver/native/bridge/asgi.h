@@ -32,13 +32,12 @@ enum pp_wait_kind {
     PP_WAIT_NOWHERE,  /* a send() after a disconnect: others go first, then it is done... */
     PP_WAIT_FAREWELL, /* ...or raises ClientDisconnected */
 };
-void pp_asgi_run_batch(PpCore *core); /* never raises */
+extern PyMethodDef pp_asgi_methods[]; /* serve_asgi: Core's */
 extern PyType_Spec pp_request_spec, pp_receive_spec;
 /* The application's coroutine ended, failed: with the raised exception set (it is consumed, except
  * that CancelledError is left raised). Answers what the application left unanswered. Returns -1
  * when an exception is left raised. */
 int pp_request_app_ended(PpRequest *req, PyObject *scope, bool failed);
-void pp_request_forked(PpRequest *req); /* in a forked child: its connection is the parent's */
 /* What receive() has now: 1 and a message, 0 when it has to wait, -1 with an exception. */
 int pp_request_try_receive(PpRequest *req, PyObject **message);
 /* The same for a send() that waits for the output to drain. */
@@ -49,9 +48,6 @@ void pp_request_raise_disconnected(PpRequest *req);
 /* How many turns of the loop a send() after a disconnect leaves to others. */
 int pp_request_farewell_turns(PpRequest *req);
 PpCore *pp_request_core(PpRequest *req);
-/* -1 with an exception unless this is the loop's thread, the only one that may touch a connection.
- */
-int pp_request_check_thread(PpRequest *req);
 
 /* The receive callable of a request; NULL with an exception. */
 PyObject *pp_receive_new(PpCore *core, PpRequest *req);

@@ -258,7 +258,7 @@ static PySendResult wait_am_send(PyObject *op, PyObject *value, PyObject **resul
         PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited receive() or send()");
         return PYGEN_ERROR;
     }
-    if (pp_request_check_thread(self->req) < 0) {
+    if (pp_core_check_thread(pp_request_core(self->req)) < 0) {
         return PYGEN_ERROR;
     }
     if (self->kind == PP_WAIT_NOWHERE || self->kind == PP_WAIT_FAREWELL) {

@@ -1,133 +1,15 @@
-/* The Core object: one context's loop and its place to run Python.
+/* The type of the Core object: one context's loop and its place to run Python.
  *
  * It owns the native loop, the application and the settings, and offers what server.py needs:
- * listening, serving, draining, counters. Everything runs on the thread that drives the loop,
- * except wake(), drain() and the counters, which any thread and any signal handler may call. */
-#include "bridge/asgi.h"
-#include "bridge/awaitable.h"
+ * listening, draining, counters; what it serves is added by the files below it (core->mode).
+ * Everything runs on the thread that drives the loop, except wake(), drain() and the counters,
+ * which any thread and any signal handler may call. */
+#include "bridge/core.h"
 #include "bridge/board.h"
-#include "bridge/core_base.h"
+#include "bridge/core_settings.h"
 #include "bridge/forked.h"
-#include "bridge/scope.h"
-#include "bridge/worker.h"
-#include "bridge/wsgi.h"
-
-#include "net/thread.h"
 
 #include <string.h>
-
-/* ---- errors ---- */
-
-void pp_raise_code(PpCore *core, int code)
-{
-    (void)core;
-    switch (code) {
-    case PP_ERR_NO_MEMORY:
-        PyErr_NoMemory();
-        return;
-    case PP_ERR_SYSTEM:
-        PyErr_SetFromErrno(PyExc_OSError);
-        return;
-    default:
-        PyErr_Format(pp_err_status(code) == 500 ? PyExc_ValueError : PyExc_RuntimeError, "%s",
-                     pp_err_text(code));
-    }
-}
-
-void pp_core_report_error(PpCore *core, PyObject *scope)
-{
-    PyObject *exc = PyErr_GetRaisedException();
-    if (exc == NULL) {
-        return;
-    }
-    if (core->on_error != NULL) {
-        PyObject *args[] = {exc, scope != NULL ? scope : Py_None};
-        PyObject *r = PyObject_Vectorcall(core->on_error, args, 2, NULL);
-        if (r == NULL) {
-            PyErr_WriteUnraisable(core->on_error);
-        }
-        Py_XDECREF(r);
-    } else {
-        PyErr_SetRaisedException(Py_NewRef(exc));
-        PyErr_WriteUnraisable(core->app);
-    }
-    Py_DECREF(exc);
-}
-
-void pp_core_log_access(PpCore *core, struct pp_conn *conn)
-{
-    if (PP_LIKELY(core->access_log == NULL)) {
-        return;
-    }
-    const uint8_t *base;
-    const struct pp_h1_head *head = pp_conn_head(conn, &base);
-    PyObject *client = pp_scope_client(core, conn), *r = NULL;
-    if (client != NULL) {
-        /* Latin-1: an access line shows bytes, not characters; the logger escapes controls. */
-        PyObject *text = client == Py_None
-                             ? Py_NewRef(core->k.empty_str)
-                             : PyUnicode_FromFormat("%S:%S", PyTuple_GET_ITEM(client, 0),
-                                                    PyTuple_GET_ITEM(client, 1));
-        if (text != NULL) {
-            PyObject *method = PyUnicode_DecodeLatin1((const char *)base + head->method.off,
-                                                      (Py_ssize_t)head->method.len, NULL);
-            PyObject *target = PyUnicode_DecodeLatin1((const char *)base + head->target.off,
-                                                      (Py_ssize_t)head->target.len, NULL);
-            if (method != NULL && target != NULL) {
-                r = PyObject_CallFunction(core->access_log, "OOOOi", text, method, target,
-                                          head->minor == 0 ? core->k.v1_0 : core->k.v1_1,
-                                          pp_conn_status(conn));
-            }
-            Py_XDECREF(method);
-            Py_XDECREF(target);
-            Py_DECREF(text);
-        }
-        Py_DECREF(client);
-    }
-    if (r == NULL) {
-        PyErr_WriteUnraisable(core->access_log);
-    }
-    Py_XDECREF(r);
-}
-
-int pp_core_check_open(PpCore *core)
-{
-    if (core->loop == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "the core is closed");
-        return -1;
-    }
-    return 0;
-}
-
-static void release_of(struct pp_loop *loop)
-{
-    PyObject *owner;
-    while ((owner = pp_loop_take_released(loop)) != NULL) {
-        Py_DECREF(owner);
-    }
-    while ((owner = pp_loop_take_dead_user(loop)) != NULL) {
-        Py_DECREF(owner);
-    }
-}
-
-void pp_core_release(PpCore *core)
-{
-    release_of(core->loop);
-}
-
-void pp_core_apply_requested(PpCore *core)
-{
-    if (__atomic_load_n(&core->drain_requested, __ATOMIC_ACQUIRE)) {
-        __atomic_store_n(&core->drain_requested, false, __ATOMIC_RELEASE);
-        pp_loop_drain(core->loop);
-        __atomic_store_n(&core->draining, true, __ATOMIC_RELEASE);
-    }
-    if (__atomic_load_n(&core->stop_requested, __ATOMIC_ACQUIRE)) {
-        __atomic_store_n(&core->stop_requested, false, __ATOMIC_RELEASE);
-        pp_loop_unlisten(core->loop);
-        pp_loop_abort(core->loop); /* the next turn tells the applications */
-    }
-}
 
 /* ---- listening and shutting down ---- */
 
@@ -148,8 +30,7 @@ static PyObject *core_add_listener(PyObject *self, PyObject *args, PyObject *kwa
         pp_core_check_open(core) < 0) {
         return NULL;
     }
-    unsigned protocols = pp_wsgi_protocols(core);
-    if ((raw && protocols == 0) || tag >= (protocols != 0 ? protocols : 1)) {
+    if ((raw && core->protocols == 0) || tag >= (core->protocols != 0 ? core->protocols : 1)) {
         PyErr_SetString(PyExc_ValueError, "tag: there is no such protocol in serve_parallel()");
         return NULL;
     }
@@ -259,7 +140,9 @@ static PyObject *core_drain(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (core->loop != NULL) {
         __atomic_store_n(&core->drain_requested, true, __ATOMIC_RELEASE);
         pp_loop_wake(core->loop);
-        pp_wsgi_wake(core);
+        if (core->mode->wake != NULL) {
+            core->mode->wake(core);
+        }
     }
     Py_END_CRITICAL_SECTION();
     Py_RETURN_NONE;
@@ -281,7 +164,7 @@ static void abort_all(PpCore *core)
     pp_loop_abort(core->loop);
     do {
         pp_loop_batch(core->loop);
-        pp_asgi_run_batch(core);
+        core->mode->run_batch(core);
     } while (core->loop != NULL && !core->in_batch && pp_loop_pending_events(core->loop));
     if (core->loop != NULL) {
         pp_core_release(core);
@@ -291,17 +174,11 @@ static void abort_all(PpCore *core)
 static PyObject *core_stop(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     PpCore *core = (PpCore *)self;
-    if (core->mode == PP_MODE_WSGI) {
-        Py_BEGIN_CRITICAL_SECTION(self);
-        if (core->loop != NULL) {
-            pp_wsgi_stop(core);
-        }
-        Py_END_CRITICAL_SECTION();
-        Py_RETURN_NONE;
-    }
     bool here = false;
     Py_BEGIN_CRITICAL_SECTION(self);
-    if (core->loop != NULL) {
+    if (core->loop != NULL && core->mode->stop != NULL) {
+        core->mode->stop(core);
+    } else if (core->loop != NULL) {
         here = pp_loop_owned(core->loop);
         if (!here) {
             __atomic_store_n(&core->stop_requested, true, __ATOMIC_RELEASE);
@@ -314,6 +191,13 @@ static PyObject *core_stop(PyObject *self, PyObject *Py_UNUSED(ignored))
         abort_all(core);
     }
     Py_RETURN_NONE;
+}
+
+static void clear_mode(PpCore *core)
+{
+    if (core->mode != NULL && core->mode->clear != NULL) {
+        core->mode->clear(core);
+    }
 }
 
 /* Aborts what is left, so that the loop gives back what it borrowed. Nobody reaches the loop by the
@@ -330,7 +214,7 @@ static void close_loop(PpCore *core)
     }
     pp_loop_adopt(loop); /* the last reference may go on any thread */
     pp_loop_abort(loop);
-    release_of(loop);
+    pp_core_release_of(loop);
     struct pp_conn *conn = NULL;
     while ((conn = pp_loop_next_conn(loop, conn)) != NULL) {
         PP_CHECK(pp_conn_app(conn) == NULL);
@@ -351,88 +235,17 @@ static PyObject *core_close(PyObject *self, PyObject *Py_UNUSED(ignored))
         PyErr_SetString(PyExc_RuntimeError, "close() called from inside a request");
         return NULL;
     }
-    if (core->mode != PP_MODE_WSGI) {
+    if (core->mode->run_batch != NULL) {
         pp_loop_adopt(core->loop);
         abort_all(core);
     }
-    pp_worker_drop(core);
+    if (core->mode->end != NULL) {
+        core->mode->end(core);
+    }
     Py_BEGIN_CRITICAL_SECTION(self);
-    pp_wsgi_clear(core);
+    clear_mode(core);
     Py_END_CRITICAL_SECTION();
     close_loop(core);
-    Py_RETURN_NONE;
-}
-
-/* ---- serving ---- */
-
-static int set_task_mode(PpCore *core, const char *task)
-{
-    if (strcmp(task, "worker") == 0) {
-        core->task_mode = PP_TASK_WORKER;
-    } else if (strcmp(task, "plain") == 0) {
-        core->task_mode = PP_TASK_PLAIN;
-    } else if (strcmp(task, "eager") == 0) {
-#if PY_VERSION_HEX < 0x030C0000
-        PyErr_SetString(PyExc_ValueError, "task 'eager' needs CPython 3.12 or later");
-        return -1;
-#else
-        core->task_mode = PP_TASK_EAGER;
-#endif
-    } else {
-        PyErr_Format(PyExc_ValueError, "task: expected 'worker', 'eager' or 'plain', got '%s'",
-                     task);
-        return -1;
-    }
-    return 0;
-}
-
-static PyObject *core_serve_asgi(PyObject *self, PyObject *args, PyObject *kwargs)
-{
-    static char *keywords[] = {"app",  "loop",     "state",          "root_path",
-                               "task", "on_error", "root_path_mode", NULL};
-    PpCore *core = (PpCore *)self;
-    PyObject *app, *loop, *state = Py_None, *root_path = NULL, *on_error = Py_None;
-    const char *task = "worker", *root_path_mode = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OUsOs:serve_asgi", keywords, &app, &loop,
-                                     &state, &root_path, &task, &on_error, &root_path_mode) ||
-        pp_core_check_open(core) < 0) {
-        return NULL;
-    }
-    if (core->mode != PP_MODE_NONE) {
-        PyErr_SetString(PyExc_RuntimeError, "the core already serves an application");
-        return NULL;
-    }
-    if (state != Py_None && !PyDict_Check(state)) {
-        PyErr_SetString(PyExc_TypeError, "state: expected dict or None");
-        return NULL;
-    }
-    if (set_task_mode(core, task) < 0 || pp_scope_set_root_path_mode(core, root_path_mode) < 0) {
-        return NULL;
-    }
-    Py_XSETREF(core->app, Py_NewRef(app));
-    Py_XSETREF(core->event_loop, Py_NewRef(loop));
-    Py_XSETREF(core->lifespan_state, state == Py_None ? NULL : Py_NewRef(state));
-    Py_XSETREF(core->root_path, Py_NewRef(root_path != NULL ? root_path : core->k.empty_str));
-    Py_XSETREF(core->root_path_bytes, PyUnicode_AsUTF8String(core->root_path));
-    Py_XSETREF(core->on_error, on_error == Py_None ? NULL : Py_NewRef(on_error));
-    if (core->root_path_bytes == NULL || pp_scope_setup(core) < 0) {
-        return NULL;
-    }
-    if ((core->done == NULL && (core->done = pp_done_new(core)) == NULL) ||
-        (core->tasks == NULL && (core->tasks = PySet_New(NULL)) == NULL)) {
-        return NULL;
-    }
-    if (core->selector != NULL && !core->attached) {
-        PyObject *r = PyObject_CallMethod(core->selector, "bind", "O", loop);
-        if (r == NULL) {
-            return NULL;
-        }
-        Py_DECREF(r);
-    }
-    pp_loop_adopt(core->loop);
-    pp_loop_take_bodies(core->loop);
-    core->mode = PP_MODE_ASGI;
-    core->process = pp_thread_process();
     Py_RETURN_NONE;
 }
 
@@ -479,7 +292,9 @@ static PyObject *core_waiting(PyObject *self, PyObject *Py_UNUSED(ignored))
     PpCore *core = (PpCore *)self;
     uint64_t ms = 0;
     Py_BEGIN_CRITICAL_SECTION(self);
-    ms = core->loop != NULL ? pp_wsgi_waiting_ms(core) : 0;
+    if (core->loop != NULL && core->mode->waiting_ms != NULL) {
+        ms = core->mode->waiting_ms(core);
+    }
     Py_END_CRITICAL_SECTION();
     return PyFloat_FromDouble((double)ms / 1000.0);
 }
@@ -564,7 +379,10 @@ static int core_traverse(PyObject *self, visitproc visit, void *arg)
 #define PP_VISIT_(field) Py_VISIT(core->field);
     PP_CORE_FIELDS(PP_VISIT_)
 #undef PP_VISIT_
-    return pp_wsgi_traverse(core, visit, arg);
+    /* Before __init__ there is none. */
+    return core->mode != NULL && core->mode->traverse != NULL
+               ? core->mode->traverse(core, visit, arg)
+               : 0;
 }
 
 static int core_clear(PyObject *self)
@@ -588,7 +406,7 @@ static void core_dealloc(PyObject *self)
         PyObject_ClearWeakRefs(self);
     }
     /* Requests hold their Core, so none can be in flight here. */
-    pp_wsgi_clear(core);
+    clear_mode(core);
     close_loop(core);
     core_clear(self);
     pp_kept_fini(&core->kept_requests);
@@ -615,10 +433,6 @@ static PyMethodDef core_own_methods[] = {
                "stay the caller's and must outlive the core.")},
     {"stop_listening", core_stop_listening, METH_NOARGS,
      PyDoc_STR("stop_listening()\n\nAccept no more connections.")},
-    {"serve_asgi", (PyCFunction)(void (*)(void))core_serve_asgi, METH_VARARGS | METH_KEYWORDS,
-     PyDoc_STR("serve_asgi(app, loop, *, state=None, root_path='', task='worker', on_error=None, "
-               "root_path_mode='auto')"
-               "\n\nServe an ASGI 3 application on the given event loop.")},
     {"drain", core_drain, METH_NOARGS,
      PyDoc_STR("drain()\n\nGraceful end: stop listening, close idle connections, finish the rest. "
                "May be called from any thread and from signal handlers.")},

@@ -40,7 +40,6 @@ typedef struct {
     bool freeze_broken;                /* the self-test failed */
 } PpState;
 
-extern struct PyModuleDef pp_module_def;
 PpState *pp_state_of_type(PyTypeObject *type); /* of one of our types; never NULL, no exception */
 
 /* Whether the proxy in front has taken the root path off a request's target. */
@@ -56,7 +55,6 @@ enum pp_root_path_mode {
 #define PP_HEADER_CACHE_SLOTS 256
 #define PP_HEADER_CACHE_VALUE_MAX 256
 
-enum pp_core_mode { PP_MODE_NONE, PP_MODE_ASGI, PP_MODE_WSGI };
 enum pp_task_mode { PP_TASK_WORKER, PP_TASK_EAGER, PP_TASK_PLAIN };
 
 struct pp_wsgi; /* bridge/wsgi.c */
@@ -67,12 +65,33 @@ struct pp_untouched {
     Py_ssize_t task, runner, context; /* references */
 };
 
-typedef struct {
+typedef struct PpCore PpCore;
+
+/* What a core does by what it serves; set by serve_*(). A function that is NULL has nothing to do.
+ */
+struct pp_mode {
+    /* Runs the application for the events that are there, on the loop's thread; never raises. NULL:
+     * the mode drives the loop by itself, on threads of its own. */
+    void (*run_batch)(PpCore *core);
+    void (*wake)(PpCore *core);  /* drain() was requested; any thread */
+    void (*stop)(PpCore *core);  /* stop() was requested, where run_batch is NULL; any thread */
+    void (*end)(PpCore *core);   /* close(): no connection is left */
+    void (*clear)(PpCore *core); /* drops what is the mode's own; harmless when it is done again */
+    int (*traverse)(PpCore *core, visitproc visit, void *arg); /* what is the mode's own */
+    /* For how long requests have waited for a thread without a break; 0: none waits. Any thread. */
+    uint64_t (*waiting_ms)(const PpCore *core);
+    /* In a forked child, of what pp_conn_app gives: the connection is the parent's. NULL: the child
+     * may keep the loop. */
+    void (*forked)(void *app);
+};
+extern const struct pp_mode pp_mode_none; /* serves nothing yet: 503 */
+
+struct PpCore {
     PyObject_HEAD
     struct pp_loop *loop; /* owned; NULL after close() */
     PpState *state;       /* borrowed from the module, which the type keeps alive */
     struct pp_constants k;
-    enum pp_core_mode mode;
+    const struct pp_mode *mode; /* never NULL after __init__ */
     enum pp_task_mode task_mode;
     PyObject *app;             /* owned; the ASGI or WSGI callable */
     PyObject *on_error;        /* owned; called with (exception, scope or environ) */
@@ -119,17 +138,22 @@ typedef struct {
     bool stop_requested;  /* likewise by stop(); ASGI */
     /* WSGI */
     struct pp_wsgi *wsgi; /* owned or NULL */
+    unsigned protocols;   /* of the parallel API, which it serves; 0: it serves something else */
     /* Its place among the contexts of a server */
     PyObject *board; /* owned PpBoard or NULL */
     unsigned slot;
     pid_t process; /* which serves */
     PyObject *weakrefs;
-} PpCore;
+};
 
 /* Reports an application's exception (consumes the raised one) to on_error; never raises. */
 void pp_core_report_error(PpCore *core, PyObject *scope_or_environ);
 /* Drops what the net layer no longer needs: borrowed response bodies, users of dead connections. */
-void pp_core_release(PpCore *core);
+void pp_core_release_of(struct pp_loop *loop);
+static inline void pp_core_release(PpCore *core)
+{
+    pp_core_release_of(core->loop);
+}
 void pp_core_apply_requested(PpCore *core);
 /* Carries out drain_requested and stop_requested on the loop's thread. */
 static inline void pp_core_apply_requests(PpCore *core)
@@ -141,11 +165,16 @@ static inline void pp_core_apply_requests(PpCore *core)
 }
 /* Sets the Python exception that goes with an APP_*, SYSTEM or NO_MEMORY code. */
 void pp_raise_code(PpCore *core, int code);
-/* Before pp_conn_finish: the access line by way of Python, where core->access_log is set. */
-void pp_core_log_access(PpCore *core, struct pp_conn *conn);
 /* "Cannot ... after close()": NULL loop check; -1 with an exception. */
 int pp_core_check_open(PpCore *core);
-/* Core.__init__ (core_settings.c). */
-int pp_core_init(PyObject *self, PyObject *args, PyObject *kwargs);
+/* -1 with an exception unless this is the loop's thread, the only one that may touch a request's
+ * connection. */
+int pp_core_check_thread(PpCore *core);
+static inline void pp_core_run_batch(PpCore *core)
+{
+    if (core->mode->run_batch != NULL) {
+        core->mode->run_batch(core);
+    }
+}
 
 #endif

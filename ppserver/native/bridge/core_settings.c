@@ -1,6 +1,6 @@
 /* What a Core is made with: keyword arguments, checked, as the loop's settings. */
+#include "bridge/core_settings.h"
 #include "bridge/board.h"
-#include "bridge/core_base.h"
 
 #include <errno.h>
 #include <math.h>
@@ -192,6 +192,7 @@ int pp_core_init(PyObject *self, PyObject *args, PyObject *kwargs)
     s.access_log_prefix = prefix;
     s.report_finished = access_log != Py_None;
     errno = 0;
+    core->mode = &pp_mode_none;
     core->loop = pp_loop_new(&s);
     PyMem_Free(trusted);
     PyMem_Free(extra);

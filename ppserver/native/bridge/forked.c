@@ -8,9 +8,8 @@
  *
  * An ASGI context asks for it nowhere that requests pass. After a fork its core has no loop in the
  * child, and no request has a connection (pp_core_forked), as after close(): whatever meets that
- * looks whether it was a fork. */
+ * looks whether it was a fork. So it is where a mode has the function `forked`. */
 #include "bridge/forked.h"
-#include "bridge/asgi.h"
 
 #include "net/thread.h"
 
@@ -25,14 +24,14 @@ PyObject *pp_core_forked(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     PpCore *core = (PpCore *)self;
     struct pp_loop *loop = core->loop;
-    if (core->mode != PP_MODE_ASGI || loop == NULL || !pp_loop_owned(loop) || !pp_forked(core)) {
+    if (loop == NULL || core->mode->forked == NULL || !pp_loop_owned(loop) || !pp_forked(core)) {
         Py_RETURN_NONE;
     }
     core->loop = NULL; /* and it is left as it is: to free it would reach what the parent has */
     struct pp_conn *conn = NULL;
     while ((conn = pp_loop_next_conn(loop, conn)) != NULL) {
         if (pp_conn_app(conn) != NULL) {
-            pp_request_forked(pp_conn_app(conn));
+            core->mode->forked(pp_conn_app(conn));
         }
     }
     Py_RETURN_NONE;
@@ -40,7 +39,7 @@ PyObject *pp_core_forked(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 void pp_forked_back(PpCore *core)
 {
-    if (core->loop == NULL && core->mode == PP_MODE_ASGI && pp_forked(core)) {
+    if (core->loop == NULL && core->mode != NULL && core->mode->forked != NULL && pp_forked(core)) {
         PyErr_Clear(); /* that there is no loop */
         pp_forked_end(core, NULL);
     }

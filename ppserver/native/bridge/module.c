@@ -6,7 +6,7 @@
 #include "bridge/asgi.h"
 #include "bridge/awaitable.h"
 #include "bridge/board.h"
-#include "bridge/core_base.h"
+#include "bridge/core.h"
 #include "bridge/freeze.h"
 #include "bridge/interpreters.h"
 #include "bridge/parallel.h"
@@ -15,8 +15,6 @@
 #include "bridge/shared.h"
 
 #include "proto/h1_scan.h"
-
-extern PyType_Spec pp_core_spec;
 
 #ifndef PP_VERSION
 #define PP_VERSION "0"
@@ -124,6 +122,7 @@ static int add_types(PyObject *module, PpState *st)
         add_type(module, &st->shared_array_type, &pp_shared_array_spec) < 0 ||
         add_type(module, &st->transport_type, &pp_transport_spec) < 0 ||
         add_methods(st->core_type, pp_selector_methods) < 0 ||
+        add_methods(st->core_type, pp_asgi_methods) < 0 ||
         add_methods(st->core_type, pp_wsgi_methods) < 0) {
         return -1;
     }
@@ -247,7 +246,7 @@ static PyModuleDef_Slot module_slots[] = {
     {0, NULL},
 };
 
-struct PyModuleDef pp_module_def = {
+static struct PyModuleDef module_def = {
     PyModuleDef_HEAD_INIT,
     .m_name = "ppserver._native",
     .m_doc = "The native core of ppserver: event loop, HTTP/1.1, ASGI and WSGI bridges.",
@@ -259,18 +258,9 @@ struct PyModuleDef pp_module_def = {
     .m_free = module_free,
 };
 
-PpState *pp_state_of_type(PyTypeObject *type)
-{
-    PyObject *module = PyType_GetModule(type);
-    PP_CHECK(module != NULL);
-    PpState *st = PyModule_GetState(module);
-    PP_CHECK(st != NULL);
-    return st;
-}
-
 PyMODINIT_FUNC PyInit__native(void); /* the one exported name */
 
 PyMODINIT_FUNC PyInit__native(void)
 {
-    return PyModuleDef_Init(&pp_module_def);
+    return PyModuleDef_Init(&module_def);
 }

@@ -10,6 +10,7 @@
  * have to say is asked by their methods once, and taken for said as long as their memory does not
  * change (imprint.c). */
 #include "bridge/pristine.h"
+#include "bridge/flag.h"
 #include "bridge/imprint.h"
 #include "bridge/runner.h"
 

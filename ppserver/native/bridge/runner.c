@@ -6,6 +6,7 @@
  * that stack dumps and debuggers see the application. */
 #include "bridge/runner.h"
 #include "bridge/awaitable.h"
+#include "bridge/flag.h"
 
 /* ---- the coroutine ---- */
 

@@ -50,7 +50,5 @@ void pp_runner_unpark(PpRunner *self);
 /* worker.c: hands no more requests to this runner, if it is the idle worker's. The caller holds a
  * reference to it. */
 void pp_worker_retire(PpRunner *runner);
-/* Calls a method without arguments; whether what it returns is true, -1 with an exception. */
-int pp_flag_call(PyObject *object, PyObject *method);
 
 #endif

@@ -10,9 +10,8 @@
  * and runs the batch; time-outs need a tick by call_later, and output that a task queues later
  * needs a flush by call_soon. */
 #include "bridge/selector.h"
-#include "bridge/asgi.h"
+#include "bridge/flag.h"
 #include "bridge/forked.h"
-#include "bridge/worker.h"
 
 #include <math.h>
 #include <sys/epoll.h>
@@ -193,7 +192,7 @@ static int serve_here(PpCore *core, const struct timers *timers)
     PyObject *context = Py_NewRef(core->ready_context);
     int rc = PyContext_Enter(context);
     if (rc == 0) {
-        pp_asgi_run_batch(core);
+        pp_core_run_batch(core);
         rc = PyContext_Exit(context);
     }
     Py_DECREF(context);
@@ -464,7 +463,7 @@ static PyObject *core_batch(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     PpCore *core = (PpCore *)self;
     if (core->loop != NULL) {
-        pp_asgi_run_batch(core);
+        pp_core_run_batch(core);
     }
     Py_RETURN_NONE;
 }
@@ -543,7 +542,7 @@ static PyObject *turn_attached(PpCore *core)
     }
     pp_core_release(core);
     if (pp_loop_pending(loop)) {
-        pp_asgi_run_batch(core);
+        pp_core_run_batch(core);
         if (core->loop != loop) {
             Py_RETURN_NONE;
         }

@@ -185,28 +185,6 @@ void pp_worker_drop(PpCore *core)
     worker_discard(core);
 }
 
-int pp_flag_of(PyObject *object, PyObject *attr)
-{
-    PyObject *value = PyObject_GetAttr(object, attr);
-    if (value == NULL) {
-        return -1;
-    }
-    int truth = value == Py_None ? 0 : PyObject_IsTrue(value);
-    Py_DECREF(value);
-    return truth;
-}
-
-int pp_flag_call(PyObject *object, PyObject *method)
-{
-    PyObject *value = PyObject_VectorcallMethod(method, &object, 1, NULL);
-    if (value == NULL) {
-        return -1;
-    }
-    int truth = PyObject_IsTrue(value);
-    Py_DECREF(value);
-    return truth;
-}
-
 static PyObject *awaitable_iter(PyObject *awaitable)
 {
     if (PyCoro_CheckExact(awaitable)) {

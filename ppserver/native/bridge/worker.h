@@ -6,8 +6,6 @@
 
 /* Runs the application for one request by core->task_mode; never raises. */
 void pp_worker_run(PpCore *core, PpRequest *req, PyObject *scope, PyObject *receive);
-/* Whether an attribute is true; -1 with an exception. */
-int pp_flag_of(PyObject *object, PyObject *attr);
 void pp_worker_batch_end(PpCore *core); /* leaves the worker Task if one was entered */
 void pp_worker_drop(PpCore *core);      /* at close */
 

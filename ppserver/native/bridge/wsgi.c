@@ -106,17 +106,17 @@ static struct pp_wsgi *wsgi_new(PpCore *core, int threads)
     return w;
 }
 
-int pp_wsgi_traverse(PpCore *core, visitproc visit, void *arg)
+static int traverse_wsgi(PpCore *core, visitproc visit, void *arg)
 {
-    struct pp_wsgi *w = core->wsgi;
-    if (w == NULL) {
-        return 0;
-    }
-    int rc = w->par != NULL ? pp_par_visit(w->par, visit, arg) : 0;
-    return rc != 0 ? rc : pp_wsgi_environ_visit(&w->k, visit, arg);
+    return core->wsgi != NULL ? pp_wsgi_environ_visit(&core->wsgi->k, visit, arg) : 0;
 }
 
-void pp_wsgi_clear(PpCore *core)
+static int traverse_parallel(PpCore *core, visitproc visit, void *arg)
+{
+    return core->wsgi != NULL ? pp_par_visit(core->wsgi->par, visit, arg) : 0;
+}
+
+static void clear(PpCore *core)
 {
     struct pp_wsgi *w = core->wsgi;
     if (w == NULL) {
@@ -130,7 +130,7 @@ void pp_wsgi_clear(PpCore *core)
     pp_wsgi_unref(w); /* calls that never end keep the rest */
 }
 
-uint64_t pp_wsgi_waiting_ms(const PpCore *core)
+static uint64_t waiting_ms(const PpCore *core)
 {
     const struct pp_wsgi *w = core->wsgi;
     uint64_t since = w == NULL ? 0 : __atomic_load_n(&w->ready_since_ms, __ATOMIC_RELAXED);
@@ -138,14 +138,14 @@ uint64_t pp_wsgi_waiting_ms(const PpCore *core)
     return since == 0 || now < since ? 0 : now - since;
 }
 
-void pp_wsgi_wake(PpCore *core)
+static void wake(PpCore *core)
 {
     if (core->wsgi != NULL) {
         pp_park_wake(&core->wsgi->manager.park);
     }
 }
 
-void pp_wsgi_stop(PpCore *core)
+static void stop(PpCore *core)
 {
     if (core->wsgi != NULL) {
         __atomic_store_n(&core->wsgi->stop_requested, true, __ATOMIC_RELEASE);
@@ -276,10 +276,21 @@ void pp_wsgi_run(struct pp_wsgi *w, struct pp_wsgi_worker *self, struct pp_conn 
 
 /* ---- methods of Core ---- */
 
-unsigned pp_wsgi_protocols(const PpCore *core)
-{
-    return core->wsgi != NULL && core->wsgi->par != NULL ? core->wsgi->par->count : 0;
-}
+static const struct pp_mode wsgi_mode = {
+    .wake = wake,
+    .stop = stop,
+    .clear = clear,
+    .traverse = traverse_wsgi,
+    .waiting_ms = waiting_ms,
+};
+
+static const struct pp_mode parallel_mode = {
+    .wake = wake,
+    .stop = stop,
+    .clear = clear,
+    .traverse = traverse_parallel,
+    .waiting_ms = waiting_ms,
+};
 
 /* For a core that serves nothing yet; NULL with an exception. */
 static struct pp_wsgi *wsgi_ready(PpCore *core, int threads)
@@ -287,7 +298,7 @@ static struct pp_wsgi *wsgi_ready(PpCore *core, int threads)
     if (pp_core_check_open(core) < 0) {
         return NULL;
     }
-    if (core->mode != PP_MODE_NONE) {
+    if (core->mode != &pp_mode_none) {
         PyErr_SetString(PyExc_RuntimeError, "the core already serves an application");
         return NULL;
     }
@@ -338,7 +349,7 @@ static PyObject *serve_wsgi(PyObject *self, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     core->wsgi = w;
-    core->mode = PP_MODE_WSGI;
+    core->mode = &wsgi_mode;
     Py_RETURN_NONE;
 }
 
@@ -363,7 +374,8 @@ static PyObject *serve_parallel(PyObject *self, PyObject *args, PyObject *kwargs
     Py_XSETREF(core->app, Py_NewRef(protocols));
     Py_XSETREF(core->on_error, on_error == Py_None ? NULL : Py_NewRef(on_error));
     core->wsgi = w;
-    core->mode = PP_MODE_WSGI;
+    core->protocols = w->par->count;
+    core->mode = &parallel_mode;
     Py_RETURN_NONE;
 }
 

@@ -289,14 +289,6 @@ struct pp_wsgi_op {
 
 /* wsgi.c */
 extern PyMethodDef pp_wsgi_methods[]; /* serve_wsgi, serve_parallel, run_wsgi: Core's, too */
-int pp_wsgi_traverse(PpCore *core, visitproc visit, void *arg);
-void pp_wsgi_clear(PpCore *core);
-/* How many protocols of the parallel API it serves; 0: none, it serves something else. */
-unsigned pp_wsgi_protocols(const PpCore *core);
-/* For how long requests have waited for a thread without a break; 0: none waits. Any thread. */
-uint64_t pp_wsgi_waiting_ms(const PpCore *core);
-void pp_wsgi_wake(PpCore *core); /* drain() was requested; any thread */
-void pp_wsgi_stop(PpCore *core); /* stop() was requested; any thread */
 void pp_wsgi_ref(struct pp_wsgi *w);
 void pp_wsgi_unref(struct pp_wsgi *w); /* attached */
 /* Drops the references in transports_left, and those of `spent`. Attached; may run code of the
