@@ -2,9 +2,9 @@
  *
  * What pp_conn_body_peek shows is copied into a bytes object; a large body that is still in the
  * socket is received into it (pp_conn_body_take). */
-#include "bridge/asgi.h"
+#include "bridge/asgi_receive.h"
+#include "bridge/attached.h"
 #include "bridge/awaitable.h"
-#include "bridge/selector.h"
 
 typedef struct {
     PyObject_HEAD
@@ -82,7 +82,7 @@ static int receive_into(PpRequest *req, size_t room, PyObject **message)
 static int body_wanted(PpRequest *req)
 {
     pp_conn_body_want(req->conn);
-    return pp_selector_output_queued(req->core) < 0 ? -1 : 0; /* 100 Continue may be due */
+    return pp_attached_output_queued(req->core) < 0 ? -1 : 0; /* 100 Continue may be due */
 }
 
 int pp_request_try_receive(PpRequest *req, PyObject **message)

@@ -6,6 +6,7 @@
  * future of the loop, which keeps cancellation and time-outs asyncio's business. Both offer the
  * coroutine methods, so that create_task(receive()) and wait_for(receive(), t) work. */
 #include "bridge/awaitable.h"
+#include "bridge/asgi_receive.h"
 
 typedef struct {
     PyObject_HEAD

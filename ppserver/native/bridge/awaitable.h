@@ -2,7 +2,7 @@
 #ifndef PP_BRIDGE_AWAITABLE_H
 #define PP_BRIDGE_AWAITABLE_H
 
-#include "bridge/asgi.h"
+#include "bridge/request.h"
 
 extern PyType_Spec pp_done_spec, pp_wait_spec;
 PyObject *pp_done_new(PpCore *core);

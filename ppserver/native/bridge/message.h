@@ -1,4 +1,4 @@
-/* The fields of a send() message (contract for asgi.c alone). */
+/* The fields of a send() message (contract for asgi_send.c alone). */
 #ifndef PP_BRIDGE_MESSAGE_H
 #define PP_BRIDGE_MESSAGE_H
 

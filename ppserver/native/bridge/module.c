@@ -4,12 +4,15 @@
  * process-wide Python objects: it may be loaded in any number of interpreters, with one GIL each
  * (PEP 684) or with none at all (PEP 703). */
 #include "bridge/asgi.h"
+#include "bridge/asgi_receive.h"
+#include "bridge/attached.h"
 #include "bridge/awaitable.h"
 #include "bridge/board.h"
 #include "bridge/core.h"
 #include "bridge/freeze.h"
 #include "bridge/interpreters.h"
 #include "bridge/parallel.h"
+#include "bridge/request.h"
 #include "bridge/runner.h"
 #include "bridge/selector.h"
 #include "bridge/shared.h"
@@ -122,6 +125,7 @@ static int add_types(PyObject *module, PpState *st)
         add_type(module, &st->shared_array_type, &pp_shared_array_spec) < 0 ||
         add_type(module, &st->transport_type, &pp_transport_spec) < 0 ||
         add_methods(st->core_type, pp_selector_methods) < 0 ||
+        add_methods(st->core_type, pp_attached_methods) < 0 ||
         add_methods(st->core_type, pp_asgi_methods) < 0 ||
         add_methods(st->core_type, pp_wsgi_methods) < 0) {
         return -1;

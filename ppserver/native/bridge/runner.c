@@ -5,6 +5,7 @@
  * diagram of its states. It shows the application's frame, code and awaited object as its own, so
  * that stack dumps and debuggers see the application. */
 #include "bridge/runner.h"
+#include "bridge/asgi_end.h"
 #include "bridge/awaitable.h"
 #include "bridge/flag.h"
 

@@ -2,7 +2,7 @@
 #ifndef PP_BRIDGE_RUNNER_H
 #define PP_BRIDGE_RUNNER_H
 
-#include "bridge/asgi.h"
+#include "bridge/request.h"
 
 /* The diagram is at the head of worker.c. */
 enum pp_runner_state { IDLE, PARKED, ADOPTED, RUNNING, DISCARDED, DONE };

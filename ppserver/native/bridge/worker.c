@@ -17,6 +17,7 @@
  * be seen: pristine.c. With --task plain and eager, and under a task factory of the application's,
  * each request has a Task of its own; the runner then starts in RUNNING. */
 #include "bridge/worker.h"
+#include "bridge/asgi_end.h"
 #include "bridge/pristine.h"
 #include "bridge/runner.h"
 

@@ -2,7 +2,7 @@
 #ifndef PP_BRIDGE_WORKER_H
 #define PP_BRIDGE_WORKER_H
 
-#include "bridge/asgi.h"
+#include "bridge/request.h"
 
 /* Runs the application for one request by core->task_mode; never raises. */
 void pp_worker_run(PpCore *core, PpRequest *req, PyObject *scope, PyObject *receive);

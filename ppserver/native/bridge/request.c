@@ -1,0 +1,130 @@
+/* One ASGI request: its state, which is at the same time its `send` callable, and its connection.
+ */
+#include "bridge/request.h"
+#include "bridge/access.h"
+
+#define FAREWELL_TURNS 8
+
+PpRequest *pp_request_new(PpCore *core, struct pp_conn *conn, vectorcallfunc send)
+{
+    PyTypeObject *type = core->state->request_type;
+    PpRequest *req = (PpRequest *)pp_kept_take(&core->kept_requests, type);
+    if (req != NULL) {
+        req->vectorcall = send;
+        req->core = (PpCore *)Py_NewRef((PyObject *)core);
+        req->conn = conn;
+        pp_conn_set_app(conn, Py_NewRef((PyObject *)req)); /* dropped by pp_request_release */
+    }
+    return req;
+}
+
+PpCore *pp_request_core(PpRequest *req)
+{
+    return req->core;
+}
+
+PyObject **pp_request_waiters(PpRequest *req, enum pp_wait_kind kind)
+{
+    return kind == PP_WAIT_RECEIVE ? &req->receive_waiters : &req->drain_waiters;
+}
+
+void pp_request_release(PpRequest *req)
+{
+    struct pp_conn *conn = req->conn;
+    if (conn == NULL) {
+        return;
+    }
+    req->conn = NULL;
+    pp_access_log(req->core, conn);
+    pp_conn_set_app(conn, NULL);
+    pp_conn_finish(conn);
+    Py_DECREF((PyObject *)req); /* the connection's reference; the caller has its own */
+}
+
+bool pp_request_body_failed(const PpRequest *req)
+{
+    return req->disconnect_told && pp_conn_error(req->conn) != PP_OK;
+}
+
+void pp_request_raise_disconnected(PpRequest *req)
+{
+    req->disconnect_raised = true;
+    PyErr_SetString(req->core->state->client_disconnected,
+                    "send() after the client has disconnected");
+}
+
+/* The first send() to a vanished peer leaves some to a task that waits in receive(): it gets
+ * http.disconnect, ends, and what waits for it (asyncio.wait, a task group) cancels the sender.
+ * The others leave one, so that a sender that never waits does not hold the loop. */
+int pp_request_farewell_turns(PpRequest *req)
+{
+    bool first = !req->farewell && (req->listened || req->disconnect_told);
+    req->farewell |= first;
+    return first ? FAREWELL_TURNS : 1;
+}
+
+int pp_request_try_drain(PpRequest *req, PyObject **none)
+{
+    if (req->conn != NULL && req->state != REQ_COMPLETE && pp_conn_out_full(req->conn)) {
+        return 0;
+    }
+    /* Also when the peer has gone meanwhile: then the message went nowhere. */
+    *none = Py_NewRef(Py_None);
+    return 1;
+}
+
+/* ---- its type ---- */
+
+static int request_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    PpRequest *req = (PpRequest *)op;
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT((PyObject *)req->core);
+    Py_VISIT(req->headers);
+    Py_VISIT(req->receive_waiters);
+    Py_VISIT(req->drain_waiters);
+    return 0;
+}
+
+static int request_clear(PyObject *op)
+{
+    PpRequest *req = (PpRequest *)op;
+    Py_CLEAR(req->headers);
+    Py_CLEAR(req->receive_waiters);
+    Py_CLEAR(req->drain_waiters);
+    return 0; /* core is needed as long as the object can be called: dropped in dealloc */
+}
+
+static void request_dealloc(PyObject *op)
+{
+    PpRequest *req = (PpRequest *)op;
+    PpCore *core = req->core;
+    PyObject_GC_UnTrack(op);
+    PP_ASSERT(req->conn == NULL);
+    request_clear(op);
+    pp_kept_give(&core->kept_requests, op);
+    Py_DECREF((PyObject *)core);
+}
+
+static PyMemberDef request_members[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(PpRequest, vectorcall), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot request_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("send(message): the ASGI send callable of one request.")},
+    {Py_tp_dealloc, request_dealloc},
+    {Py_tp_traverse, request_traverse},
+    {Py_tp_clear, request_clear},
+    {Py_tp_members, request_members},
+    {Py_tp_call, PyVectorcall_Call},
+    {0, NULL},
+};
+
+PyType_Spec pp_request_spec = {
+    .name = "ppserver._native.Send",
+    .basicsize = sizeof(PpRequest),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = request_slots,
+};

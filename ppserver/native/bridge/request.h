@@ -1,0 +1,54 @@
+/* One ASGI request. */
+#ifndef PP_BRIDGE_REQUEST_H
+#define PP_BRIDGE_REQUEST_H
+
+#include "bridge/core_base.h"
+
+enum req_state { REQ_START, REQ_HEAD, REQ_BODY, REQ_COMPLETE };
+
+typedef struct PpRequest {
+    PyObject_HEAD
+    vectorcallfunc vectorcall; /* send(message) */
+    PpCore *core;              /* owned */
+    struct pp_conn *conn;      /* borrowed; NULL when the connection is not ours any more */
+    PyObject *headers;         /* owned in REQ_HEAD (settle_headers), else NULL */
+    PyObject *receive_waiters; /* owned list or NULL */
+    PyObject *drain_waiters;   /* owned list or NULL */
+    size_t sent_nowhere;       /* bytes given to send() after the disconnect */
+    int status;
+    uint8_t state;          /* enum req_state */
+    bool body_read;         /* the last http.request message was given out */
+    bool peer_eof;          /* the peer has shut down its sending side */
+    bool disconnect_told;   /* receive() gave http.disconnect */
+    bool disconnect_raised; /* send() raised ClientDisconnected */
+    bool listened;          /* a receive() was waiting when the peer went */
+    bool farewell;          /* a send() has left its turns to it */
+} PpRequest;
+
+/* What a wait is for. */
+enum pp_wait_kind {
+    PP_WAIT_RECEIVE,
+    PP_WAIT_DRAIN,    /* a send() that waits for the peer to read */
+    PP_WAIT_NOWHERE,  /* a send() after a disconnect: others go first, then it is done... */
+    PP_WAIT_FAREWELL, /* ...or raises ClientDisconnected */
+};
+
+extern PyType_Spec pp_request_spec;
+/* The request that begins on conn, which holds a reference until pp_request_release; send: what
+ * calls of the object do. NULL with an exception. */
+PpRequest *pp_request_new(PpCore *core, struct pp_conn *conn, vectorcallfunc send);
+/* Lets go of the connection: it may begin its next request, or be freed. */
+void pp_request_release(PpRequest *req);
+PpCore *pp_request_core(PpRequest *req);
+/* Where the futures of waiting receive() and send() calls are kept: pointer to a list or NULL. */
+PyObject **pp_request_waiters(PpRequest *req, enum pp_wait_kind kind);
+/* What a send() that waits for the output to drain has: 1 and None, 0 when it has to wait. */
+int pp_request_try_drain(PpRequest *req, PyObject **none);
+/* The body broke a rule or a limit, and the application has heard of it as of a disconnect: the
+ * answer is the server's. */
+bool pp_request_body_failed(const PpRequest *req);
+void pp_request_raise_disconnected(PpRequest *req);
+/* How many turns of the loop a send() after a disconnect leaves to others. */
+int pp_request_farewell_turns(PpRequest *req);
+
+#endif
