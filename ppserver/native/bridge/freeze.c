@@ -12,6 +12,9 @@
  * Live resources (see freeze_types.c) are in the queue, too, but marked: they are counted, not
  * walked through and not written to. Memory is the native layers' own. */
 #include "bridge/freeze.h"
+#include "bridge/freeze_header.h"
+#include "bridge/freeze_held.h"
+#include "bridge/freeze_types.h"
 
 #include <string.h>
 

@@ -2,7 +2,7 @@
  * objects exactly what is expected of it, on the interpreter that is running.
  *
  * The layout files know the fields; this one knows only that they come before ob_type. */
-#include "bridge/freeze.h"
+#include "bridge/freeze_header.h"
 
 #include <stdatomic.h>
 #include <stddef.h>

@@ -3,7 +3,7 @@
  * The count is 64 bits wide and an object is immortal when its lower half is negative as a signed
  * number. The value is the one the interpreter uses itself: all ones in the lower half, at which an
  * increment stops because the carry would leave it zero, and a decrement stops for the sign. */
-#include "bridge/freeze.h"
+#include "bridge/freeze_header.h"
 
 #if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030E0000 && !defined(Py_GIL_DISABLED) && \
     SIZEOF_VOID_P == 8 && !defined(Py_TRACE_REFS)

@@ -11,7 +11,7 @@
  * A list or dict that another thread than its owner reads for the first time is marked as shared,
  * so that its old tables are freed late; without an owner every thread is another. The mark is made
  * here, else each first read would write. */
-#include "bridge/freeze.h"
+#include "bridge/freeze_header.h"
 
 #if PY_VERSION_HEX >= 0x030D0000 && PY_VERSION_HEX < 0x030E0000 && defined(Py_GIL_DISABLED) && \
     SIZEOF_VOID_P == 8 && !defined(Py_TRACE_REFS)

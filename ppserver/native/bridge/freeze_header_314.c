@@ -11,7 +11,7 @@
  * does not bring it down to where increments write again. They could bring it up as well, by a
  * thousand million, where it would wrap around; what a suspended frame holds, which may be resumed
  * that often, is therefore not made immortal (freeze_held.c). */
-#include "bridge/freeze.h"
+#include "bridge/freeze_header.h"
 
 #if PY_VERSION_HEX >= 0x030E0000 && PY_VERSION_HEX < 0x03100000 && !defined(Py_GIL_DISABLED) && \
     SIZEOF_VOID_P == 8 && !defined(Py_TRACE_REFS)

@@ -4,7 +4,7 @@
  *
  * PyUnstable_SetImmortal (3.15) is no way out: it takes only objects that nobody else holds yet,
  * and no strings; it is meant for whoever creates an object, not for one who finds it. */
-#include "bridge/freeze.h"
+#include "bridge/freeze_header.h"
 
 #if PY_VERSION_HEX < 0x030C0000 || PY_VERSION_HEX >= 0x03100000 || SIZEOF_VOID_P != 8 || \
     defined(Py_TRACE_REFS) || (PY_VERSION_HEX < 0x030D0000 && defined(Py_GIL_DISABLED)) || \

@@ -8,7 +8,7 @@
  *
  * Found by the collector's own list, since a generator may be out of reach of any module. Code
  * objects are not kept: a frame counts its own once, at its end. */
-#include "bridge/freeze.h"
+#include "bridge/freeze_held.h"
 
 #include "base/mem.h"
 

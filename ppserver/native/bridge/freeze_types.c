@@ -5,7 +5,8 @@
  * are keys of a dict, names of types, whatever a code object holds. The collector does not need
  * them, but every context counts references to them. All of this runs while no other Python code
  * does, calls none, and allocates nothing from the interpreter. */
-#include "bridge/freeze.h"
+#include "bridge/freeze_types.h"
+#include "bridge/freeze_header.h"
 
 #include <string.h>
 
