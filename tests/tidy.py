@@ -17,6 +17,8 @@ from pathlib import Path, PurePosixPath
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import layers
+import ranks
+from csource import includes, without_comments
 
 LINES_MAX = 800
 COLUMNS_MAX = 100
@@ -71,29 +73,11 @@ BANNED = calls(BANNED_C)
 ALLOCATION = calls(ALLOCATORS.split())
 SYSTEM_CALL = calls(SYSTEM_CALLS.split())
 SYSTEM_INCLUDES = frozenset(SYSTEM_HEADERS.split())
-INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 
 
-def without_comments(source: str) -> str:
-    """C with comments and literals blanked, line for line."""
-
-    def blank(match: re.Match[str]) -> str:
-        text = match[0]
-        if text.startswith("/"):
-            return re.sub(r"[^\n]", " ", text)
-        return text[0] + " " * (len(text) - 2) + text[-1]
-
-    pattern = r"/\*.*?\*/|//[^\n]*|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'"
-    return re.sub(pattern, blank, source, flags=re.DOTALL)
-
-
-def check_includes(layer: str, lines: list[str]) -> Iterator[Finding]:
+def check_includes(layer: str, source: str) -> Iterator[Finding]:
     allowed = LAYERS[: LAYERS.index(layer) + 1]
-    for number, line in enumerate(lines, 1):
-        match = INCLUDE.match(line)
-        if not match:
-            continue
-        kind, name = match.groups()
+    for number, kind, name in includes(source):
         if name in {"Python.h", "structmember.h"} and layer != "bridge":
             yield number, "layers", f"{name} outside bridge/"
         elif kind == '"':
@@ -117,7 +101,7 @@ def check_c(path: PurePosixPath, source: str) -> Iterator[Finding]:
     layer = path.relative_to(NATIVE).parts[0]
     if layer not in LAYERS:
         return
-    yield from check_includes(layer, source.splitlines())
+    yield from check_includes(layer, source)
     in_mem = path == NATIVE / "base/mem.c"
     for number, line in enumerate(lines, 1):
         if not in_mem:
@@ -180,6 +164,7 @@ def files_of(root: Path) -> list[PurePosixPath]:
 
 def check_tree(root: Path) -> Iterator[str]:
     package: dict[str, str] = {}
+    native: dict[str, str] = {}
     for path in files_of(root):
         real = root / path
         if path.suffix not in TEXT or not real.is_file():
@@ -195,9 +180,12 @@ def check_tree(root: Path) -> Iterator[str]:
             yield f"{path}:1: space: no newline at the end"
         if path.suffix == ".py" and path.parts[0] == "ppserver":
             package[path.as_posix()] = source
+        if path.suffix in {".c", ".h"} and path.is_relative_to(NATIVE):
+            native[path.as_posix()] = source
         for number, rule, message in check_file(path, source) if source else ():
             yield f"{path}:{number}: {rule}: {message}"
     yield from layers.check(package)
+    yield from ranks.check(native)
 
 
 def main(arguments: list[str]) -> int:

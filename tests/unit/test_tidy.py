@@ -8,6 +8,7 @@ from types import ModuleType
 
 import layers
 import pytest
+import ranks
 
 PATH = pathlib.Path(__file__).resolve().parents[1] / "tidy.py"
 
@@ -79,3 +80,48 @@ def test_layers(path: str, source: str, expected: str) -> None:
     found = list(layers.check({path: source}))
     assert len(found) == bool(expected)
     assert not expected or expected in found[0]
+
+
+RANKS = {"bridge": (("compat",), ("low*", "other"), ("high",))}
+LOW = "ppserver/native/bridge/low.c"
+HIGH = "ppserver/native/bridge/high.c"
+DEFINES = "int pp_high_do(int n)\n{\n    return n;\n}\n\nconst struct pp_table pp_table = {0};\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ('#include "bridge/compat.h"\n', ""),
+        ('#include "bridge/low.h"\n', ""),
+        ('#include "bridge/low_two.h"\n', ""),
+        ('#include "net/loop.h"\n', ""),
+        ('#include "bridge/high.h"\n', "low.c:1: ranks: bridge/high.h of high"),
+        ('#include "bridge/other.h"\n', "low.c:1: ranks: bridge/other.h of other"),
+        ("static int f(void)\n{\n    return pp_high_do(1);\n}\n", "low.c:3: ranks: pp_high_do"),
+        ("static const struct pp_f f = {\n    .do_it = pp_high_do,\n};\n", "low.c:2: ranks: pp_h"),
+        ("#define DO() pp_high_do(1)\n", "low.c:1: ranks: pp_high_do"),
+        ("static int f(void)\n{\n    return pp_table.n;\n}\n", "low.c:3: ranks: pp_table"),
+        ("static int f(void)\n{\n    struct pp_table *t;\n}\n", ""),
+        ("static int f(void)\n{\n    return 1; /* pp_high_do() */\n}\n", ""),
+        ("int pp_high_do(int n);\n", ""),
+    ],
+)
+def test_ranks(source: str, expected: str) -> None:
+    sources = {LOW: source, HIGH: DEFINES}
+    found = list(ranks.check(sources, RANKS, set()))
+    assert len(found) == bool(expected)
+    assert not expected or expected in found[0]
+    assert not list(ranks.check(sources, {}, set()))
+    assert (
+        not list(ranks.check({LOW: "", HIGH: DEFINES + source}, RANKS, set())) or "other" in source
+    )
+
+
+def test_ranks_of_new_files_and_of_exceptions() -> None:
+    upward = {("low*", "high")}
+    uses = '#include "bridge/high.h"\n'
+    assert not list(ranks.check({LOW: uses, HIGH: DEFINES}, RANKS, upward))
+    assert "take it out" in "".join(ranks.check({LOW: "", HIGH: DEFINES}, RANKS, upward))
+    assert not list(ranks.check({HIGH: DEFINES}, RANKS, upward))
+    new = "ppserver/native/bridge/new.c"
+    assert "a new file" in "".join(ranks.check({new: ""}, RANKS, set()))
