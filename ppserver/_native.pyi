@@ -13,6 +13,7 @@ from ppserver.selector import CoreSelector
 from ppserver.types import ASGIApplication, WSGIApplication
 
 BUILD: dict[str, Any]
+CORE_SETTINGS: dict[str, tuple[int, int]]
 
 def simd_level() -> str: ...
 def memory() -> dict[str, int]: ...

@@ -9,6 +9,7 @@
 #include "bridge/awaitable.h"
 #include "bridge/board.h"
 #include "bridge/core.h"
+#include "bridge/core_settings.h"
 #include "bridge/freeze.h"
 #include "bridge/interpreters.h"
 #include "bridge/parallel.h"
@@ -171,6 +172,15 @@ static int module_exec(PyObject *module)
         PyModule_AddObjectRef(module, "ClientDisconnected", st->client_disconnected) < 0) {
         return -1;
     }
+    PyObject *bounds = pp_core_settings_bounds();
+    if (bounds == NULL) {
+        return -1;
+    }
+    int rc = PyModule_AddObjectRef(module, "CORE_SETTINGS", bounds);
+    Py_DECREF(bounds);
+    if (rc < 0) {
+        return -1;
+    }
     PyObject *build = Py_BuildValue("{s:s,s:s,s:s,s:O,s:i}", "version", PP_VERSION, "compiler",
                                     __VERSION__, "type", PP_BUILD_TYPE, "assertions",
 #ifdef PP_DEBUG
@@ -182,7 +192,7 @@ static int module_exec(PyObject *module)
     if (build == NULL) {
         return -1;
     }
-    int rc = PyModule_AddObjectRef(module, "BUILD", build);
+    rc = PyModule_AddObjectRef(module, "BUILD", build);
     Py_DECREF(build);
     return rc;
 }
