@@ -147,7 +147,7 @@ class Core:
     ) -> None: ...
     def serve_parallel(
         self,
-        protocols: tuple[tuple[Any, ...], ...],
+        protocols: tuple[dict[str, Any], ...],
         *,
         threads: int = ...,
         on_error: Callable[[BaseException, Any], None],

@@ -28,7 +28,7 @@ _SECONDS_MAX = 86_400
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Protocol:
-    """A protocol as the core serves it: one line of ``Core.serve_parallel``'s table.
+    """A protocol as the core serves it: one of those given to ``Core.serve_parallel``.
 
     ``maker`` is the class, of which each connection gets an instance, or the one instance for all.
     ``initial`` and ``next`` are bytes, or None with the number of arguments of the method that
@@ -55,9 +55,9 @@ class Protocol:
     callbacks: tuple[str, ...]
     routes: tuple[str, ...]
 
-    def as_tuple(self) -> tuple[Any, ...]:
-        """The fields in the order in which the core reads them."""
-        return tuple(getattr(self, field.name) for field in dataclasses.fields(self))
+    def as_mapping(self) -> dict[str, Any]:
+        """The fields by the names by which the core reads them."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
 def describe(protocol: Any, parent: Any) -> Protocol:

@@ -346,9 +346,9 @@ class Registry:
         if server.port == 0 and isinstance(name, tuple):
             server.port = name[1]
 
-    def table(self) -> tuple[tuple[Any, ...], ...]:
+    def table(self) -> tuple[dict[str, Any], ...]:
         """The argument of ``Core.serve_parallel``."""
-        return tuple(protocol.as_tuple() for protocol in self.protocols)
+        return tuple(protocol.as_mapping() for protocol in self.protocols)
 
     def before_contexts(self, board: Any, *, forked: bool) -> None:
         """This process is going to hold contexts, or to fork them."""

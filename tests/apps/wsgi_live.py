@@ -203,7 +203,7 @@ class Protocols(Context):
 
     def _serve(self, app: Any, *, threads: int, root_path: str) -> None:
         protocol = describe(app, None)
-        self.core.serve_parallel((protocol.as_tuple(),), threads=threads, on_error=self._on_error)
+        self.core.serve_parallel((protocol.as_mapping(),), threads=threads, on_error=self._on_error)
         self.core.add_listener(self.listener.fileno(), raw=protocol.raw)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from parallel.protocol import describe
 from parallel.registry import Registry, ServerTransport
+
+from ppserver._native import Core
 
 
 class Empty:
@@ -168,3 +171,25 @@ def test_methods_of_an_http_server_in_python_are_no_paths() -> None:
             return data
 
     assert describe(Server, None).routes == ("hello",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"raw": None}, "a description without 'raw'"),
+        ({"line_max": "1"}, "line_max: expected an int from 0 to 2147483647, got '1'"),
+        ({"send_again": 256}, "send_again: expected an int from 0 to 255, got 256"),
+        ({"next_args": -2}, "next_args: expected an int from -1 to 1, got -2"),
+        ({"idle_ms": 2**64}, "idle_ms: expected"),
+        ({"routes": []}, "routes: expected a tuple, got list"),
+    ],
+)
+def test_the_core_checks_descriptions(changes: dict[str, Any], problem: str) -> None:
+    core = Core()
+    entry = describe(Empty, None).as_mapping() | changes
+    if changes == {"raw": None}:
+        del entry["raw"]
+    with pytest.raises((TypeError, ValueError), match=re.escape(problem)):
+        core.serve_parallel((entry,), on_error=print)
+    core.serve_parallel((describe(Empty, None).as_mapping(),), on_error=print)
+    core.close()

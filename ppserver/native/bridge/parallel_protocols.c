@@ -66,24 +66,114 @@ PyObject *pp_par_route(const struct pp_par_protocol *p, const char *path, size_t
     return NULL;
 }
 
-static int add_protocol(struct pp_par *par, struct pp_par_protocol *p, PyObject *entry)
+/* ---- a description: a dict with one item for each row, `callbacks` and `routes` ---- */
+
+enum field_kind {
+    FIELD_OBJECT, /* PyObject *: any object */
+    FIELD_BYTES,  /* PyObject *: bytes, else NULL */
+    FIELD_TRUTH,  /* int: 0 or 1 */
+    FIELD_NUMBER, /* unsigned */
+    FIELD_TIMES,  /* unsigned char */
+    FIELD_ARGS    /* int: from -1 on */
+};
+
+static const struct field {
+    const char *name;
+    enum field_kind kind;
+    size_t offset; /* in struct pp_par_protocol */
+} fields[] = {
+#define ROW(name, kind, field) {name, FIELD_##kind, offsetof(struct pp_par_protocol, field)}
+    ROW("maker", OBJECT, maker),
+    ROW("parent", OBJECT, parent),
+    ROW("is_class", TRUTH, is_class),
+    ROW("raw", TRUTH, raw),
+    ROW("line_mode", TRUTH, line_mode),
+    ROW("wait_for_eol", TRUTH, wait_for_eol),
+    ROW("low_latency", TRUTH, low_latency),
+    ROW("concurrency", TRUTH, concurrency),
+    ROW("line_max", NUMBER, line_max),
+    ROW("rate_limit", NUMBER, rate_limit),
+    ROW("idle_ms", NUMBER, idle_ms),
+    ROW("receive_again", TIMES, receive_again),
+    ROW("send_again", TIMES, send_again),
+    ROW("initial", BYTES, initial.constant),
+    ROW("initial_args", ARGS, initial.args),
+    ROW("next", BYTES, next.constant),
+    ROW("next_args", ARGS, next.args),
+#undef ROW
+};
+
+/* The number of a row, from low to high; -1 with an exception is outside of them. */
+static long long number_of(const char *name, PyObject *value, long long low, long long high)
 {
-    PyObject *maker, *parent, *initial, *next, *callbacks, *routes;
-    if (!PyTuple_Check(entry)) {
-        PyErr_SetString(PyExc_TypeError, "protocols: expected tuples");
-        return -1;
+    int overflow = 0;
+    long long number = PyLong_Check(value) ? PyLong_AsLongLongAndOverflow(value, &overflow) : low;
+    if (!PyLong_Check(value) || overflow != 0 || number < low || number > high) {
+        PyErr_Format(PyLong_Check(value) ? PyExc_ValueError : PyExc_TypeError,
+                     "protocols: %s: expected an int from %lld to %lld, got %R", name, low, high,
+                     value);
+        return low - 1;
     }
-    if (!PyArg_ParseTuple(entry, "OOppppppIIIbbOiOiO!O!:protocol", &maker, &parent, &p->is_class,
-                          &p->raw, &p->line_mode, &p->wait_for_eol, &p->low_latency,
-                          &p->concurrency, &p->line_max, &p->rate_limit, &p->idle_ms,
-                          &p->receive_again, &p->send_again, &initial, &p->initial.args, &next,
-                          &p->next.args, &PyTuple_Type, &callbacks, &PyTuple_Type, &routes)) {
-        return -1;
+    return number;
+}
+
+static int take_field(const struct field *f, struct pp_par_protocol *p, PyObject *value)
+{
+    void *at = (char *)p + f->offset;
+    long long number;
+    int truth;
+    switch (f->kind) {
+    case FIELD_OBJECT:
+        *(PyObject **)at = Py_NewRef(value);
+        return 0;
+    case FIELD_BYTES:
+        *(PyObject **)at = PyBytes_Check(value) ? Py_NewRef(value) : NULL;
+        return 0;
+    case FIELD_TRUTH:
+        truth = PyObject_IsTrue(value);
+        *(int *)at = truth > 0;
+        return truth < 0 ? -1 : 0;
+    case FIELD_NUMBER:
+        number = number_of(f->name, value, 0, INT32_MAX);
+        *(unsigned *)at = number < 0 ? 0 : (unsigned)number;
+        return number < 0 ? -1 : 0;
+    case FIELD_TIMES:
+        number = number_of(f->name, value, 0, UINT8_MAX);
+        *(unsigned char *)at = number < 0 ? 0 : (unsigned char)number;
+        return number < 0 ? -1 : 0;
+    case FIELD_ARGS:
+        number = number_of(f->name, value, -1, 1);
+        *(int *)at = number < -1 ? -1 : (int)number;
+        return number < -1 ? -1 : 0;
     }
-    p->maker = Py_NewRef(maker);
-    p->parent = Py_NewRef(parent);
-    p->initial.constant = PyBytes_Check(initial) ? Py_NewRef(initial) : NULL;
-    p->next.constant = PyBytes_Check(next) ? Py_NewRef(next) : NULL;
+    PP_CHECK(false);
+    return -1;
+}
+
+/* New reference; NULL with an exception. */
+static PyObject *item_of(PyObject *entry, const char *name)
+{
+    PyObject *key = PyUnicode_FromString(name), *value = NULL;
+    if (key != NULL && PyDict_GetItemRef(entry, key, &value) == 0) {
+        PyErr_Format(PyExc_TypeError, "protocols: a description without '%s'", name);
+    }
+    Py_XDECREF(key);
+    return value;
+}
+
+static PyObject *tuple_of(PyObject *entry, const char *name)
+{
+    PyObject *value = item_of(entry, name);
+    if (value != NULL && !PyTuple_Check(value)) {
+        PyErr_Format(PyExc_TypeError, "protocols: %s: expected a tuple, got %.100s", name,
+                     Py_TYPE(value)->tp_name);
+        Py_CLEAR(value);
+    }
+    return value;
+}
+
+static int add_callbacks(struct pp_par *par, struct pp_par_protocol *p, PyObject *callbacks)
+{
     for (int i = 0; i < PP_PAR_CALLBACK_COUNT; i++) {
         int has = PySequence_Contains(callbacks, par->names[i]);
         if (has < 0) {
@@ -91,7 +181,32 @@ static int add_protocol(struct pp_par *par, struct pp_par_protocol *p, PyObject 
         }
         p->has[i] = has;
     }
-    return add_routes(p, routes);
+    return 0;
+}
+
+static int add_protocol(struct pp_par *par, struct pp_par_protocol *p, PyObject *entry)
+{
+    if (!PyDict_Check(entry)) {
+        PyErr_SetString(PyExc_TypeError, "protocols: expected dicts");
+        return -1;
+    }
+    for (size_t i = 0; i < sizeof(fields) / sizeof(*fields); i++) {
+        PyObject *value = item_of(entry, fields[i].name);
+        int rc = value != NULL ? take_field(&fields[i], p, value) : -1;
+        Py_XDECREF(value);
+        if (rc < 0) {
+            return -1;
+        }
+    }
+    PyObject *callbacks = tuple_of(entry, "callbacks");
+    PyObject *routes = callbacks != NULL ? tuple_of(entry, "routes") : NULL;
+    int rc = routes != NULL ? add_callbacks(par, p, callbacks) : -1;
+    if (rc == 0) {
+        rc = add_routes(p, routes);
+    }
+    Py_XDECREF(callbacks);
+    Py_XDECREF(routes);
+    return rc;
 }
 
 struct pp_par *pp_par_new(PyObject *protocols)
