@@ -307,7 +307,6 @@ _EXPLAINED = {
     "no_memory": (_REFUSED, "out of memory"),
     "no_descriptors": ("connections waited", "out of file descriptors"),
     "system": (_ENDED, "system call failed"),
-    "limit": (_ENDED, "internal limit reached"),
     "log_lines_dropped": ("lines lost", "nobody reads the access log fast enough"),
     "accept_errors": ("connections waited", "the kernel did not hand them over"),
 }

@@ -54,7 +54,6 @@ static const char *const NAMES[] = {
     "no_memory",
     "no_descriptors",
     "system",
-    "limit",
     "app_bad_status",
     "app_bad_header_name",
     "app_bad_header_value",

@@ -36,7 +36,6 @@
     X(NO_MEMORY, 503, O, "out of memory") \
     X(NO_DESCRIPTORS, 0, O, "out of file descriptors") \
     X(SYSTEM, 0, O, "system call failed") \
-    X(LIMIT, 0, O, "internal limit reached") \
     X(APP_BAD_STATUS, 500, A, "status code outside 100..999 or not allowed here") \
     X(APP_BAD_HEADER_NAME, 500, A, "response header name is not a token") \
     X(APP_BAD_HEADER_VALUE, 500, A, "response header value has control characters") \

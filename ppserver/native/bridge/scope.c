@@ -110,7 +110,8 @@ PyObject *pp_scope_client(PpCore *core, struct pp_conn *conn)
     return kept != NULL ? Py_NewRef(kept) : keep(conn, address_tuple(peer));
 }
 
-PyObject *pp_scope_server(PpCore *core, struct pp_conn *conn)
+/* The local address as (host, port) or (path, None). New reference. */
+static PyObject *server_of(PpCore *core, struct pp_conn *conn)
 {
     const struct sockaddr *address = pp_conn_local(conn);
     size_t bytes;
@@ -163,7 +164,8 @@ static int hex_value(uint8_t c)
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-PyObject *pp_scope_decode_path(const uint8_t *data, size_t len, bool encoded)
+/* Percent-decoded, then UTF-8 with U+FFFD for what is malformed. New str. */
+static PyObject *decode_path(const uint8_t *data, size_t len, bool encoded)
 {
     if (!encoded) { /* the parser lets only ASCII into a target */
         PyObject *text = PyUnicode_New((Py_ssize_t)len, 127);
@@ -219,7 +221,6 @@ int pp_scope_set_root_path_mode(PpCore *core, const char *name)
     return -1;
 }
 
-/* Whether a decoded path stands under the root path already: 1, 0, or -1 with an exception. */
 int pp_scope_under_root(PyObject *root_path, PyObject *path)
 {
     Py_ssize_t root_len = PyUnicode_GET_LENGTH(root_path), len = PyUnicode_GET_LENGTH(path);
@@ -261,7 +262,7 @@ static int prepare_path(PpCore *core, const struct pp_h1_head *head, const uint8
     if (last != NULL && bytes_equal(last, data, len)) {
         return 0;
     }
-    PyObject *path = pp_scope_decode_path(data, len, head->path_encoded);
+    PyObject *path = decode_path(data, len, head->path_encoded);
     PyObject *raw = PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)len);
     PyObject *target = Py_XNewRef(raw);
     int rc = -1;
@@ -469,7 +470,7 @@ static int refresh_asgi(PpCore *core)
 static PyObject *scope_begin(PpCore *core, struct pp_conn *conn, const struct pp_h1_head *head,
                              const uint8_t *base)
 {
-    PyObject *server = pp_scope_server(core, conn); /* may change the template, as all of these */
+    PyObject *server = server_of(core, conn); /* may change the template, as all of these */
     PyObject *scope = NULL;
     if (server != NULL && refresh_asgi(core) == 0 && prepare_client(core, conn) == 0 &&
         prepare_path(core, head, base) == 0) {

@@ -9,12 +9,9 @@ PyObject *pp_scope_new(PpCore *core, struct pp_conn *conn);
 int pp_scope_setup(PpCore *core); /* the templates; -1 with an exception */
 /* The peer as (host, port) tuple or None (new reference), cached on the connection. */
 PyObject *pp_scope_client(PpCore *core, struct pp_conn *conn);
-/* The local address as (host, port) or (path, None). New reference. */
-PyObject *pp_scope_server(PpCore *core, struct pp_conn *conn);
 /* Takes "auto", "stripped" or "unstripped"; NULL is "auto". -1 with an exception. */
 int pp_scope_set_root_path_mode(PpCore *core, const char *name);
+/* Whether a decoded path stands under the root path already: 1, 0, or -1 with an exception. */
 int pp_scope_under_root(PyObject *root_path, PyObject *path);
-/* Percent-decoded, then UTF-8 with U+FFFD for what is malformed. New str. */
-PyObject *pp_scope_decode_path(const uint8_t *data, size_t len, bool encoded);
 
 #endif
