@@ -29,6 +29,11 @@ static struct pp_h1_response response(int status, const char *name, const char *
 static int write_head(const struct pp_h1_response *r)
 {
     size_t bound = pp_h1_write_bound(r);
+    struct pp_h1_response counted = *r;
+    for (size_t i = 0; i < r->field_count; i++) {
+        counted.field_bytes += pp_h1_field_bytes(&r->fields[i]);
+    }
+    CHECK_EQ(pp_h1_write_bound(&counted), bound);
     CHECK(bound <= sizeof out);
     uint8_t *at = test_guard(out, bound);
     int rc = pp_h1_write_head(r, at, bound, &written, &framed);

@@ -13,7 +13,6 @@
 #include "bridge/awaitable.h"
 #include "bridge/message.h"
 
-#define FIELDS_ON_STACK 48
 /* So much may be given to send() after the disconnect before it raises; the least that a message
  * counts for, so that senders of little end as well. */
 #define NOWHERE_BYTES_MAX 1048576
@@ -21,13 +20,11 @@
 
 /* ---- send: checks ---- */
 
-static int check_bytes(PyObject *value, const char *what)
+static int not_bytes(PyObject *name, PyObject *value)
 {
-    if (PyBytes_Check(value)) {
-        return 0;
-    }
+    bool wrong_name = !PyBytes_Check(name);
     PyErr_Format(PyExc_TypeError, "http.response.start: header %s: expected bytes, got %.100s",
-                 what, Py_TYPE(value)->tp_name);
+                 wrong_name ? "name" : "value", Py_TYPE(wrong_name ? name : value)->tp_name);
     return -1;
 }
 
@@ -39,65 +36,78 @@ static int not_a_pair(PyObject *pair, Py_ssize_t index)
     return -1;
 }
 
-static int check_pair(PyObject *tuple, Py_ssize_t index)
+/* Checks a tuple of pairs, and keeps in the core's room what is to be written of them: as many as
+ * fit, and the bytes of all. Runs no code of the application, which could need the same room for
+ * another response. 1: a pair is no tuple. -1 with an exception. */
+static int read_fields(const PpRequest *req, PyObject *headers)
 {
-    if (PyTuple_GET_SIZE(tuple) != 2) {
-        return not_a_pair(tuple, index);
+    struct pp_head_fields *head = &req->core->head;
+    size_t bytes = 0;
+    head->of = NULL;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(headers); i++) {
+        PyObject *pair = PyTuple_GET_ITEM(headers, i);
+        if (PP_UNLIKELY(!PyTuple_Check(pair))) {
+            return 1;
+        }
+        if (PP_UNLIKELY(PyTuple_GET_SIZE(pair) != 2)) {
+            return not_a_pair(pair, i);
+        }
+        PyObject *name = PyTuple_GET_ITEM(pair, 0), *value = PyTuple_GET_ITEM(pair, 1);
+        if (PP_UNLIKELY(!PyBytes_Check(name) || !PyBytes_Check(value))) {
+            return not_bytes(name, value);
+        }
+        struct pp_h1_out_field field = {.name = (const uint8_t *)PyBytes_AS_STRING(name),
+                                        .value = (const uint8_t *)PyBytes_AS_STRING(value),
+                                        .name_len = (size_t)PyBytes_GET_SIZE(name),
+                                        .value_len = (size_t)PyBytes_GET_SIZE(value)};
+        bytes += pp_h1_field_bytes(&field);
+        if (i < PP_HEAD_FIELDS_KEPT) {
+            head->fields[i] = field;
+        }
     }
-    int rc = check_bytes(PyTuple_GET_ITEM(tuple, 0), "name");
-    return rc == 0 ? check_bytes(PyTuple_GET_ITEM(tuple, 1), "value") : rc;
-}
-
-/* Puts a copy of a pair that is a list in its place: what is sent must not change any more, nor be
- * freed, and on free-threaded builds other threads may be changing it now. */
-static int settle_pair(PyObject *headers, Py_ssize_t index)
-{
-    PyObject *pair = PyTuple_GET_ITEM(headers, index);
-    if (!PyList_Check(pair)) {
-        return not_a_pair(pair, index);
-    }
-    PyObject *copy = PyList_AsTuple(pair);
-    if (copy == NULL) {
-        return -1;
-    }
-    PyTuple_SET_ITEM(headers, index, copy);
-    Py_DECREF(pair);
+    head->bytes = bytes;
+    head->of = req;
     return 0;
 }
 
-/* A new tuple of the same items: one that only we have. */
-static PyObject *copy_tuple(PyObject *tuple)
+/* A new tuple, with a copy of each pair that is a list: what is sent must not change any more, nor
+ * be freed, and on free-threaded builds other threads may be changing it now. */
+static PyObject *copy_pairs(PyObject *headers)
 {
-    PyObject *copy = PyTuple_New(PyTuple_GET_SIZE(tuple));
-    for (Py_ssize_t i = 0; copy != NULL && i < PyTuple_GET_SIZE(tuple); i++) {
-        PyTuple_SET_ITEM(copy, i, Py_NewRef(PyTuple_GET_ITEM(tuple, i)));
+    PyObject *copy = PyTuple_New(PyTuple_GET_SIZE(headers));
+    for (Py_ssize_t i = 0; copy != NULL && i < PyTuple_GET_SIZE(headers); i++) {
+        PyObject *pair = PyTuple_GET_ITEM(headers, i), *settled = NULL;
+        if (PyTuple_Check(pair)) {
+            settled = Py_NewRef(pair);
+        } else if (PyList_Check(pair)) {
+            settled = PyList_AsTuple(pair);
+        } else {
+            (void)not_a_pair(pair, i);
+        }
+        if (settled == NULL) {
+            Py_CLEAR(copy);
+        } else {
+            PyTuple_SET_ITEM(copy, i, settled);
+        }
     }
     return copy;
 }
 
-/* The headers as a tuple of (name, value) tuples of bytes, which nobody changes; NULL with an
- * exception. */
-static PyObject *settle_headers(PyObject *headers)
+/* The headers as a tuple of (name, value) tuples of bytes, which nobody changes, read into the
+ * core's room; NULL with an exception. */
+static PyObject *settle_headers(const PpRequest *req, PyObject *headers)
 {
     PyObject *all = PySequence_Fast(headers, "http.response.start: headers: expected an iterable");
-    bool ours = all != NULL && !PyTuple_Check(all);
-    if (ours) {
+    if (all != NULL && !PyTuple_Check(all)) {
         Py_SETREF(all, PyList_AsTuple(all)); /* what is sent is what it is now */
     }
-    for (Py_ssize_t i = 0; all != NULL && i < PyTuple_GET_SIZE(all); i++) {
-        if (PP_UNLIKELY(!PyTuple_Check(PyTuple_GET_ITEM(all, i)))) {
-            if (!ours) {
-                Py_SETREF(all, copy_tuple(all));
-                ours = true;
-            }
-            if (all == NULL || settle_pair(all, i) < 0) {
-                Py_CLEAR(all);
-                break;
-            }
-        }
-        if (check_pair(PyTuple_GET_ITEM(all, i), i) < 0) {
-            Py_CLEAR(all);
-        }
+    int rc = all != NULL ? read_fields(req, all) : -1;
+    if (PP_UNLIKELY(rc > 0)) {
+        Py_SETREF(all, copy_pairs(all));
+        rc = all != NULL ? read_fields(req, all) : -1;
+    }
+    if (rc < 0) {
+        Py_CLEAR(all);
     }
     return all;
 }
@@ -171,17 +181,19 @@ static int send_start(PpRequest *req, struct pp_message *message)
     }
     PyObject *settled = NULL;
     if (found > 0) {
-        settled = settle_headers(headers);
+        settled = settle_headers(req, headers);
         Py_DECREF(headers);
         if (settled == NULL) {
             return -1;
         }
     }
     if (req->state != REQ_START) {
+        req->core->head.of = NULL; /* they are not those of req->headers */
         Py_XDECREF(settled);
         return meanwhile();
     }
-    Py_XSETREF(req->headers, settled);
+    PP_ASSERT(req->headers == NULL);
+    req->headers = settled;
     req->status = (int)number;
     req->state = REQ_HEAD;
     if (!req->core
@@ -248,32 +260,53 @@ static PyObject *send_nowhere(PpRequest *req, struct pp_message *message, bool h
     return pp_wait_new(req, PP_WAIT_NOWHERE);
 }
 
-/* Head and first body bytes. */
-static int write_head(PpRequest *req, PyObject *body, const uint8_t *data, size_t len, bool more)
+/* The fields of a head, of which send_start has kept the headers: those that the core has room for
+ * are still there, unless another response has begun since. *many: to be freed (PyMem), or NULL.
+ * -1 with an exception. */
+static int head_fields(PpRequest *req, struct pp_h1_response *r, struct pp_h1_out_field **many)
 {
-    struct pp_h1_out_field on_stack[FIELDS_ON_STACK], *fields = on_stack;
-    Py_ssize_t count = req->headers != NULL ? PyTuple_GET_SIZE(req->headers) : 0;
-    if (count > FIELDS_ON_STACK) {
-        fields = PyMem_New(struct pp_h1_out_field, (size_t)count);
-        if (fields == NULL) {
-            PyErr_NoMemory();
-            return -1;
-        }
+    struct pp_head_fields *head = &req->core->head;
+    *many = NULL;
+    if (req->headers == NULL) {
+        return 0;
     }
-    for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *pair = PyTuple_GET_ITEM(req->headers, i);
+    if (PP_UNLIKELY(head->of != req)) {
+        int rc = read_fields(req, req->headers);
+        PP_CHECK(rc == 0); /* they were checked before, and nobody changes them */
+    }
+    size_t count = (size_t)PyTuple_GET_SIZE(req->headers);
+    r->fields = head->fields;
+    r->field_count = count;
+    r->field_bytes = head->bytes;
+    if (PP_LIKELY(count <= PP_HEAD_FIELDS_KEPT)) {
+        return 0;
+    }
+    struct pp_h1_out_field *fields = PyMem_New(struct pp_h1_out_field, count);
+    if (fields == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (size_t i = 0; i < count; i++) {
+        PyObject *pair = PyTuple_GET_ITEM(req->headers, (Py_ssize_t)i);
         PyObject *name = PyTuple_GET_ITEM(pair, 0), *value = PyTuple_GET_ITEM(pair, 1);
         fields[i].name = (const uint8_t *)PyBytes_AS_STRING(name);
         fields[i].name_len = (size_t)PyBytes_GET_SIZE(name);
         fields[i].value = (const uint8_t *)PyBytes_AS_STRING(value);
         fields[i].value_len = (size_t)PyBytes_GET_SIZE(value);
     }
+    r->fields = *many = fields;
+    return 0;
+}
+
+/* Head and first body bytes. */
+static int write_head(PpRequest *req, PyObject *body, const uint8_t *data, size_t len, bool more)
+{
+    struct pp_h1_out_field *many;
+    struct pp_h1_response r = {.status = req->status, .complete = !more, .body_bytes = len};
+    if (head_fields(req, &r, &many) < 0) {
+        return -1;
+    }
     int result = -1;
-    struct pp_h1_response r = {.status = req->status,
-                               .fields = fields,
-                               .field_count = (size_t)count,
-                               .complete = !more,
-                               .body_bytes = len};
     bool borrowed = false;
     PyObject *owner = body != NULL && PyBytes_CheckExact(body) ? Py_NewRef(body) : NULL;
     int rc = pp_conn_respond(req->conn, &r, data, len, owner, &borrowed);
@@ -289,9 +322,7 @@ static int write_head(PpRequest *req, PyObject *body, const uint8_t *data, size_
         Py_CLEAR(req->headers);
         pp_raise_code(req->core, rc);
     }
-    if (fields != on_stack) {
-        PyMem_Free(fields);
-    }
+    PyMem_Free(many);
     return result;
 }
 

@@ -65,6 +65,14 @@ struct pp_untouched {
     Py_ssize_t task, runner, context; /* references */
 };
 
+/* The fields of the ASGI response head that came last, as they are going to be written. */
+#define PP_HEAD_FIELDS_KEPT 48
+struct pp_head_fields {
+    const void *of; /* whose they are, only compared; NULL: nobody's */
+    size_t bytes;   /* pp_h1_response.field_bytes */
+    struct pp_h1_out_field fields[PP_HEAD_FIELDS_KEPT]; /* borrowed from the headers of `of` */
+};
+
 typedef struct PpCore PpCore;
 
 /* What a core does by what it serves; set by serve_*(). A function that is NULL has nothing to do.
@@ -116,6 +124,7 @@ struct PpCore {
     struct pp_untouched worker_untouched;
     struct pp_imprint worker_imprint; /* of the worker, or of none */
     struct pp_kept kept_requests, kept_receives, kept_waits;
+    struct pp_head_fields head;
     PyObject *seen_start, *seen_body;          /* owned or NULL: message types as last sent */
     PyObject *server_cache;                    /* owned tuple or NULL: the last local address... */
     struct sockaddr_storage server_cache_addr; /* ...and what it was made from */

@@ -16,6 +16,7 @@
 
 struct writer {
     uint8_t *at;         /* borrowed: where the next byte goes */
+    const uint8_t *end;  /* of the room for fields */
     bool offers_upgrade; /* the status lets the application name protocols */
     bool close;          /* the application asked for Connection: close */
     bool has_length, has_date, has_server, has_upgrade;
@@ -42,6 +43,7 @@ static void put_number(struct writer *w, uint64_t n)
 
 static void put_field(struct writer *w, const struct pp_h1_out_field *f)
 {
+    PP_CHECK(pp_h1_field_bytes(f) <= (size_t)(w->end - w->at));
     put(w, f->name, f->name_len);
     PUT(w, ": ");
     if (f->value_len > 0) {
@@ -340,11 +342,12 @@ static int put_framing(struct writer *w, const struct pp_h1_response *r,
 size_t pp_h1_write_bound(const struct pp_h1_response *r)
 {
     size_t n = FIXED_BYTES + r->reason_len;
-    for (size_t i = 0; i < r->field_count; i++) {
-        n += r->fields[i].name_len + r->fields[i].value_len + 4;
+    n += r->field_bytes;
+    for (size_t i = 0; r->field_bytes == 0 && i < r->field_count; i++) {
+        n += pp_h1_field_bytes(&r->fields[i]);
     }
     for (size_t i = 0; i < r->extra_count; i++) {
-        n += r->extra_fields[i].name_len + r->extra_fields[i].value_len + 4;
+        n += pp_h1_field_bytes(&r->extra_fields[i]);
     }
     return n;
 }
@@ -380,7 +383,8 @@ int pp_h1_write_head(const struct pp_h1_response *r, uint8_t *out, size_t cap, s
                      struct pp_h1_framed *framed)
 {
     PP_CHECK(cap >= pp_h1_write_bound(r));
-    struct writer w = {.at = out, .offers_upgrade = r->status == 426 && r->request_minor == 1};
+    struct writer w = {
+        .at = out, .end = out + cap, .offers_upgrade = r->status == 426 && r->request_minor == 1};
     struct pp_h1_framed f;
     if (r->status < 200 || r->status > 999) {
         return PP_ERR_APP_BAD_STATUS;
@@ -414,7 +418,7 @@ int pp_h1_write_informational(int status, const struct pp_h1_out_field *fields, 
 {
     struct pp_h1_response r = {.status = status, .fields = fields, .field_count = count};
     PP_CHECK(cap >= pp_h1_write_bound(&r) - FIXED_BYTES + INFORMATIONAL_BYTES);
-    struct writer w = {.at = out};
+    struct writer w = {.at = out, .end = out + cap};
     if (status < 100 || status > 199 || status == 101) {
         return PP_ERR_APP_BAD_STATUS;
     }

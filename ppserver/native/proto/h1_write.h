@@ -9,6 +9,11 @@ struct pp_h1_out_field {
     const uint8_t *name, *value; /* borrowed for the call */
     size_t name_len, value_len;
 };
+/* Bytes that a field takes in a head. */
+static inline size_t pp_h1_field_bytes(const struct pp_h1_out_field *f)
+{
+    return f->name_len + f->value_len + 4;
+}
 
 /* How the body of a response is delimited. */
 enum pp_h1_framing {
@@ -24,6 +29,7 @@ struct pp_h1_response {
     size_t reason_len;
     const struct pp_h1_out_field *fields; /* the application's */
     size_t field_count;
+    size_t field_bytes; /* the sum of their pp_h1_field_bytes, if it is known already, or 0 */
     const struct pp_h1_out_field
         *extra_fields; /* --header: added if the application has not set it */
     size_t extra_count;
