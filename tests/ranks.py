@@ -26,14 +26,16 @@ RANKS: Ranks = {
         ("core_base", "freeze_types", "message"),
         ("board", "forked", "freeze", "scope", "shared"),
         ("access", "attached", "core_settings", "selector", "shared_array"),
-        # a request of ASGI
-        ("request",),
+        # Tasks, and what they wait for
         ("awaitable",),
-        ("asgi_receive", "asgi_send"),
-        ("asgi_end",),
+        ("app_call",),
         ("runner",),
         ("pristine",),
         ("worker",),
+        # a request of ASGI
+        ("request",),
+        ("asgi_receive", "asgi_send"),
+        ("asgi_end",),
         ("asgi",),
         # leader and followers: WSGI, and protocols of the parallel API
         ("parallel_protocols", "wsgi_file"),
@@ -51,10 +53,8 @@ RANKS: Ranks = {
     ),
 }
 UPWARD: Pairs = {
-    ("awaitable", "asgi_receive"),
     ("parallel", "wsgi"),
     ("parallel_protocols", "parallel"),
-    ("runner", "worker"),
     ("transport", "parallel"),
     ("transport", "wsgi"),
     ("wsgi_environ", "wsgi"),

@@ -7,6 +7,7 @@
  *
  * A request's `conn` is NULL from the end of its response on, and after a disconnect. */
 #include "bridge/asgi.h"
+#include "bridge/asgi_end.h"
 #include "bridge/asgi_receive.h"
 #include "bridge/asgi_send.h"
 #include "bridge/awaitable.h"
@@ -24,7 +25,8 @@ static void start_request(PpCore *core, struct pp_conn *conn)
     PpRequest *req = scope != NULL ? pp_request_new(core, conn, pp_asgi_send) : NULL;
     PyObject *receive = req != NULL ? pp_receive_new(core, req) : NULL;
     if (receive != NULL) {
-        pp_worker_run(core, req, scope, receive);
+        pp_worker_run(core,
+                      &(struct pp_app_call){scope, receive, (PyObject *)req, pp_request_app_ended});
         if (req->state == REQ_HEAD && req->conn != NULL) {
             pp_conn_head_wait(conn);
         }

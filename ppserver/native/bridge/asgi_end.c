@@ -56,8 +56,9 @@ static void answer_failure(PpRequest *req)
     }
 }
 
-int pp_request_app_ended(PpRequest *req, PyObject *scope, bool failed)
+int pp_request_app_ended(PyObject *send, PyObject *scope, bool failed)
 {
+    PpRequest *req = (PpRequest *)send;
     PpCore *core = req->core;
     PyObject *cancelled = NULL;
     if (failed && PP_UNLIKELY(pp_forked(core))) {

@@ -4,9 +4,7 @@
 
 #include "bridge/request.h"
 
-/* The application's coroutine ended, failed: with the raised exception set (it is consumed, except
- * that CancelledError is left raised). Answers what the application left unanswered. Returns -1
- * when an exception is left raised. */
-int pp_request_app_ended(PpRequest *req, PyObject *scope, bool failed);
+/* A pp_app_ended: answers what the application left unanswered. */
+int pp_request_app_ended(PyObject *send, PyObject *scope, bool failed);
 
 #endif

@@ -85,8 +85,9 @@ static int body_wanted(PpRequest *req)
     return pp_attached_output_queued(req->core) < 0 ? -1 : 0; /* 100 Continue may be due */
 }
 
-int pp_request_try_receive(PpRequest *req, PyObject **message)
+static int look_receive(PyObject *op, PyObject **message)
 {
+    PpRequest *req = (PpRequest *)op;
     if (req->conn == NULL || (req->body_read && req->peer_eof)) {
         *message = disconnect_message(req);
         return *message != NULL ? 1 : -1;
@@ -118,6 +119,9 @@ int pp_request_try_receive(PpRequest *req, PyObject **message)
     return hand_on(req, body, status, message);
 }
 
+static const struct pp_wait_kind wait_receive = {look_receive,
+                                                 offsetof(PpRequest, receive_waiters)};
+
 static PyObject *receive_call(PyObject *op, PyObject *const *Py_UNUSED(args), size_t nargsf,
                               PyObject *kwnames)
 {
@@ -125,7 +129,8 @@ static PyObject *receive_call(PyObject *op, PyObject *const *Py_UNUSED(args), si
         PyErr_SetString(PyExc_TypeError, "receive() takes no arguments");
         return NULL;
     }
-    return pp_wait_new(((PpReceive *)op)->req, PP_WAIT_RECEIVE);
+    PpRequest *req = ((PpReceive *)op)->req;
+    return pp_wait_new(req->core, (PyObject *)req, &wait_receive, 0);
 }
 
 PyObject *pp_receive_new(PpCore *core, PpRequest *req)

@@ -7,7 +7,5 @@
 extern PyType_Spec pp_receive_spec;
 /* The receive callable of a request; NULL with an exception. */
 PyObject *pp_receive_new(PpCore *core, PpRequest *req);
-/* What receive() has now: 1 and a message, 0 when it has to wait, -1 with an exception. */
-int pp_request_try_receive(PpRequest *req, PyObject **message);
 
 #endif

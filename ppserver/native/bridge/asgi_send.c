@@ -17,6 +17,7 @@
  * counts for, so that senders of little end as well. */
 #define NOWHERE_BYTES_MAX 1048576
 #define NOWHERE_BYTES_MIN 64
+#define FAREWELL_TURNS 8
 
 /* ---- send: checks ---- */
 
@@ -203,6 +204,54 @@ static int send_start(PpRequest *req, struct pp_message *message)
     return 0;
 }
 
+/* ---- send: what it waits for ---- */
+
+static int look_drain(PyObject *op, PyObject **none)
+{
+    PpRequest *req = (PpRequest *)op;
+    if (req->conn != NULL && req->state != REQ_COMPLETE && pp_conn_out_full(req->conn)) {
+        return 0;
+    }
+    /* Also when the peer has gone meanwhile: then the message went nowhere. */
+    *none = Py_NewRef(Py_None);
+    return 1;
+}
+
+static int look_nowhere(PyObject *Py_UNUSED(op), PyObject **none)
+{
+    *none = Py_NewRef(Py_None);
+    return 1;
+}
+
+static int look_farewell(PyObject *op, PyObject **Py_UNUSED(none))
+{
+    PpRequest *req = (PpRequest *)op;
+    req->disconnect_raised = true;
+    PyErr_SetString(req->core->state->client_disconnected,
+                    "send() after the client has disconnected");
+    return -1;
+}
+
+static const struct pp_wait_kind wait_drain = {look_drain, offsetof(PpRequest, drain_waiters)};
+/* After a disconnect: others go first, then it is done, or raises. */
+static const struct pp_wait_kind wait_nowhere = {look_nowhere, 0};
+static const struct pp_wait_kind wait_farewell = {look_farewell, 0};
+
+static PyObject *wait_new(PpRequest *req, const struct pp_wait_kind *kind, int turns)
+{
+    return pp_wait_new(req->core, (PyObject *)req, kind, turns);
+}
+
+/* The first send() to a vanished peer leaves some to a task that waits in receive(): it gets
+ * http.disconnect, ends, and what waits for it (asyncio.wait, a task group) cancels the sender.
+ * The others leave one, so that a sender that never waits does not hold the loop. */
+static int farewell_turns(PpRequest *req)
+{
+    bool first = !req->farewell && (req->listened || req->disconnect_told);
+    req->farewell |= first;
+    return first ? FAREWELL_TURNS : 1;
+}
+
 /* ---- send: writing ---- */
 
 /* The bytes of a body message; view.obj is to be released if it is set. */
@@ -241,7 +290,7 @@ static PyObject *send_nowhere(PpRequest *req, struct pp_message *message, bool h
     const uint8_t *data;
     size_t len = 0;
     if (req->sent_nowhere >= NOWHERE_BYTES_MAX) {
-        return pp_wait_new(req, PP_WAIT_FAREWELL);
+        return wait_new(req, &wait_farewell, farewell_turns(req));
     }
     if (has_body) {
         if (pp_message_take(message, &req->core->k, PP_MESSAGE_BODY, &body) < 0 ||
@@ -257,7 +306,7 @@ static PyObject *send_nowhere(PpRequest *req, struct pp_message *message, bool h
     size_t room = NOWHERE_BYTES_MAX - req->sent_nowhere;
     len = len < NOWHERE_BYTES_MIN ? NOWHERE_BYTES_MIN : len;
     req->sent_nowhere += len < room ? len : room;
-    return pp_wait_new(req, PP_WAIT_NOWHERE);
+    return wait_new(req, &wait_nowhere, farewell_turns(req));
 }
 
 /* The fields of a head, of which send_start has kept the headers: those that the core has room for
@@ -353,7 +402,7 @@ static PyObject *after_write(PpRequest *req)
         if (pp_attached_output_queued(core) < 0) {
             return NULL;
         }
-        return pp_wait_new(req, PP_WAIT_DRAIN);
+        return wait_new(req, &wait_drain, 0);
     }
     if (pp_attached_output_queued(core) < 0) {
         return NULL;

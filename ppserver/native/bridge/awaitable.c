@@ -6,7 +6,6 @@
  * future of the loop, which keeps cancellation and time-outs asyncio's business. Both offer the
  * coroutine methods, so that create_task(receive()) and wait_for(receive(), t) work. */
 #include "bridge/awaitable.h"
-#include "bridge/asgi_receive.h"
 
 typedef struct {
     PyObject_HEAD
@@ -14,11 +13,12 @@ typedef struct {
 
 typedef struct {
     PyObject_HEAD
-    PpRequest *req;   /* owned */
+    PpCore *core;    /* borrowed: the owner keeps it alive */
+    PyObject *owner; /* owned */
+    const struct pp_wait_kind *kind;
     PyObject *future; /* owned or NULL: what we wait on */
     PyObject *iter;   /* owned or NULL: its iterator */
-    enum pp_wait_kind kind;
-    int turns_left; /* PP_WAIT_NOWHERE and FAREWELL */
+    int turns_left;
     bool used;
 } PpWait;
 
@@ -178,30 +178,28 @@ PyType_Spec pp_done_spec = {
 
 /* ---- PpWait ---- */
 
-PyObject *pp_wait_new(PpRequest *req, enum pp_wait_kind kind)
+PyObject *pp_wait_new(PpCore *core, PyObject *owner, const struct pp_wait_kind *kind, int turns)
 {
-    PpCore *core = pp_request_core(req);
     PpWait *self = (PpWait *)pp_kept_take(&core->kept_waits, core->state->wait_type);
     if (self != NULL) {
-        self->req = (PpRequest *)Py_NewRef((PyObject *)req);
+        self->core = core;
+        self->owner = Py_NewRef(owner);
         self->kind = kind;
-        if (kind == PP_WAIT_NOWHERE || kind == PP_WAIT_FAREWELL) {
-            self->turns_left = pp_request_farewell_turns(req);
-        }
+        self->turns_left = turns;
     }
     return (PyObject *)self;
 }
 
-static int try_finish(PpWait *self, PyObject **result)
+/* Where our future is kept meanwhile. */
+static PyObject **waiters_of(PpWait *self)
 {
-    return self->kind == PP_WAIT_RECEIVE ? pp_request_try_receive(self->req, result)
-                                         : pp_request_try_drain(self->req, result);
+    return (PyObject **)((char *)self->owner + self->kind->waiters);
 }
 
 /* Makes the future, puts it where the batch will find it, and takes its iterator. */
 static int begin_waiting(PpWait *self)
 {
-    PpCore *core = pp_request_core(self->req);
+    PpCore *core = self->core;
     PyObject *loop = core->event_loop;
     PyObject *future = PyObject_VectorcallMethod(core->k.create_future, &loop, 1, NULL);
     if (future == NULL) {
@@ -218,7 +216,7 @@ static int begin_waiting(PpWait *self)
         Py_DECREF(future);
         return -1;
     }
-    PyObject **waiters = pp_request_waiters(self->req, self->kind);
+    PyObject **waiters = waiters_of(self);
     if (*waiters == NULL) {
         *waiters = PyList_New(0);
     }
@@ -234,7 +232,7 @@ static int begin_waiting(PpWait *self)
 
 static void end_waiting(PpWait *self)
 {
-    PyObject **waiters = pp_request_waiters(self->req, self->kind);
+    PyObject **waiters = waiters_of(self);
     PyObject *future = self->future;
     self->future = NULL;
     Py_CLEAR(self->iter);
@@ -259,25 +257,17 @@ static PySendResult wait_am_send(PyObject *op, PyObject *value, PyObject **resul
         PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited receive() or send()");
         return PYGEN_ERROR;
     }
-    if (pp_core_check_thread(pp_request_core(self->req)) < 0) {
+    if (pp_core_check_thread(self->core) < 0) {
         return PYGEN_ERROR;
     }
-    if (self->kind == PP_WAIT_NOWHERE || self->kind == PP_WAIT_FAREWELL) {
-        if (self->turns_left-- > 0) {
-            *result = Py_NewRef(Py_None); /* as a bare yield: the task goes on in the next turn */
-            return PYGEN_NEXT;
-        }
-        self->used = true;
-        if (self->kind == PP_WAIT_NOWHERE) {
-            *result = Py_NewRef(Py_None);
-            return PYGEN_RETURN;
-        }
-        pp_request_raise_disconnected(self->req);
-        return PYGEN_ERROR;
+    if (PP_UNLIKELY(self->turns_left > 0)) {
+        self->turns_left--;
+        *result = Py_NewRef(Py_None); /* as a bare yield: the task goes on in the next turn */
+        return PYGEN_NEXT;
     }
     for (;;) {
         if (self->iter == NULL) {
-            int rc = try_finish(self, result);
+            int rc = self->kind->look(self->owner, result);
             if (rc != 0) {
                 self->used = true;
                 return rc > 0 ? PYGEN_RETURN : PYGEN_ERROR;
@@ -287,7 +277,7 @@ static PySendResult wait_am_send(PyObject *op, PyObject *value, PyObject **resul
                 return PYGEN_ERROR;
             }
             /* Making the future may have run code that ended the request: nobody would wake us. */
-            if ((rc = try_finish(self, result)) != 0) {
+            if ((rc = self->kind->look(self->owner, result)) != 0) {
                 self->used = true;
                 PyObject *exc = rc < 0 ? PyErr_GetRaisedException() : NULL;
                 end_waiting(self);
@@ -336,7 +326,7 @@ static int wait_traverse(PyObject *op, visitproc visit, void *arg)
 {
     PpWait *self = (PpWait *)op;
     Py_VISIT(Py_TYPE(op));
-    Py_VISIT((PyObject *)self->req);
+    Py_VISIT(self->owner);
     Py_VISIT(self->future);
     Py_VISIT(self->iter);
     return 0;
@@ -347,17 +337,18 @@ static int wait_clear(PyObject *op)
     PpWait *self = (PpWait *)op;
     Py_CLEAR(self->future);
     Py_CLEAR(self->iter);
-    return 0; /* req is never NULL while the object can be called: dropped in dealloc */
+    return 0; /* owner is never NULL while the object can be called: dropped in dealloc */
 }
 
 static void wait_dealloc(PyObject *op)
 {
     PpWait *self = (PpWait *)op;
-    PpRequest *req = self->req;
+    PyObject *owner = self->owner;
+    PpCore *core = self->core;
     PyObject_GC_UnTrack(op);
     wait_clear(op);
-    pp_kept_give(&pp_request_core(req)->kept_waits, op);
-    Py_DECREF((PyObject *)req);
+    pp_kept_give(&core->kept_waits, op);
+    Py_DECREF(owner);
 }
 
 static PyMethodDef wait_methods[] = {

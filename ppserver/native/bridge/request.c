@@ -3,8 +3,6 @@
 #include "bridge/request.h"
 #include "bridge/access.h"
 
-#define FAREWELL_TURNS 8
-
 PpRequest *pp_request_new(PpCore *core, struct pp_conn *conn, vectorcallfunc send)
 {
     PyTypeObject *type = core->state->request_type;
@@ -16,16 +14,6 @@ PpRequest *pp_request_new(PpCore *core, struct pp_conn *conn, vectorcallfunc sen
         pp_conn_set_app(conn, Py_NewRef((PyObject *)req)); /* dropped by pp_request_release */
     }
     return req;
-}
-
-PpCore *pp_request_core(PpRequest *req)
-{
-    return req->core;
-}
-
-PyObject **pp_request_waiters(PpRequest *req, enum pp_wait_kind kind)
-{
-    return kind == PP_WAIT_RECEIVE ? &req->receive_waiters : &req->drain_waiters;
 }
 
 void pp_request_release(PpRequest *req)
@@ -44,33 +32,6 @@ void pp_request_release(PpRequest *req)
 bool pp_request_body_failed(const PpRequest *req)
 {
     return req->disconnect_told && pp_conn_error(req->conn) != PP_OK;
-}
-
-void pp_request_raise_disconnected(PpRequest *req)
-{
-    req->disconnect_raised = true;
-    PyErr_SetString(req->core->state->client_disconnected,
-                    "send() after the client has disconnected");
-}
-
-/* The first send() to a vanished peer leaves some to a task that waits in receive(): it gets
- * http.disconnect, ends, and what waits for it (asyncio.wait, a task group) cancels the sender.
- * The others leave one, so that a sender that never waits does not hold the loop. */
-int pp_request_farewell_turns(PpRequest *req)
-{
-    bool first = !req->farewell && (req->listened || req->disconnect_told);
-    req->farewell |= first;
-    return first ? FAREWELL_TURNS : 1;
-}
-
-int pp_request_try_drain(PpRequest *req, PyObject **none)
-{
-    if (req->conn != NULL && req->state != REQ_COMPLETE && pp_conn_out_full(req->conn)) {
-        return 0;
-    }
-    /* Also when the peer has gone meanwhile: then the message went nowhere. */
-    *none = Py_NewRef(Py_None);
-    return 1;
 }
 
 /* ---- its type ---- */

@@ -25,30 +25,14 @@ typedef struct PpRequest {
     bool farewell;          /* a send() has left its turns to it */
 } PpRequest;
 
-/* What a wait is for. */
-enum pp_wait_kind {
-    PP_WAIT_RECEIVE,
-    PP_WAIT_DRAIN,    /* a send() that waits for the peer to read */
-    PP_WAIT_NOWHERE,  /* a send() after a disconnect: others go first, then it is done... */
-    PP_WAIT_FAREWELL, /* ...or raises ClientDisconnected */
-};
-
 extern PyType_Spec pp_request_spec;
 /* The request that begins on conn, which holds a reference until pp_request_release; send: what
  * calls of the object do. NULL with an exception. */
 PpRequest *pp_request_new(PpCore *core, struct pp_conn *conn, vectorcallfunc send);
 /* Lets go of the connection: it may begin its next request, or be freed. */
 void pp_request_release(PpRequest *req);
-PpCore *pp_request_core(PpRequest *req);
-/* Where the futures of waiting receive() and send() calls are kept: pointer to a list or NULL. */
-PyObject **pp_request_waiters(PpRequest *req, enum pp_wait_kind kind);
-/* What a send() that waits for the output to drain has: 1 and None, 0 when it has to wait. */
-int pp_request_try_drain(PpRequest *req, PyObject **none);
 /* The body broke a rule or a limit, and the application has heard of it as of a disconnect: the
  * answer is the server's. */
 bool pp_request_body_failed(const PpRequest *req);
-void pp_request_raise_disconnected(PpRequest *req);
-/* How many turns of the loop a send() after a disconnect leaves to others. */
-int pp_request_farewell_turns(PpRequest *req);
 
 #endif

@@ -5,7 +5,6 @@
  * diagram of its states. It shows the application's frame, code and awaited object as its own, so
  * that stack dumps and debuggers see the application. */
 #include "bridge/runner.h"
-#include "bridge/asgi_end.h"
 #include "bridge/awaitable.h"
 #include "bridge/flag.h"
 
@@ -34,22 +33,26 @@ void pp_runner_forget(PpRunner *self)
     Py_CLEAR(self->parking);
     Py_CLEAR(self->coro);
     Py_CLEAR(self->scope);
-    PpRequest *req = self->req;
-    self->req = NULL;
-    Py_XDECREF((PyObject *)req);
+    Py_CLEAR(self->send);
+}
+
+void pp_runner_set_request(PpRunner *self, const struct pp_app_call *call)
+{
+    self->send = Py_NewRef(call->send);
+    self->scope = Py_NewRef(call->scope);
+    self->ended = call->ended;
 }
 
 /* The application ended; an exception is set when failed. PYGEN_ERROR only for cancellation. */
 static PySendResult runner_finish(PpRunner *self, bool failed, PyObject **result)
 {
-    PpRequest *req = self->req;
-    PyObject *scope = self->scope;
-    self->req = NULL;
+    PyObject *send = self->send, *scope = self->scope;
+    self->send = NULL;
     self->scope = NULL;
     self->state = DONE;
-    int rc = pp_request_app_ended(req, scope, failed);
+    int rc = self->ended(send, scope, failed);
     Py_XDECREF(scope);
-    Py_DECREF((PyObject *)req);
+    Py_DECREF(send);
     PyObject *exc = rc < 0 ? PyErr_GetRaisedException() : NULL;
     pp_runner_forget(self); /* may run destructors: nothing of ours is half-done here */
     if (exc != NULL) {
@@ -171,7 +174,7 @@ static PySendResult runner_am_send(PyObject *op, PyObject *value, PyObject **res
         if (woken <= 0) {
             return woken == 0 ? PYGEN_NEXT : PYGEN_ERROR;
         }
-        pp_worker_retire(self);
+        self->retire(self);
         PP_FALLTHROUGH;
     }
     case DISCARDED:
@@ -191,7 +194,7 @@ static PySendResult runner_am_send(PyObject *op, PyObject *value, PyObject **res
 static void end_idle(PpRunner *self)
 {
     self->state = DISCARDED;
-    pp_worker_retire(self);
+    self->retire(self);
     pp_runner_unpark(self);
     pp_runner_forget(self);
 }
@@ -345,7 +348,7 @@ static PyObject *runner_close(PyObject *op, PyObject *Py_UNUSED(ignored))
     if (self->state == DONE) {
         Py_RETURN_NONE;
     }
-    if (self->req == NULL) {
+    if (self->send == NULL) {
         end_idle(self);
         Py_RETURN_NONE;
     }
@@ -367,13 +370,14 @@ static PyObject *runner_close(PyObject *op, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-PpRunner *pp_runner_new(PpCore *core)
+PpRunner *pp_runner_new(PpCore *core, void (*retire)(PpRunner *self))
 {
     PyTypeObject *type = core->state->runner_type;
     PpRunner *self = (PpRunner *)type->tp_alloc(type, 0);
     if (self != NULL) {
         self->core = (PpCore *)Py_NewRef((PyObject *)core);
         self->seen_as = PP_RUNNER_SEEN_AS;
+        self->retire = retire;
     }
     return self;
 }
@@ -472,7 +476,7 @@ static int runner_traverse(PyObject *op, visitproc visit, void *arg)
     PpRunner *self = (PpRunner *)op;
     Py_VISIT(Py_TYPE(op));
     Py_VISIT((PyObject *)self->core);
-    Py_VISIT((PyObject *)self->req);
+    Py_VISIT(self->send);
     Py_VISIT(self->scope);
     Py_VISIT(self->coro);
     Py_VISIT(self->first);

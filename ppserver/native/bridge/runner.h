@@ -1,16 +1,17 @@
-/* The worker Task's coroutine, for runner.c and worker.c alone (what it is for: worker.c). */
+/* The worker Task's coroutine, for worker.c and what it uses (what it is for: worker.c). */
 #ifndef PP_BRIDGE_RUNNER_H
 #define PP_BRIDGE_RUNNER_H
 
-#include "bridge/request.h"
+#include "bridge/app_call.h"
 
 /* The diagram is at the head of worker.c. */
 enum pp_runner_state { IDLE, PARKED, ADOPTED, RUNNING, DISCARDED, DONE };
 
-typedef struct {
+typedef struct PpRunner PpRunner;
+struct PpRunner {
     PyObject_HEAD
     PpCore *core;    /* owned */
-    PpRequest *req;  /* owned or NULL */
+    PyObject *send;  /* owned or NULL: the request, for `ended` */
     PyObject *scope; /* owned or NULL */
     PyObject *coro;  /* owned or NULL: the application's coroutine or other awaitable's iterator */
     PyObject *first; /* owned or NULL: what the application waits for (ADOPTED) */
@@ -20,7 +21,13 @@ typedef struct {
     uint8_t state;     /* enum pp_runner_state */
     uint8_t seen_as;   /* PP_RUNNER_SEEN_AS */
     PyObject *task; /* owned or NULL: our Task, while core->tasks keeps it alive (or DISCARDED) */
-} PpRunner;
+    /* Hands no more requests to this runner, if it is the idle worker's; the caller holds a
+     * reference to it. */
+    void (*retire)(PpRunner *self);
+    pp_app_ended *ended; /* with send */
+};
+
+extern PyType_Spec pp_runner_spec;
 
 /* `python -m asyncio ps` and whatever else reads a process's Tasks from outside (3.14 and later)
  * takes each Task's coroutine for one of the interpreter's, without a look at its type. Where such
@@ -36,9 +43,10 @@ typedef struct {
 static_assert(offsetof(PpRunner, seen_as) == 67, "as in a coroutine of 3.14 and 3.15");
 #endif
 
-extern PyType_Spec pp_runner_spec;
 /* An idle runner; NULL with an exception. */
-PpRunner *pp_runner_new(PpCore *core);
+PpRunner *pp_runner_new(PpCore *core, void (*retire)(PpRunner *self));
+/* It works for this request from now on. */
+void pp_runner_set_request(PpRunner *self, const struct pp_app_call *call);
 /* asyncio keeps only weak references to tasks; a request's Task must not vanish with what it waits
  * for, so the context holds on to it until the application ends. */
 void pp_runner_keep_task(PpRunner *self, PyObject *task);
@@ -47,8 +55,5 @@ void pp_runner_forget(PpRunner *self);
 /* Gives a Task that waits on the parking future a step; one that has not begun yet has one coming.
  * Never raises. */
 void pp_runner_unpark(PpRunner *self);
-/* worker.c: hands no more requests to this runner, if it is the idle worker's. The caller holds a
- * reference to it. */
-void pp_worker_retire(PpRunner *runner);
 
 #endif

@@ -17,7 +17,6 @@
  * be seen: pristine.c. With --task plain and eager, and under a task factory of the application's,
  * each request has a Task of its own; the runner then starts in RUNNING. */
 #include "bridge/worker.h"
-#include "bridge/asgi_end.h"
 #include "bridge/pristine.h"
 #include "bridge/runner.h"
 
@@ -100,12 +99,28 @@ static void worker_discard(PpCore *core)
     }
 }
 
+static void worker_retire(PpRunner *runner)
+{
+    PpCore *core = runner->core;
+    if (core->runner == (PyObject *)runner) {
+        worker_leave(core);
+        PyObject *task = core->worker;
+        core->worker = NULL;
+        core->runner = NULL;
+        Py_XDECREF(task);
+        Py_DECREF((PyObject *)runner); /* the caller holds another */
+        if (core->worker == NULL) {
+            contexts_drop(core);
+        }
+    }
+}
+
 /* Only when there is none. The references that are counted must be the loop's and the core's. */
 static int worker_make(PpCore *core)
 {
     PyObject *base = PyContext_CopyCurrent(), *task = NULL;
     PyObject *context = base != NULL ? PyContext_Copy(base) : NULL;
-    PpRunner *runner = context != NULL ? pp_runner_new(core) : NULL;
+    PpRunner *runner = context != NULL ? pp_runner_new(core, worker_retire) : NULL;
     if (runner != NULL) {
         task = task_new(core, runner, context);
     }
@@ -148,22 +163,6 @@ void pp_worker_batch_end(PpCore *core)
     }
 }
 
-void pp_worker_retire(PpRunner *runner)
-{
-    PpCore *core = runner->core;
-    if (core->runner == (PyObject *)runner) {
-        worker_leave(core);
-        PyObject *task = core->worker;
-        core->worker = NULL;
-        core->runner = NULL;
-        Py_XDECREF(task);
-        Py_DECREF((PyObject *)runner); /* the caller holds another */
-        if (core->worker == NULL) {
-            contexts_drop(core);
-        }
-    }
-}
-
 void pp_worker_drop(PpCore *core)
 {
     if (core->worker == NULL) {
@@ -202,9 +201,9 @@ static PyObject *awaitable_iter(PyObject *awaitable)
     return async->am_await(awaitable);
 }
 
-static PyObject *call_app(PpCore *core, PpRequest *req, PyObject *scope, PyObject *receive)
+static PyObject *call_app(PpCore *core, const struct pp_app_call *call)
 {
-    PyObject *args[] = {NULL, scope, receive, (PyObject *)req};
+    PyObject *args[] = {NULL, call->scope, call->receive, call->send};
     PyObject *awaitable =
         PyObject_Vectorcall(core->app, args + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     if (awaitable == NULL) {
@@ -241,7 +240,7 @@ struct first_step {
 };
 
 /* The worker Task becomes this request's Task. Takes over coro and value. */
-static void worker_adopt(PpCore *core, PpRequest *req, PyObject *scope,
+static void worker_adopt(PpCore *core, const struct pp_app_call *call,
                          const struct first_step *step)
 {
     worker_leave(core);
@@ -250,8 +249,7 @@ static void worker_adopt(PpCore *core, PpRequest *req, PyObject *scope,
     core->runner = NULL;
     core->worker = NULL;
     runner->first_blocks = step->blocks;
-    runner->req = (PpRequest *)Py_NewRef((PyObject *)req);
-    runner->scope = Py_NewRef(scope);
+    pp_runner_set_request(runner, call);
     runner->coro = step->coro;
     runner->first = step->value;
     runner->state = ADOPTED;
@@ -262,22 +260,21 @@ static void worker_adopt(PpCore *core, PpRequest *req, PyObject *scope,
     contexts_drop(core); /* the Task has its own reference, for as long as it needs it */
 }
 
-static void fail_request(PpRequest *req, PyObject *scope)
+static void fail_request(const struct pp_app_call *call)
 {
-    if (pp_request_app_ended(req, scope, true) < 0) {
+    if (call->ended(call->send, call->scope, true) < 0) {
         PyErr_Clear(); /* a CancelledError that no Task stands for */
     }
 }
 
 /* The runner shows the application's coroutine as its own meanwhile (get_coro, get_stack), and
  * nobody drives it. */
-static struct first_step first_step(PpCore *core, PpRequest *req, PyObject *scope,
-                                    PyObject *receive)
+static struct first_step first_step(PpCore *core, const struct pp_app_call *call)
 {
     struct first_step step = {.sent = PYGEN_ERROR};
     PpRunner *runner = (PpRunner *)Py_NewRef(core->runner);
     runner->running = true;
-    step.coro = call_app(core, req, scope, receive);
+    step.coro = call_app(core, call);
     if (step.coro != NULL) {
         runner->coro = Py_NewRef(step.coro);
         step.sent = PyIter_Send(step.coro, Py_None, &step.value);
@@ -292,17 +289,16 @@ static struct first_step first_step(PpCore *core, PpRequest *req, PyObject *scop
 }
 
 /* --task plain and eager, and where the application makes the Tasks: one for each request. */
-static void run_on_own_task(PpCore *core, PpRequest *req, PyObject *scope, PyObject *receive)
+static void run_on_own_task(PpCore *core, const struct pp_app_call *call)
 {
-    PpRunner *runner = pp_runner_new(core);
-    PyObject *coro = runner != NULL ? call_app(core, req, scope, receive) : NULL, *task = NULL;
+    PpRunner *runner = pp_runner_new(core, worker_retire);
+    PyObject *coro = runner != NULL ? call_app(core, call) : NULL, *task = NULL;
     if (coro == NULL) {
         Py_XDECREF((PyObject *)runner);
-        fail_request(req, scope);
+        fail_request(call);
         return;
     }
-    runner->req = (PpRequest *)Py_NewRef((PyObject *)req);
-    runner->scope = Py_NewRef(scope);
+    pp_runner_set_request(runner, call);
     runner->coro = coro;
     runner->state = RUNNING;
     if (core->task_mode != PP_TASK_EAGER) {
@@ -318,7 +314,7 @@ static void run_on_own_task(PpCore *core, PpRequest *req, PyObject *scope, PyObj
     if (task == NULL) {
         if (runner->state == RUNNING) { /* nothing ran: answer here */
             runner->state = DONE;
-            fail_request(req, scope);
+            fail_request(call);
             pp_runner_forget(runner);
         } else {
             PyErr_Clear();
@@ -342,54 +338,54 @@ static bool has_task_factory(PpCore *core)
     return there;
 }
 
-static void run_on_worker(PpCore *core, PpRequest *req, PyObject *scope, PyObject *receive)
+static void run_on_worker(PpCore *core, const struct pp_app_call *call)
 {
     worker_look(core);
     if (core->worker == NULL && has_task_factory(core)) {
-        run_on_own_task(core, req, scope, receive);
+        run_on_own_task(core, call);
         return;
     }
     if ((core->worker == NULL && worker_make(core) < 0) || worker_enter(core) < 0) {
-        fail_request(req, scope);
+        fail_request(call);
         return;
     }
     PyObject *context = Py_XNewRef(core->worker_context);
     if (context == NULL) { /* what entering has run has retired the worker */
         PyErr_SetString(PyExc_RuntimeError, "the request's Task was taken away");
-        fail_request(req, scope);
+        fail_request(call);
         return;
     }
     if (PyContext_Enter(context) < 0) {
         Py_DECREF(context);
-        fail_request(req, scope);
+        fail_request(call);
         return;
     }
     PyObject *worker = core->worker; /* borrowed, only compared: the application may retire it */
-    struct first_step step = first_step(core, req, scope, receive);
+    struct first_step step = first_step(core, call);
     if (PyContext_Exit(context) < 0) {
         PyErr_WriteUnraisable(core->app);
     }
     if (step.sent == PYGEN_NEXT && core->worker == worker) {
-        worker_adopt(core, req, scope, &step);
+        worker_adopt(core, call, &step);
         Py_DECREF(context);
         return;
     }
     Py_XDECREF(step.value);
     if (step.exc != NULL) {
         PyErr_SetRaisedException(step.exc);
-        fail_request(req, scope);
+        fail_request(call);
     } else {
-        (void)!pp_request_app_ended(req, scope, false);
+        (void)!call->ended(call->send, call->scope, false);
     }
     Py_XDECREF(step.coro);
     Py_DECREF(context);
 }
 
-void pp_worker_run(PpCore *core, PpRequest *req, PyObject *scope, PyObject *receive)
+void pp_worker_run(PpCore *core, const struct pp_app_call *call)
 {
     if (core->task_mode == PP_TASK_WORKER) {
-        run_on_worker(core, req, scope, receive);
+        run_on_worker(core, call);
     } else {
-        run_on_own_task(core, req, scope, receive);
+        run_on_own_task(core, call);
     }
 }

@@ -1,11 +1,11 @@
-/* The worker Task, which runs the applications' calls. */
+/* Runs the application for requests: the worker Task, and Tasks of their own. */
 #ifndef PP_BRIDGE_WORKER_H
 #define PP_BRIDGE_WORKER_H
 
-#include "bridge/request.h"
+#include "bridge/app_call.h"
 
 /* Runs the application for one request by core->task_mode; never raises. */
-void pp_worker_run(PpCore *core, PpRequest *req, PyObject *scope, PyObject *receive);
+void pp_worker_run(PpCore *core, const struct pp_app_call *call);
 void pp_worker_batch_end(PpCore *core); /* leaves the worker Task if one was entered */
 void pp_worker_drop(PpCore *core);      /* at close */
 
