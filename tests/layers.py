@@ -14,7 +14,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # the ground
     (
         *("_native", "_version", "board", "errors", "handlers", "measuring", "opened", "patched"),
-        *("proxy", "selector", "shared", "terminal", "types"),
+        *("proxy", "request", "selector", "shared", "terminal", "types"),
     ),
     # settings
     ("config", "sources"),

@@ -29,7 +29,7 @@ RANKS: Ranks = {
         # Tasks, and what they wait for
         ("awaitable",),
         ("app_call",),
-        ("runner",),
+        ("own_task", "runner"),
         ("pristine",),
         ("worker",),
         # a request of ASGI

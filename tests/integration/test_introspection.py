@@ -29,6 +29,12 @@ def looked_at(program: str, *args: str) -> str:
     return text
 
 
+def stack(task: str) -> list[str]:
+    """Of a request that waits: a Task of its own drives a coroutine of the server's."""
+    bottom = [] if task == "worker" else ["ppserver_request"]
+    return ["wait_inside", "answer", "app", *bottom]
+
+
 @pytest.mark.parametrize("task", ["worker", "eager", "plain"])
 def test_call_graphs_show_the_application(
     serve: Callable[..., serving.Server], tmp_path: pathlib.Path, task: str
@@ -41,7 +47,8 @@ def test_call_graphs_show_the_application(
             serving.get(f"{server.url}/release")
             assert waiting.read_response().status == 200
     frames = re.findall(r"in (?:async )?(\S+?)\(\)", graph)
-    assert frames[-3:] == ["wait_inside", "answer", "app"], graph
+    wanted = stack(task)
+    assert frames[-len(wanted) :] == wanted, graph
 
 
 @pytest.mark.parametrize("task", ["worker", "plain"])
@@ -59,6 +66,23 @@ def test_tasks_are_seen_from_outside(tmp_path: pathlib.Path, task: str) -> None:
         assert "child of a request" in text, text
         assert "wait_inside" in text, text
         assert "Runner" not in text, text
+
+
+@pytest.mark.parametrize("task", ["eager", "plain"])
+def test_whole_stacks_are_seen_from_outside(tmp_path: pathlib.Path, task: str) -> None:
+    with serving.running("introspected:app", tmp_path, loop="asyncio", task=task) as server:
+        with rawhttp.Raw(server) as waiting:
+            waiting.request("/wait")
+            server.wait_for_record("waiting")
+            ps, pstree = (
+                looked_at("-m asyncio", tool, str(server.pid)) for tool in ("ps", "pstree")
+            )
+            serving.get(f"{server.url}/release")
+            assert waiting.read_response().status == 200
+    assert " -> ".join(stack(task)) in ps, ps
+    below = re.findall(r"(\w+) /", pstree)
+    where = below.index("ppserver_request")
+    assert below[where : where + 4] == stack(task)[::-1], pstree
 
 
 def block(page: str, marker: str) -> str:
@@ -91,7 +115,8 @@ def test_a_script_tells_what_requests_wait_for(tmp_path: pathlib.Path, task: str
             assert waiting.read_response().status == 200
     frames = re.findall(r"in (?:async )?(\S+?)\(\)", out.read_text())
     where = frames.index("wait_inside")
-    assert frames[where : where + 3] == ["wait_inside", "answer", "app"], out.read_text()
+    wanted = stack(task)
+    assert frames[where : where + len(wanted)] == wanted, out.read_text()
 
 
 @pytest.mark.parametrize("interface", ["asgi", "wsgi"])

@@ -14,4 +14,14 @@ struct pp_app_call {
     pp_app_ended *ended;
 };
 
+/* What the application returns, an awaitable; NULL with an exception. */
+PyObject *pp_app_call(PpCore *core, PyObject *scope, PyObject *receive, PyObject *send);
+/* Nothing of it has run: tells of the raised exception. Never raises. */
+void pp_app_call_fail(const struct pp_app_call *call);
+
+/* asyncio keeps only weak references to Tasks. A request's Task must not vanish with what it waits
+ * for, so the context holds on to it until the application ends. *held: NULL before. */
+void pp_app_call_hold(PpCore *core, PyObject **held, PyObject *task);
+void pp_app_call_let_go(PpCore *core, PyObject **held);
+
 #endif

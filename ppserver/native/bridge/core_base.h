@@ -24,6 +24,7 @@ typedef struct {
     PyTypeObject *done_type;    /* finished awaitable, shared */
     PyTypeObject *wait_type;    /* awaitable of receive() and of a send() that waits */
     PyTypeObject *runner_type;  /* coroutine of the worker Task */
+    PyTypeObject *own_task_type;
     PyTypeObject *wsgi_input_type;
     PyTypeObject *wsgi_start_type; /* start_response and the `write` callable */
     PyTypeObject *file_wrapper_type;
@@ -35,6 +36,7 @@ typedef struct {
     PyObject *future_class;            /* asyncio.Future */
     PyObject *enter_task, *leave_task; /* asyncio.tasks._enter_task, _leave_task */
     PyObject *get_weakref_count;       /* weakref.getweakrefcount */
+    PyObject *request_coroutine;       /* ppserver.request.ppserver_request */
     bool shared_sealed;                /* shared objects made now would be shared with nobody */
     const char *freeze_refusal;        /* static text: why nothing can be made immortal; or NULL */
     bool freeze_broken;                /* the self-test failed */

@@ -12,6 +12,7 @@
 #include "bridge/core_settings.h"
 #include "bridge/freeze.h"
 #include "bridge/interpreters.h"
+#include "bridge/own_task.h"
 #include "bridge/parallel.h"
 #include "bridge/request.h"
 #include "bridge/runner.h"
@@ -119,6 +120,7 @@ static int add_types(PyObject *module, PpState *st)
         add_type(module, &st->done_type, &pp_done_spec) < 0 ||
         add_type(module, &st->wait_type, &pp_wait_spec) < 0 ||
         add_type(module, &st->runner_type, &pp_runner_spec) < 0 ||
+        add_type(module, &st->own_task_type, &pp_own_task_spec) < 0 ||
         add_type(module, &st->wsgi_input_type, &pp_wsgi_input_spec) < 0 ||
         add_type(module, &st->wsgi_start_type, &pp_wsgi_start_spec) < 0 ||
         add_type(module, &st->file_wrapper_type, &pp_file_wrapper_spec) < 0 ||
@@ -149,8 +151,10 @@ static int add_imports(PpState *st)
     st->enter_task = import_from("asyncio.tasks", "_enter_task");
     st->leave_task = import_from("asyncio.tasks", "_leave_task");
     st->get_weakref_count = import_from("weakref", "getweakrefcount");
+    st->request_coroutine = import_from("ppserver.request", "ppserver_request");
     if (st->cancelled_error == NULL || st->task_class == NULL || st->future_class == NULL ||
-        st->enter_task == NULL || st->leave_task == NULL || st->get_weakref_count == NULL) {
+        st->enter_task == NULL || st->leave_task == NULL || st->get_weakref_count == NULL ||
+        st->request_coroutine == NULL) {
         return -1;
     }
     return 0;
@@ -206,6 +210,7 @@ static int module_exec(PyObject *module)
     X(done_type) \
     X(wait_type) \
     X(runner_type) \
+    X(own_task_type) \
     X(wsgi_input_type) \
     X(wsgi_start_type) \
     X(file_wrapper_type) \
@@ -218,7 +223,8 @@ static int module_exec(PyObject *module)
     X(future_class) \
     X(enter_task) \
     X(leave_task) \
-    X(get_weakref_count)
+    X(get_weakref_count) \
+    X(request_coroutine)
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg)
 {

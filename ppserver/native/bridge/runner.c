@@ -1,5 +1,5 @@
-/* The coroutine of a worker Task, and of the Tasks of --task plain and eager: forwards a Task's
- * steps into an application's coroutine and answers for it when it ends.
+/* The coroutine of a worker Task: forwards the Task's steps into an application's coroutine and
+ * answers for it when it ends.
  *
  * It has its Task's context and runs where the Task runs; who gives it work is worker.c, with the
  * diagram of its states. It shows the application's frame, code and awaited object as its own, so
@@ -10,25 +10,9 @@
 
 /* ---- the coroutine ---- */
 
-void pp_runner_keep_task(PpRunner *self, PyObject *task)
-{
-    if (PySet_Add(self->core->tasks, task) < 0) {
-        PyErr_Clear(); /* out of memory: then it lives as long as others hold it */
-        return;
-    }
-    self->task = Py_NewRef(task);
-}
-
 void pp_runner_forget(PpRunner *self)
 {
-    PyObject *task = self->task;
-    self->task = NULL;
-    if (task != NULL) {
-        if (self->core->tasks != NULL && PySet_Discard(self->core->tasks, task) < 0) {
-            PyErr_Clear();
-        }
-        Py_DECREF(task);
-    }
+    pp_app_call_let_go(self->core, &self->task);
     Py_CLEAR(self->first);
     Py_CLEAR(self->parking);
     Py_CLEAR(self->coro);
@@ -411,7 +395,7 @@ static PyObject *get_suspended(PyObject *op, void *Py_UNUSED(closure))
 
 #if PY_VERSION_HEX >= 0x030F0000
 /* What inspect.getcoroutinestate() looks at. */
-static PyObject *get_state(PyObject *op, void *closure)
+static PyObject *get_state(PyObject *op, void *Py_UNUSED(closure))
 {
     PpRunner *self = (PpRunner *)op;
     if (self->running) {
@@ -420,11 +404,7 @@ static PyObject *get_state(PyObject *op, void *closure)
     switch ((enum pp_runner_state)self->state) {
     case IDLE:
         return PyUnicode_FromString("CORO_CREATED");
-    case RUNNING: /* with a Task of its own it may not have begun */
-        if (self->coro != NULL && PyCoro_CheckExact(self->coro)) {
-            return forward(op, closure);
-        }
-        break;
+    case RUNNING:
     case PARKED:
     case ADOPTED:
     case DISCARDED:
@@ -522,7 +502,7 @@ static PyGetSetDef runner_getset[] = {
     {"cr_code", forward, NULL, NULL, "cr_code"},
     {"cr_origin", forward, NULL, NULL, "cr_origin"},
 #if PY_VERSION_HEX >= 0x030F0000
-    {"cr_state", get_state, NULL, NULL, "cr_state"},
+    {"cr_state", get_state, NULL, NULL, NULL},
 #endif
     {"__name__", get_name, NULL, NULL, "__name__"},
     {"__qualname__", get_name, NULL, NULL, "__qualname__"},

@@ -47,9 +47,6 @@ static_assert(offsetof(PpRunner, seen_as) == 67, "as in a coroutine of 3.14 and 
 PpRunner *pp_runner_new(PpCore *core, void (*retire)(PpRunner *self));
 /* It works for this request from now on. */
 void pp_runner_set_request(PpRunner *self, const struct pp_app_call *call);
-/* asyncio keeps only weak references to tasks; a request's Task must not vanish with what it waits
- * for, so the context holds on to it until the application ends. */
-void pp_runner_keep_task(PpRunner *self, PyObject *task);
 /* Drops everything but the core; may run destructors. */
 void pp_runner_forget(PpRunner *self);
 /* Gives a Task that waits on the parking future a step; one that has not begun yet has one coming.

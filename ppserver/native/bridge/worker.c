@@ -15,20 +15,17 @@
  * An IDLE runner is one whose Task has not had its first step yet; it can be adopted as well, and
  * then needs no parking future. The Task is used again only if it is pristine in every way that can
  * be seen: pristine.c. With --task plain and eager, and under a task factory of the application's,
- * each request has a Task of its own; the runner then starts in RUNNING. */
+ * each request has a Task of its own: own_task.c. */
 #include "bridge/worker.h"
+#include "bridge/own_task.h"
 #include "bridge/pristine.h"
 #include "bridge/runner.h"
 
 /* ---- running a request ---- */
 
-/* A Task for the runner, by the loop's task factory if it has one. context: NULL for a copy. */
 static PyObject *task_new(PpCore *core, PpRunner *runner, PyObject *context)
 {
     PyObject *args[] = {core->event_loop, (PyObject *)runner, context};
-    if (context == NULL) {
-        return PyObject_VectorcallMethod(core->k.create_task, args, 2, NULL);
-    }
     PyObject *kwnames = PyTuple_Pack(1, core->k.context);
     if (kwnames == NULL) {
         return NULL;
@@ -185,31 +182,14 @@ void pp_worker_drop(PpCore *core)
     worker_discard(core);
 }
 
-static PyObject *awaitable_iter(PyObject *awaitable)
-{
-    if (PyCoro_CheckExact(awaitable)) {
-        return Py_NewRef(awaitable);
-    }
-    PyAsyncMethods *async = Py_TYPE(awaitable)->tp_as_async;
-    if (async == NULL || async->am_await == NULL) {
-        PyErr_Format(PyExc_TypeError,
-                     "the ASGI application returned %.100s, expected an awaitable (an ASGI 3 "
-                     "application is `async def app(scope, receive, send)`)",
-                     Py_TYPE(awaitable)->tp_name);
-        return NULL;
-    }
-    return async->am_await(awaitable);
-}
-
+/* What the application returns, ready for its first step. */
 static PyObject *call_app(PpCore *core, const struct pp_app_call *call)
 {
-    PyObject *args[] = {NULL, call->scope, call->receive, call->send};
-    PyObject *awaitable =
-        PyObject_Vectorcall(core->app, args + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-    if (awaitable == NULL) {
-        return NULL;
+    PyObject *awaitable = pp_app_call(core, call->scope, call->receive, call->send);
+    if (awaitable == NULL || PyCoro_CheckExact(awaitable)) {
+        return awaitable;
     }
-    PyObject *iter = awaitable_iter(awaitable);
+    PyObject *iter = Py_TYPE(awaitable)->tp_as_async->am_await(awaitable);
     Py_DECREF(awaitable);
     return iter;
 }
@@ -253,18 +233,11 @@ static void worker_adopt(PpCore *core, const struct pp_app_call *call,
     runner->coro = step->coro;
     runner->first = step->value;
     runner->state = ADOPTED;
-    pp_runner_keep_task(runner, task);
+    pp_app_call_hold(core, &runner->task, task);
     pp_runner_unpark(runner);
     Py_DECREF((PyObject *)runner); /* the Task, which the loop knows, has it */
     Py_DECREF(task);
     contexts_drop(core); /* the Task has its own reference, for as long as it needs it */
-}
-
-static void fail_request(const struct pp_app_call *call)
-{
-    if (call->ended(call->send, call->scope, true) < 0) {
-        PyErr_Clear(); /* a CancelledError that no Task stands for */
-    }
 }
 
 /* The runner shows the application's coroutine as its own meanwhile (get_coro, get_stack), and
@@ -288,44 +261,6 @@ static struct first_step first_step(PpCore *core, const struct pp_app_call *call
     return step;
 }
 
-/* --task plain and eager, and where the application makes the Tasks: one for each request. */
-static void run_on_own_task(PpCore *core, const struct pp_app_call *call)
-{
-    PpRunner *runner = pp_runner_new(core, worker_retire);
-    PyObject *coro = runner != NULL ? call_app(core, call) : NULL, *task = NULL;
-    if (coro == NULL) {
-        Py_XDECREF((PyObject *)runner);
-        fail_request(call);
-        return;
-    }
-    pp_runner_set_request(runner, call);
-    runner->coro = coro;
-    runner->state = RUNNING;
-    if (core->task_mode != PP_TASK_EAGER) {
-        task = task_new(core, runner, NULL);
-    } else {
-        PyObject *kwnames = PyTuple_Pack(2, core->k.loop, core->k.eager_start);
-        if (kwnames != NULL) {
-            PyObject *args[] = {(PyObject *)runner, core->event_loop, Py_True};
-            task = PyObject_Vectorcall(core->state->task_class, args, 1, kwnames);
-            Py_DECREF(kwnames);
-        }
-    }
-    if (task == NULL) {
-        if (runner->state == RUNNING) { /* nothing ran: answer here */
-            runner->state = DONE;
-            fail_request(call);
-            pp_runner_forget(runner);
-        } else {
-            PyErr_Clear();
-        }
-    } else if (runner->state == RUNNING) {
-        pp_runner_keep_task(runner, task);
-    }
-    Py_XDECREF(task);
-    Py_DECREF((PyObject *)runner);
-}
-
 /* Whether Tasks are made by a function of the application's: what it makes, and when, is its own
  * affair, so it is asked for each request. */
 static bool has_task_factory(PpCore *core)
@@ -342,22 +277,22 @@ static void run_on_worker(PpCore *core, const struct pp_app_call *call)
 {
     worker_look(core);
     if (core->worker == NULL && has_task_factory(core)) {
-        run_on_own_task(core, call);
+        pp_own_task_run(core, call);
         return;
     }
     if ((core->worker == NULL && worker_make(core) < 0) || worker_enter(core) < 0) {
-        fail_request(call);
+        pp_app_call_fail(call);
         return;
     }
     PyObject *context = Py_XNewRef(core->worker_context);
     if (context == NULL) { /* what entering has run has retired the worker */
         PyErr_SetString(PyExc_RuntimeError, "the request's Task was taken away");
-        fail_request(call);
+        pp_app_call_fail(call);
         return;
     }
     if (PyContext_Enter(context) < 0) {
         Py_DECREF(context);
-        fail_request(call);
+        pp_app_call_fail(call);
         return;
     }
     PyObject *worker = core->worker; /* borrowed, only compared: the application may retire it */
@@ -373,7 +308,7 @@ static void run_on_worker(PpCore *core, const struct pp_app_call *call)
     Py_XDECREF(step.value);
     if (step.exc != NULL) {
         PyErr_SetRaisedException(step.exc);
-        fail_request(call);
+        pp_app_call_fail(call);
     } else {
         (void)!call->ended(call->send, call->scope, false);
     }
@@ -386,6 +321,6 @@ void pp_worker_run(PpCore *core, const struct pp_app_call *call)
     if (core->task_mode == PP_TASK_WORKER) {
         run_on_worker(core, call);
     } else {
-        run_on_own_task(core, call);
+        pp_own_task_run(core, call);
     }
 }

@@ -1,4 +1,4 @@
-/* Runs the application for requests: the worker Task, and Tasks of their own. */
+/* Runs the application for requests, in the worker Task or in Tasks of their own. */
 #ifndef PP_BRIDGE_WORKER_H
 #define PP_BRIDGE_WORKER_H
 
