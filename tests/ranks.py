@@ -37,44 +37,25 @@ RANKS: Ranks = {
         ("asgi_receive", "asgi_send"),
         ("asgi_end",),
         ("asgi",),
-        # leader and followers: WSGI, and protocols of the parallel API
-        ("parallel_protocols", "wsgi_file"),
-        ("wsgi_lead",),
-        ("wsgi_threads",),
-        ("wsgi_op",),
-        ("wsgi_fail", "wsgi_head", "wsgi_input"),
-        ("wsgi_environ", "wsgi_response"),
-        ("transport",),
-        ("parallel",),
-        ("wsgi",),
+        # leader and followers, an executor
+        ("lead_base",),
+        ("lead_word",),
+        ("lead",),
+        ("lead_threads",),
+        ("lead_manager", "queue"),
+        # its users: WSGI, and protocols of the parallel API
+        ("parallel_base", "wsgi_call"),
+        ("parallel_protocols", "transport", "wsgi_file", "wsgi_head", "wsgi_op"),
+        ("parallel_callbacks", "wsgi_fail", "wsgi_input"),
+        ("parallel_run", "wsgi_environ", "wsgi_response"),
+        ("parallel_http11", "parallel_raw", "wsgi_start"),
+        ("parallel", "transport_type", "wsgi"),
         # what Python sees
         ("core",),
         ("module",),
     ),
 }
-UPWARD: Pairs = {
-    ("parallel", "wsgi"),
-    ("parallel_protocols", "parallel"),
-    ("transport", "parallel"),
-    ("transport", "wsgi"),
-    ("wsgi_environ", "wsgi"),
-    ("wsgi_fail", "wsgi"),
-    ("wsgi_file", "wsgi"),
-    ("wsgi_head", "wsgi"),
-    ("wsgi_head", "wsgi_response"),
-    ("wsgi_input", "wsgi"),
-    ("wsgi_lead", "wsgi"),
-    ("wsgi_lead", "wsgi_head"),
-    ("wsgi_lead", "wsgi_op"),
-    ("wsgi_lead", "wsgi_threads"),
-    ("wsgi_op", "parallel"),
-    ("wsgi_op", "wsgi"),
-    ("wsgi_op", "wsgi_head"),
-    ("wsgi_response", "wsgi"),
-    ("wsgi_threads", "wsgi"),
-    ("wsgi_threads", "wsgi_head"),
-    ("wsgi_threads", "wsgi_op"),
-}
+UPWARD: Pairs = set()
 
 
 def place(path: str, ranks: Ranks) -> tuple[str, str, int] | None:

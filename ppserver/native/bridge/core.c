@@ -121,7 +121,7 @@ static PyObject *core_stop_listening(PyObject *self, PyObject *Py_UNUSED(ignored
 }
 
 /* wake, drain, stop and the getters come from any thread, close() from the core's own: what they
- * reach through core->loop and core->wsgi must not go away under them. */
+ * reach through core->loop and core->lead must not go away under them. */
 static PyObject *core_wake(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     PpCore *core = (PpCore *)self;

@@ -59,7 +59,7 @@ enum pp_root_path_mode {
 
 enum pp_task_mode { PP_TASK_WORKER, PP_TASK_EAGER, PP_TASK_PLAIN };
 
-struct pp_wsgi; /* bridge/wsgi.c */
+struct pp_lead; /* bridge/lead_base.h */
 
 /* What a new worker Task looks like, beside its name: see pristine.c. */
 struct pp_untouched {
@@ -147,8 +147,8 @@ struct PpCore {
     bool draining;        /* drain() has been carried out; read by any thread */
     bool drain_requested; /* set by drain() from any thread, carried out by the loop's thread */
     bool stop_requested;  /* likewise by stop(); ASGI */
-    /* WSGI */
-    struct pp_wsgi *wsgi; /* owned or NULL */
+    /* WSGI and the parallel API */
+    struct pp_lead *lead; /* owned or NULL */
     unsigned protocols;   /* of the parallel API, which it serves; 0: it serves something else */
     /* Its place among the contexts of a server */
     PyObject *board; /* owned PpBoard or NULL */

@@ -12,12 +12,19 @@
 #include "bridge/core_settings.h"
 #include "bridge/freeze.h"
 #include "bridge/interpreters.h"
+#include "bridge/lead_manager.h"
+#include "bridge/lead_word.h"
 #include "bridge/own_task.h"
 #include "bridge/parallel.h"
 #include "bridge/request.h"
 #include "bridge/runner.h"
 #include "bridge/selector.h"
 #include "bridge/shared.h"
+#include "bridge/transport_type.h"
+#include "bridge/wsgi.h"
+#include "bridge/wsgi_file.h"
+#include "bridge/wsgi_input.h"
+#include "bridge/wsgi_start.h"
 
 #include "proto/h1_scan.h"
 
@@ -41,7 +48,7 @@ static PyObject *memory(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored
 
 static PyObject *runs_callbacks(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
-    const struct pp_wsgi_worker *worker = pp_wsgi_lead_self();
+    const struct pp_lead_worker *worker = pp_lead_self();
     return PyBool_FromLong(worker != NULL && !worker->manager);
 }
 
@@ -130,7 +137,9 @@ static int add_types(PyObject *module, PpState *st)
         add_methods(st->core_type, pp_selector_methods) < 0 ||
         add_methods(st->core_type, pp_attached_methods) < 0 ||
         add_methods(st->core_type, pp_asgi_methods) < 0 ||
-        add_methods(st->core_type, pp_wsgi_methods) < 0) {
+        add_methods(st->core_type, pp_lead_methods) < 0 ||
+        add_methods(st->core_type, pp_wsgi_methods) < 0 ||
+        add_methods(st->core_type, pp_par_methods) < 0) {
         return -1;
     }
     if (PyModule_AddObjectRef(module, "Core", (PyObject *)st->core_type) < 0 ||

@@ -1,6 +1,6 @@
-/* The table of protocols that parallel.c serves, made once from what contrib/parallel/protocol.py
+/* The table of protocols that a context serves, made once from what contrib/parallel/protocol.py
  * has found out about them. */
-#include "bridge/parallel.h"
+#include "bridge/parallel_protocols.h"
 
 #include <string.h>
 
@@ -209,19 +209,17 @@ static int add_protocol(struct pp_par *par, struct pp_par_protocol *p, PyObject 
     return rc;
 }
 
-struct pp_par *pp_par_new(PyObject *protocols)
+int pp_par_protocols_init(struct pp_par *par, PyObject *protocols)
 {
     Py_ssize_t count = PyTuple_GET_SIZE(protocols);
     if (count < 1 || count > PP_PAR_PROTOCOLS_MAX) {
         PyErr_Format(PyExc_ValueError, "protocols: expected 1 to %d", PP_PAR_PROTOCOLS_MAX);
-        return NULL;
+        return -1;
     }
-    struct pp_par *par = PyMem_Calloc(1, sizeof(*par));
-    if (par == NULL ||
-        (par->protocols = PyMem_Calloc((size_t)count, sizeof(*par->protocols))) == NULL) {
-        PyMem_Free(par);
+    par->protocols = PyMem_Calloc((size_t)count, sizeof(*par->protocols));
+    if (par->protocols == NULL) {
         PyErr_NoMemory();
-        return NULL;
+        return -1;
     }
     PyObject *json = NULL;
     par->count = (uint32_t)count;
@@ -238,14 +236,10 @@ struct pp_par *pp_par_new(PyObject *protocols)
     for (Py_ssize_t i = 0; whole && i < count; i++) {
         whole = add_protocol(par, &par->protocols[i], PyTuple_GET_ITEM(protocols, i)) == 0;
     }
-    if (!whole) {
-        pp_par_free(par);
-        return NULL;
-    }
-    return par;
+    return whole ? 0 : -1;
 }
 
-void pp_par_free(struct pp_par *par)
+void pp_par_protocols_fini(struct pp_par *par)
 {
     for (uint32_t i = 0; i < par->count; i++) {
         struct pp_par_protocol *p = &par->protocols[i];
@@ -267,10 +261,9 @@ void pp_par_free(struct pp_par *par)
     Py_CLEAR(par->close);
     Py_CLEAR(par->dumps);
     PyMem_Free(par->protocols);
-    PyMem_Free(par);
 }
 
-int pp_par_visit(struct pp_par *par, visitproc visit, void *arg)
+int pp_par_protocols_visit(struct pp_par *par, visitproc visit, void *arg)
 {
     for (uint32_t i = 0; i < par->count; i++) {
         Py_VISIT(par->protocols[i].maker);

@@ -5,8 +5,9 @@
  * to
  * "_" they could pass for other headers. "Proxy" is dropped because HTTP_PROXY means something else
  * to many clients. Repeated headers are joined. Text is latin-1, as PEP 3333 wants it. */
+#include "bridge/wsgi_environ.h"
 #include "bridge/scope.h"
-#include "bridge/wsgi.h"
+#include "bridge/wsgi_input.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -99,7 +100,7 @@ static int fill_template(PpCore *core, struct pp_wsgi *w, PyObject *d, int multi
 {
     struct pp_wsgi_consts *k = &w->k;
     PyObject *version = Py_BuildValue("(ii)", 1, 0), *errors = errors_stream();
-    PyObject *multithread = PyBool_FromLong(w->threads_max > 1);
+    PyObject *multithread = PyBool_FromLong(w->lead.threads_max > 1);
     PyObject *multi = PyBool_FromLong(multiprocess);
     PyObject *empty = core->k.empty_str;
     int rc = -1;
@@ -167,7 +168,7 @@ int pp_wsgi_environ_setup(PpCore *core, struct pp_wsgi *w, int multiprocess)
         return -1;
     }
     k->root_path = bytes_as_latin1(core->root_path);
-    k->empty_input = pp_wsgi_input_new(w, NULL, core->state, (struct pp_wsgi_body){0});
+    k->empty_input = pp_wsgi_input_new(w, NULL, core->state, (struct pp_queue_body){0});
     k->template = PyDict_New();
     if (k->root_path == NULL || k->empty_input == NULL || k->template == NULL) {
         return -1;
@@ -453,7 +454,7 @@ static int put_request(PpCore *core, struct pp_wsgi_consts *k, PyObject *env,
  * when they are not told that the input ends by itself, and know then that a failure to read is the
  * client's. */
 static int put_body(struct pp_wsgi_consts *k, PyObject *env, const struct pp_h1_head *head,
-                    const struct pp_wsgi_body *body)
+                    const struct pp_queue_body *body)
 {
     if (body->streams) {
         return head->chunked ? 0 : PyDict_DelItem(env, k->wsgi_input_terminated);
@@ -467,7 +468,7 @@ static int put_body(struct pp_wsgi_consts *k, PyObject *env, const struct pp_h1_
 }
 
 PyObject *pp_wsgi_environ_new(PpCore *core, struct pp_wsgi *w, struct pp_conn *conn,
-                              PyObject *input, const struct pp_wsgi_body *body)
+                              PyObject *input, const struct pp_queue_body *body)
 {
     struct pp_wsgi_consts *k = &w->k;
     const uint8_t *base;

@@ -2,8 +2,9 @@
  *
  * Before the head was sent a 500, afterwards an end of the connection that the peer can tell from
  * the end of a whole response. */
+#include "bridge/wsgi_fail.h"
 #include "bridge/forked.h"
-#include "bridge/wsgi.h"
+#include "bridge/wsgi_op.h"
 
 /* The raised exception is that the peer has gone, or was made of that (raise ... from). */
 static bool is_disconnect(PpWsgiCall *call)
@@ -23,7 +24,7 @@ static bool is_disconnect(PpWsgiCall *call)
 void pp_wsgi_fail(PpWsgiCall *call, PyObject *env)
 {
     struct pp_wsgi_op op = {.call = call, .kind = PP_WSGI_OP_FAIL};
-    if (PP_UNLIKELY(call->w->forked)) {
+    if (PP_UNLIKELY(call->w->lead.forked)) {
         pp_forked_end(call->core, env);
     }
     if (is_disconnect(call)) {

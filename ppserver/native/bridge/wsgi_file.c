@@ -5,7 +5,8 @@
  * need not be a real file. Wrapped by middleware, it is an iterator like any other. sendfile()
  * would save a copy per block; it is left out because it needs a descriptor whose offset is the
  * object's position, which Python's buffered files do not promise. */
-#include "bridge/wsgi.h"
+#include "bridge/wsgi_file.h"
+#include "bridge/wsgi_call.h"
 
 typedef struct {
     PyObject_HEAD

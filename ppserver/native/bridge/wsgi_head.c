@@ -10,11 +10,12 @@
  * the two share is the head: the application's thread publishes it (call->headers), and each claims
  * it by compare-and-swap on call->head, the leader to send it, the application to replace it.
  * Nobody waits for the other, and quick calls do nothing for it: the manager looks for calls that
- * iterate (worker->iterates) when it has nothing to do, and asks the leader by message.
+ * iterate (worker->tended) when it has nothing to do, and asks the leader by message.
  *
- * The leader may follow worker->iterates: that call is not over before its FINISH, which a leader
+ * The leader may follow worker->tended: that call is not over before its FINISH, which a leader
  * does, and its thread takes it out before. */
-#include "bridge/wsgi.h"
+#include "bridge/wsgi_head.h"
+#include "bridge/lead_word.h"
 
 /* ---- the application's thread ---- */
 
@@ -23,15 +24,15 @@ void pp_wsgi_head_begin(PpWsgiCall *call)
     if (call->head_sent) { /* write() was used */
         return;
     }
-    __atomic_store_n(&call->worker->iterates, call, __ATOMIC_SEQ_CST);
-    if (PP_UNLIKELY(__atomic_load_n(&call->w->watch_asleep, __ATOMIC_SEQ_CST))) {
-        pp_wsgi_lead_wake_watch(call->w);
+    __atomic_store_n(&call->worker->tended, call, __ATOMIC_SEQ_CST);
+    if (PP_UNLIKELY(__atomic_load_n(&call->w->lead.watch_asleep, __ATOMIC_SEQ_CST))) {
+        pp_lead_wake_watch(&call->w->lead);
     }
 }
 
 void pp_wsgi_head_end(PpWsgiCall *call)
 {
-    __atomic_store_n(&call->worker->iterates, NULL, __ATOMIC_RELEASE);
+    __atomic_store_n(&call->worker->tended, NULL, __ATOMIC_RELEASE);
 }
 
 bool pp_wsgi_head_sent(PpWsgiCall *call)
@@ -55,11 +56,25 @@ void pp_wsgi_head_reopen(PpWsgiCall *call)
 
 /* ---- the manager and the leader ---- */
 
-bool pp_wsgi_head_any(struct pp_wsgi *w)
+void pp_wsgi_head_fill(const PpWsgiCall *call, struct pp_h1_response *r, size_t len, bool more)
 {
-    uint32_t count = __atomic_load_n(&w->worker_count, __ATOMIC_ACQUIRE);
+    size_t status_len = (size_t)PyUnicode_GET_LENGTH(call->status_text);
+    r->status = call->status;
+    if (status_len > 3) { /* else the registry's */
+        r->reason = PyUnicode_1BYTE_DATA(call->status_text) + 4;
+        r->reason_len = status_len - 4;
+    }
+    r->fields = call->fields;
+    r->field_count = call->field_count;
+    r->complete = !more;
+    r->body_bytes = len;
+}
+
+bool pp_wsgi_head_any(struct pp_lead *lead)
+{
+    uint32_t count = __atomic_load_n(&lead->worker_count, __ATOMIC_ACQUIRE);
     for (uint32_t i = 0; i < count; i++) {
-        if (__atomic_load_n(&w->workers[i]->iterates, __ATOMIC_RELAXED) != NULL) {
+        if (__atomic_load_n(&lead->workers[i]->tended, __ATOMIC_RELAXED) != NULL) {
             return true;
         }
     }
@@ -87,7 +102,7 @@ static bool send_if_due(PpWsgiCall *call, uint32_t now_ms)
         return false;
     }
     struct pp_h1_response response = {0};
-    pp_wsgi_fill_response(call, &response, 0, true);
+    pp_wsgi_head_fill(call, &response, 0, true);
     if (pp_conn_respond(conn, &response, NULL, 0, NULL, NULL) != PP_OK) {
         /* The application hears of it with its first piece, and that is a 500. */
         __atomic_store_n(&call->head, PP_WSGI_HEAD_KEPT, __ATOMIC_RELEASE);
@@ -95,15 +110,15 @@ static bool send_if_due(PpWsgiCall *call, uint32_t now_ms)
     return true;
 }
 
-void pp_wsgi_head_send_due(struct pp_wsgi *w)
+void pp_wsgi_head_send_due(struct pp_lead *lead)
 {
-    uint32_t count = __atomic_load_n(&w->worker_count, __ATOMIC_ACQUIRE);
+    uint32_t count = __atomic_load_n(&lead->worker_count, __ATOMIC_ACQUIRE);
     uint32_t now_ms = (uint32_t)pp_loop_clock_ms() | 1;
     for (uint32_t i = 0; i < count; i++) {
-        struct pp_wsgi_worker *worker = w->workers[i];
-        PpWsgiCall *call = __atomic_load_n(&worker->iterates, __ATOMIC_ACQUIRE);
+        struct pp_lead_worker *worker = lead->workers[i];
+        PpWsgiCall *call = __atomic_load_n(&worker->tended, __ATOMIC_ACQUIRE);
         if (call != NULL && send_if_due(call, now_ms)) {
-            __atomic_store_n(&worker->iterates, NULL, __ATOMIC_RELAXED);
+            __atomic_store_n(&worker->tended, NULL, __ATOMIC_RELAXED);
         }
     }
 }

@@ -6,7 +6,10 @@
  * into the result where possible, through a small buffer for lines. read(n) returns less than n
  * bytes only at the end of the body. A body that fails (peer gone, time-out, malformed, too large)
  * raises ClientDisconnected, an OSError. */
-#include "bridge/wsgi.h"
+#include "bridge/wsgi_input.h"
+#include "bridge/lead.h"
+#include "bridge/queue.h"
+#include "bridge/wsgi_op.h"
 
 #include <string.h>
 
@@ -16,34 +19,34 @@
 
 typedef struct {
     PyObject_HEAD
-    PpWsgiCall *call;         /* owned, or NULL when everything is in the buffer or the file */
-    PpState *state;           /* borrowed from the module */
-    struct pp_wsgi *w;        /* counted if file is set, else NULL */
-    struct pp_wsgi_body file; /* owned, if spooled; its bytes come before those of the call */
-    uint64_t file_at;         /* what of it has been read */
-    uint8_t *buf;             /* owned (pp_mem) or NULL */
+    PpWsgiCall *call;          /* owned, or NULL when everything is in the buffer or the file */
+    PpState *state;            /* borrowed from the module */
+    struct pp_wsgi *w;         /* counted if file is set, else NULL */
+    struct pp_queue_body file; /* owned, if spooled; its bytes come before those of the call */
+    uint64_t file_at;          /* what of it has been read */
+    uint8_t *buf;              /* owned (pp_mem) or NULL */
     size_t start, end, cap;
     bool eof;  /* nothing behind the buffer */
     bool busy; /* atomic: a method is at work */
 } PpWsgiInput;
 
 PyObject *pp_wsgi_input_new(struct pp_wsgi *w, PpWsgiCall *call, PpState *state,
-                            struct pp_wsgi_body body)
+                            struct pp_queue_body body)
 {
     PpWsgiInput *in = PyObject_GC_New(PpWsgiInput, state->wsgi_input_type);
     if (in == NULL) {
-        pp_wsgi_body_drop(&body);
+        pp_queue_body_drop(&body);
         return NULL;
     }
     in->call = (PpWsgiCall *)Py_XNewRef((PyObject *)call);
     in->state = state;
     in->w = NULL;
-    in->file = (struct pp_wsgi_body){0};
+    in->file = (struct pp_queue_body){0};
     in->file_at = 0;
     in->buf = NULL;
     in->start = in->end = in->cap = 0;
     if (body.spooled) {
-        pp_wsgi_ref(w);
+        pp_lead_ref(&w->lead);
         in->w = w;
         in->file = body;
     } else {
@@ -82,8 +85,8 @@ static void input_dealloc(PyObject *self)
         pp_mem_free(in->buf, in->cap);
     }
     if (in->w != NULL) {
-        pp_wsgi_body_drop(&in->file);
-        pp_wsgi_unref(in->w);
+        pp_queue_body_drop(&in->file);
+        pp_lead_unref(&in->w->lead);
     }
     type->tp_free(self);
     Py_DECREF(type);

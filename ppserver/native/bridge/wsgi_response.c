@@ -1,4 +1,4 @@
-/* The answer of a WSGI application: start_response, write, and what it returns (PEP 3333).
+/* The answer of a WSGI application: write, and what it returns (PEP 3333).
  *
  * The head goes out with the first non-empty piece or at the end, so that an application may
  * replace it (exc_info) until then, or before, when the first piece does not come (wsgi_head.c). A
@@ -9,369 +9,15 @@
  * Errors: an exception before the head was sent makes a 500; afterwards the connection is closed so
  * that the peer can tell. It is reported once, with the environ. That the peer is gone is not an
  * error: the rest of the body is not asked for. */
-#include "bridge/wsgi.h"
-#include "proto/h1_scan.h"
+#include "bridge/wsgi_response.h"
+#include "bridge/wsgi_fail.h"
+#include "bridge/wsgi_file.h"
+#include "bridge/wsgi_head.h"
+#include "bridge/wsgi_op.h"
 
 #include <string.h>
 
-/* ---- the call object, which is start_response ---- */
-
-static PyObject *start_response(PyObject *self, PyObject *const *args, size_t nargsf,
-                                PyObject *kwnames);
-
-PpWsgiCall *pp_wsgi_call_new(PpCore *core, struct pp_wsgi *w, struct pp_wsgi_worker *self,
-                             struct pp_conn *conn)
-{
-    PpWsgiCall *call = PyObject_GC_New(PpWsgiCall, core->state->wsgi_start_type);
-    if (call == NULL) {
-        return NULL;
-    }
-    /* Everything behind the object header but the inline fields, which come last. */
-    memset(&call->vectorcall, 0,
-           offsetof(PpWsgiCall, inline_fields) - offsetof(PpWsgiCall, vectorcall));
-    call->vectorcall = start_response;
-    call->core = (PpCore *)Py_NewRef((PyObject *)core);
-    pp_wsgi_ref(w);
-    call->w = w;
-    call->worker = self;
-    call->conn = conn;
-    call->slot.kind = PP_WSGI_CALL;
-    PyObject_GC_Track((PyObject *)call);
-    return call;
-}
-
-static void drop_fields(PpWsgiCall *call)
-{
-    if (call->fields != NULL && call->fields != call->inline_fields) {
-        PyMem_Free(call->fields);
-    }
-    call->fields = NULL;
-    call->field_count = 0;
-    PyObject *headers = call->headers;
-    if (headers != NULL) { /* the leader may look whether there are any */
-        __atomic_store_n(&call->headers, NULL, __ATOMIC_RELAXED);
-        Py_DECREF(headers);
-    }
-    Py_CLEAR(call->status_text);
-}
-
-void pp_wsgi_call_spent(PpWsgiCall *call)
-{
-    if (Py_REFCNT((PyObject *)call) == 1) {
-        drop_fields(call);
-    }
-}
-
-static int call_traverse(PyObject *self, visitproc visit, void *arg)
-{
-    PpWsgiCall *call = (PpWsgiCall *)self;
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(call->core);
-    Py_VISIT(call->headers);
-    return 0;
-}
-
-static int call_clear(PyObject *self)
-{
-    drop_fields((PpWsgiCall *)self);
-    return 0;
-}
-
-static void call_dealloc(PyObject *self)
-{
-    PpWsgiCall *call = (PpWsgiCall *)self;
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    PP_CHECK(call->conn == NULL);
-    drop_fields(call);
-    pp_wsgi_unref(call->w);
-    Py_CLEAR(call->core);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-/* ---- checks ---- */
-
-/* The bytes of a latin-1 text, borrowed from it; NULL with an exception. */
-static const uint8_t *latin1_text(PyObject *text, const char *what, size_t *len)
-{
-    if (!PyUnicode_Check(text)) {
-        PyErr_Format(PyExc_TypeError, "start_response: %s must be str, not %.100s", what,
-                     Py_TYPE(text)->tp_name);
-        return NULL;
-    }
-#if PY_VERSION_HEX < 0x030C0000
-    if (PyUnicode_READY(text) < 0) {
-        return NULL;
-    }
-#endif
-    if (PyUnicode_KIND(text) != PyUnicode_1BYTE_KIND) {
-        PyErr_Format(PyExc_ValueError, "start_response: %s has characters beyond latin-1: %.200R",
-                     what, text);
-        return NULL;
-    }
-    *len = (size_t)PyUnicode_GET_LENGTH(text);
-    return PyUnicode_1BYTE_DATA(text);
-}
-
-static bool has_controls(const uint8_t *text, size_t len)
-{
-    return pp_h1_scan->value(text, len) != len;
-}
-
-static int check_status(PyObject *text, int *status)
-{
-    size_t len;
-    const uint8_t *s = latin1_text(text, "status", &len);
-    if (s == NULL) {
-        return -1;
-    }
-    if (len < 3 || s[0] < '2' || s[0] > '9' || s[1] < '0' || s[1] > '9' || s[2] < '0' ||
-        s[2] > '9' || (len > 3 && s[3] != ' ') || has_controls(s, len)) {
-        PyErr_Format(PyExc_ValueError, "start_response: status must look like '200 OK', not %.200R",
-                     text);
-        return -1;
-    }
-    *status = (s[0] - '0') * 100 + (s[1] - '0') * 10 + (s[2] - '0');
-    return 0;
-}
-
-struct word {
-    const char *text;
-    size_t len;
-};
-#define WORD(text) {text, sizeof(text) - 1}
-
-/* Of a token, in any case; the word is in lower case, of letters and "-". */
-static bool is_word(const uint8_t *name, size_t len, const struct word *word)
-{
-    size_t i = 0;
-    while (len == word->len && i < len && (name[i] | 0x20) == (uint8_t)word->text[i]) {
-        i++;
-    }
-    return i == word->len;
-}
-
-/* What PEP 3333 forbids; but "Connection: close" is a wish that the server heeds. */
-static bool is_hop_by_hop(const struct pp_h1_out_field *f)
-{
-    static const struct word connection = WORD("connection"), close = WORD("close");
-    static const struct word words[] = {
-        WORD("keep-alive"), WORD("proxy-authenticate"),  WORD("te"),
-        WORD("trailers"),   WORD("proxy-authorization"), WORD("proxy-connection"),
-        WORD("upgrade"),    WORD("transfer-encoding"),
-    };
-    /* Content-Type and most others are as long as none of them. */
-    static const uint32_t lengths =
-        1u << 10 | 1u << 18 | 1u << 2 | 1u << 8 | 1u << 19 | 1u << 16 | 1u << 7 | 1u << 17;
-    if (PP_LIKELY(f->name_len >= 32 || (lengths >> f->name_len & 1) == 0)) {
-        return false;
-    }
-    if (is_word(f->name, f->name_len, &connection)) {
-        return !is_word(f->value, f->value_len, &close);
-    }
-    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
-        PP_ASSERT(lengths >> words[i].len & 1);
-        if (is_word(f->name, f->name_len, &words[i])) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool is_content_length(const uint8_t *name, size_t len)
-{
-    static const struct word word = WORD("content-length");
-    return is_word(name, len, &word);
-}
-
-static int parse_length(const uint8_t *text, size_t len, uint64_t *length)
-{
-    uint64_t n = 0;
-    bool ok = len > 0;
-    for (size_t i = 0; i < len && ok; i++) {
-        ok = text[i] >= '0' && text[i] <= '9' && n <= (UINT64_MAX - 9) / 10;
-        n = n * 10 + (uint64_t)(text[i] - '0');
-    }
-    if (!ok) {
-        PyErr_SetString(PyExc_ValueError, "start_response: Content-Length is not a number");
-        return -1;
-    }
-    *length = n;
-    return 0;
-}
-
-static int check_field(PyObject *pair, struct pp_h1_out_field *f)
-{
-    if (!PyTuple_Check(pair) || PyTuple_GET_SIZE(pair) != 2) {
-        PyErr_Format(PyExc_TypeError,
-                     "start_response: a header must be a (name, value) tuple, "
-                     "not %.200R",
-                     pair);
-        return -1;
-    }
-    PyObject *name = PyTuple_GET_ITEM(pair, 0), *value = PyTuple_GET_ITEM(pair, 1);
-    if ((f->name = latin1_text(name, "a header name", &f->name_len)) == NULL ||
-        (f->value = latin1_text(value, "a header value", &f->value_len)) == NULL) {
-        return -1;
-    }
-    if (f->name_len == 0 || pp_h1_scan->token(f->name, f->name_len) != f->name_len) {
-        PyErr_Format(PyExc_ValueError, "start_response: not a header name: %.200R", name);
-        return -1;
-    }
-    if (has_controls(f->value, f->value_len)) {
-        PyErr_Format(PyExc_ValueError, "start_response: control characters in the value of %.200R",
-                     name);
-        return -1;
-    }
-    return 0;
-}
-
-/* A header that belongs to the server (PEP 3333) is left out, and told once for each application.
- * -1 with an exception. */
-static int drop_field(PpWsgiCall *call, PyObject *pair)
-{
-    if (__atomic_exchange_n(&call->w->hop_by_hop_told, true, __ATOMIC_RELAXED)) {
-        return 0;
-    }
-    PyObject *logging = PyImport_ImportModule("logging");
-    PyObject *logger =
-        logging != NULL ? PyObject_CallMethod(logging, "getLogger", "s", "ppserver.error") : NULL;
-    PyObject *r = logger != NULL
-                      ? PyObject_CallMethod(logger, "warning", "sO",
-                                            "the application sets %s, a header that belongs to the "
-                                            "server (PEP 3333): dropped, here and from now on",
-                                            PyTuple_GET_ITEM(pair, 0))
-                      : NULL;
-    Py_XDECREF(logger);
-    Py_XDECREF(logging);
-    Py_XDECREF(r);
-    return r != NULL ? 0 : -1;
-}
-
-/* ---- start_response ---- */
-
-struct head {
-    PyObject *headers; /* owned */
-    struct pp_h1_out_field *fields;
-    size_t count;
-    uint64_t length;
-    int status;
-    bool has_length;
-};
-
-static int check_headers(PpWsgiCall *call, PyObject *given, struct head *head)
-{
-    if (PyList_Check(given)) {
-        head->headers = PyList_AsTuple(given);
-    } else if (PyTuple_Check(given)) {
-        head->headers = PyTuple_GetSlice(given, 0, PyTuple_GET_SIZE(given));
-    } else {
-        PyErr_Format(PyExc_TypeError, "start_response: headers must be a list, not %.100s",
-                     Py_TYPE(given)->tp_name);
-    }
-    if (head->headers == NULL) {
-        return -1;
-    }
-    size_t count = (size_t)PyTuple_GET_SIZE(head->headers);
-    head->fields = call->inline_fields;
-    if (count > PP_WSGI_FIELDS_INLINE) {
-        head->fields = PyMem_Calloc(count, sizeof(*head->fields));
-        if (head->fields == NULL) {
-            PyErr_NoMemory();
-            return -1;
-        }
-    }
-    for (size_t i = 0; i < count; i++) {
-        struct pp_h1_out_field *f = &head->fields[head->count];
-        PyObject *pair = PyTuple_GET_ITEM(head->headers, (Py_ssize_t)i);
-        if (check_field(pair, f) < 0) {
-            return -1;
-        }
-        if (is_hop_by_hop(f)) {
-            if (drop_field(call, pair) < 0) {
-                return -1;
-            }
-            continue;
-        }
-        head->count++;
-        if (is_content_length(f->name, f->name_len)) {
-            if (head->has_length) {
-                PyErr_SetString(PyExc_ValueError, "start_response: Content-Length twice");
-                return -1;
-            }
-            head->has_length = true;
-            if (parse_length(f->value, f->value_len, &head->length) < 0) {
-                return -1;
-            }
-        }
-    }
-    return 0;
-}
-
-/* The application has an exception to answer with: raises it if it is too late for that. */
-static int check_exc_info(PpWsgiCall *call, PyObject *exc_info)
-{
-    if (!PyTuple_Check(exc_info) || PyTuple_GET_SIZE(exc_info) != 3) {
-        PyErr_SetString(PyExc_TypeError, "start_response: exc_info must be a tuple of three");
-        return -1;
-    }
-    if (pp_wsgi_head_keep(call)) {
-        return 0;
-    }
-    PyObject *type = PyTuple_GET_ITEM(exc_info, 0), *value = PyTuple_GET_ITEM(exc_info, 1);
-    PyObject *traceback = PyTuple_GET_ITEM(exc_info, 2);
-    if (!PyExceptionClass_Check(type)) {
-        PyErr_SetString(PyExc_TypeError, "start_response: exc_info has no exception");
-        return -1;
-    }
-    PyErr_Restore(Py_NewRef(type), Py_NewRef(value),
-                  PyTraceBack_Check(traceback) ? Py_NewRef(traceback) : NULL);
-    return -1;
-}
-
-static int start(PpWsgiCall *call, PyObject *status, PyObject *headers, PyObject *exc_info)
-{
-    struct head head = {0};
-    bool again = exc_info != NULL && exc_info != Py_None;
-    if (__atomic_load_n(&call->ended, __ATOMIC_ACQUIRE)) {
-        PyErr_SetString(PyExc_RuntimeError, "start_response() called after the request ended");
-        return -1;
-    }
-    if (again) {
-        if (check_exc_info(call, exc_info) < 0) {
-            return -1;
-        }
-    } else if (call->headers != NULL) {
-        if (PyBytes_Check(status)) {
-            PyErr_SetString(PyExc_TypeError, "write() takes one argument");
-        } else {
-            PyErr_SetString(PyExc_AssertionError, "start_response() called twice without exc_info");
-        }
-        return -1;
-    }
-    drop_fields(call); /* from here on, a failure leaves no head: the answer is a 500 */
-    if (check_status(status, &head.status) < 0 || check_headers(call, headers, &head) < 0) {
-        if (head.fields != call->inline_fields) {
-            PyMem_Free(head.fields);
-        }
-        Py_XDECREF(head.headers);
-        return -1;
-    }
-    call->status_text = Py_NewRef(status);
-    call->status = head.status;
-    call->fields = head.fields;
-    call->field_count = head.count;
-    call->has_length = head.has_length;
-    call->length = head.length;
-    __atomic_store_n(&call->headers, head.headers, __ATOMIC_RELEASE);
-    if (again) {
-        pp_wsgi_head_reopen(call);
-    }
-    return 0;
-}
-
-static bool busy_enter(PpWsgiCall *call)
+bool pp_wsgi_busy_enter(PpWsgiCall *call)
 {
     if (!__atomic_exchange_n(&call->output_busy, true, __ATOMIC_ACQUIRE)) {
         return true;
@@ -380,7 +26,7 @@ static bool busy_enter(PpWsgiCall *call)
     return false;
 }
 
-static void busy_leave(PpWsgiCall *call)
+void pp_wsgi_busy_leave(PpWsgiCall *call)
 {
     __atomic_store_n(&call->output_busy, false, __ATOMIC_RELEASE);
 }
@@ -388,20 +34,6 @@ static void busy_leave(PpWsgiCall *call)
 /* ---- pieces ---- */
 
 enum emitted { EMIT_FAILED = -1, EMIT_OK, EMIT_CLOSED };
-
-void pp_wsgi_fill_response(const PpWsgiCall *call, struct pp_h1_response *r, size_t len, bool more)
-{
-    size_t status_len = (size_t)PyUnicode_GET_LENGTH(call->status_text);
-    r->status = call->status;
-    if (status_len > 3) { /* else the registry's */
-        r->reason = PyUnicode_1BYTE_DATA(call->status_text) + 4;
-        r->reason_len = status_len - 4;
-    }
-    r->fields = call->fields;
-    r->field_count = call->field_count;
-    r->complete = !more;
-    r->body_bytes = len;
-}
 
 static enum emitted emit_busy(PpWsgiCall *call, struct pp_wsgi_op *op)
 {
@@ -418,7 +50,7 @@ static enum emitted emit_busy(PpWsgiCall *call, struct pp_wsgi_op *op)
         op->kind = PP_WSGI_OP_SEND;
     } else {
         op->kind = PP_WSGI_OP_RESPOND;
-        pp_wsgi_fill_response(call, &response, op->len, op->more);
+        pp_wsgi_head_fill(call, &response, op->len, op->more);
         op->response = &response;
     }
     pp_wsgi_op_run(op);
@@ -444,11 +76,11 @@ static enum emitted emit(PpWsgiCall *call, PyObject *owner, bool more)
         op.data = (const uint8_t *)PyBytes_AS_STRING(owner);
         op.len = (size_t)PyBytes_GET_SIZE(owner);
     }
-    if (!busy_enter(call)) {
+    if (!pp_wsgi_busy_enter(call)) {
         return EMIT_FAILED;
     }
     enum emitted result = emit_busy(call, &op);
-    busy_leave(call);
+    pp_wsgi_busy_leave(call);
     return result;
 }
 
@@ -468,9 +100,7 @@ static enum emitted look(PpWsgiCall *call)
     return __atomic_load_n(&call->gone, __ATOMIC_ACQUIRE) ? EMIT_CLOSED : EMIT_OK;
 }
 
-/* ---- start_response and write, which are one object: none is made for each answer ---- */
-
-static PyObject *write_piece(PpWsgiCall *call, PyObject *data)
+PyObject *pp_wsgi_write(PpWsgiCall *call, PyObject *data)
 {
     if (!PyBytes_Check(data)) {
         PyErr_Format(PyExc_TypeError,
@@ -490,40 +120,6 @@ static PyObject *write_piece(PpWsgiCall *call, PyObject *data)
         break;
     }
     return NULL;
-}
-
-/* exc_info: NULL if not given. -1 with an exception. */
-static int start_args(PpWsgiCall *call, Py_ssize_t nargs, PyObject *const *args, PyObject *kwnames,
-                      PyObject **exc_info)
-{
-    Py_ssize_t named = kwnames != NULL ? PyTuple_GET_SIZE(kwnames) : 0;
-    bool fits = (nargs == 2 && named <= 1) || (nargs == 3 && named == 0);
-    if (fits && named == 1) {
-        int same = PyUnicode_Compare(PyTuple_GET_ITEM(kwnames, 0), call->w->k.exc_info);
-        fits = same == 0 && !PyErr_Occurred();
-    }
-    if (!fits && !PyErr_Occurred()) {
-        PyErr_SetString(PyExc_TypeError, "expected start_response(status, headers[, exc_info])");
-    }
-    *exc_info = fits && nargs + named == 3 ? args[2] : NULL;
-    return fits ? 0 : -1;
-}
-
-static PyObject *start_response(PyObject *self, PyObject *const *args, size_t nargsf,
-                                PyObject *kwnames)
-{
-    PpWsgiCall *call = (PpWsgiCall *)self;
-    Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
-    PyObject *exc_info;
-    if (nargs == 1 && kwnames == NULL) {
-        return write_piece(call, args[0]);
-    }
-    if (start_args(call, nargs, args, kwnames, &exc_info) < 0 || !busy_enter(call)) {
-        return NULL;
-    }
-    int rc = start(call, args[0], args[1], exc_info);
-    busy_leave(call);
-    return rc < 0 ? NULL : Py_NewRef(self);
 }
 
 /* ---- what the application returns ---- */
@@ -725,29 +321,3 @@ void pp_wsgi_respond(PpWsgiCall *call, PyObject *env)
         pp_core_report_error(call->core, env);
     }
 }
-
-/* ---- types ---- */
-
-static PyMemberDef call_members[] = {
-    {"__vectorcalloffset__", T_PYSSIZET, offsetof(PpWsgiCall, vectorcall), READONLY, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
-static PyType_Slot call_slots[] = {
-    {Py_tp_doc,
-     (void *)PyDoc_STR("start_response(status, headers, exc_info=None) -> write; write(data)")},
-    {Py_tp_dealloc, call_dealloc},
-    {Py_tp_traverse, call_traverse},
-    {Py_tp_clear, call_clear},
-    {Py_tp_call, PyVectorcall_Call},
-    {Py_tp_members, call_members},
-    {0, NULL},
-};
-
-PyType_Spec pp_wsgi_start_spec = {
-    .name = "ppserver._native.StartResponse",
-    .basicsize = sizeof(PpWsgiCall),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL |
-             Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
-    .slots = call_slots,
-};

@@ -1,0 +1,188 @@
+/* Requests of http11 protocols of the parallel API: a method by the path's first segment gets the
+ * body, and gives the answer's. */
+#include "bridge/parallel_http11.h"
+#include "bridge/lead_word.h"
+#include "bridge/parallel_callbacks.h"
+#include "bridge/parallel_protocols.h"
+#include "bridge/parallel_run.h"
+#include "bridge/queue.h"
+#include "bridge/transport.h"
+
+#include <string.h>
+
+/* ---- the leader's part ---- */
+
+static void settle(PpTransport *t, struct pp_par_turn *turn)
+{
+    struct pp_conn *conn = t->conn;
+    if (turn->stays) {
+        pp_conn_stay(conn);
+    }
+    struct pp_par_out *out = turn->count > 0 ? &turn->outs[0] : NULL;
+    struct pp_h1_out_field fields[2];
+    size_t count = 0, len = out != NULL ? (size_t)PyBytes_GET_SIZE(out->owner) : 0;
+    if (out != NULL) {
+        fields[count++] = (struct pp_h1_out_field){.name = (const uint8_t *)"content-type",
+                                                   .name_len = strlen("content-type"),
+                                                   .value = (const uint8_t *)turn->media,
+                                                   .value_len = strlen(turn->media)};
+    }
+    if (t->closing) {
+        fields[count++] = (struct pp_h1_out_field){.name = (const uint8_t *)"connection",
+                                                   .name_len = strlen("connection"),
+                                                   .value = (const uint8_t *)"close",
+                                                   .value_len = strlen("close")};
+    }
+    t->closing = false;
+    struct pp_h1_response r = {.status = turn->status,
+                               .complete = true,
+                               .body_bytes = len,
+                               .fields = fields,
+                               .field_count = count};
+    const uint8_t *body = out != NULL ? (const uint8_t *)PyBytes_AS_STRING(out->owner) : NULL;
+    if (turn->status == 0 || pp_conn_respond(conn, &r, body, 0, out != NULL ? out->owner : NULL,
+                                             out != NULL ? &out->borrowed : NULL) != PP_OK) {
+        pp_conn_fail(conn, 500);
+    }
+    pp_par_let_go(t);
+}
+
+uint8_t *pp_par_head(PpTransport *t, size_t *len)
+{
+    const uint8_t *base;
+    *len = 0;
+    if (t->conn == NULL || t->protocol->raw) {
+        return NULL;
+    }
+    *len = pp_conn_head(t->conn, &base)->head_bytes;
+    uint8_t *copy = pp_mem_alloc(*len);
+    if (copy != NULL) {
+        memcpy(copy, base, *len);
+    }
+    return copy;
+}
+
+/* ---- runs ---- */
+
+/* For the access log by way of Python: client, method, target and version, taken while the head is
+ * there. NULL without such a log, or without memory. */
+static PyObject *access_of(PpTransport *t, const struct pp_h1_head *head, const uint8_t *base)
+{
+    PpCore *core = t->core;
+    if (PP_LIKELY(core->access_log == NULL)) {
+        return NULL;
+    }
+    int gc = pp_compat_gc_pause();
+    PyObject *args =
+        Py_BuildValue("(NNNO)",
+                      t->family == AF_UNIX ? Py_NewRef(core->k.empty_str)
+                                           : PyUnicode_FromFormat("%U:%d", t->ip, t->port),
+                      PyUnicode_DecodeLatin1((const char *)base + head->method.off,
+                                             (Py_ssize_t)head->method.len, NULL),
+                      PyUnicode_DecodeLatin1((const char *)base + head->target.off,
+                                             (Py_ssize_t)head->target.len, NULL),
+                      head->minor == 0 ? core->k.v1_0 : core->k.v1_1);
+    pp_compat_gc_resume(gc);
+    if (args == NULL) {
+        PyErr_Clear(); /* no memory; the thread leads, so nothing of Python's can be told */
+    }
+    return args;
+}
+
+/* Steals args, which may be NULL. */
+static void log_access(PpCore *core, PyObject *args, int status)
+{
+    if (args == NULL) {
+        return;
+    }
+    PyObject *r = PyObject_CallFunction(core->access_log, "OOOOi", PyTuple_GET_ITEM(args, 0),
+                                        PyTuple_GET_ITEM(args, 1), PyTuple_GET_ITEM(args, 2),
+                                        PyTuple_GET_ITEM(args, 3), status);
+    if (r == NULL) {
+        PyErr_WriteUnraisable(core->access_log);
+    }
+    Py_XDECREF(r);
+    Py_DECREF(args);
+}
+
+static void call_method(PpTransport *t, PyObject *name, PyObject *data)
+{
+    struct pp_par_turn *turn = t->turn;
+    turn->status = 0;
+    if (t->handler == NULL && !pp_par_make_handler(t)) {
+        return;
+    }
+    PyObject *args[] = {t->handler, (PyObject *)t, data};
+    PyObject *given =
+        PyObject_VectorcallMethod(name, args, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    turn->media =
+        given != NULL && PyUnicode_Check(given) ? "text/plain; charset=utf-8" : "text/plain";
+    if (given != NULL && PyDict_Check(given)) {
+        PyObject *object = given;
+        given = PyObject_CallOneArg(t->par->dumps, object);
+        Py_DECREF(object);
+        turn->media = "application/json";
+    }
+    bool nothing = given == Py_None;
+    if (pp_transport_take(t, given) == 0) {
+        turn->status = nothing ? 204 : 200;
+        return;
+    }
+    turn->media = "text/plain";
+    pp_par_failed(t);
+    t->closing = false;
+    turn->status = turn->count > 0 ? 500 : 0;
+}
+
+void pp_par_request(struct pp_lead_worker *self, struct pp_conn *conn, struct pp_queue_body body)
+{
+    PpCore *core = self->lead->core;
+    const uint8_t *base;
+    const struct pp_h1_head *head = pp_conn_head(conn, &base);
+    struct pp_par_turn turn;
+    struct pp_lead_trip trip;
+    PpTransport *t = pp_conn_user(conn);
+    PyObject *name = NULL, *data = NULL, *access = NULL;
+    if (t == NULL && (t = pp_par_transport_of(self, conn)) != NULL) {
+        pp_conn_set_user(conn, t); /* the reference is the connection's */
+    }
+    if (t != NULL) {
+        name = pp_par_route(t->protocol, (const char *)base + head->path.off, head->path.len);
+        data = body.len > 0
+                   ? PyBytes_FromStringAndSize((const char *)body.data, (Py_ssize_t)body.len)
+                   : Py_NewRef(core->k.empty_bytes);
+        access = data != NULL ? access_of(t, head, base) : NULL;
+    }
+    if (body.data != NULL) {
+        pp_mem_free(body.data, body.cap);
+    }
+    if (t == NULL) {
+        return;
+    }
+    if (name == NULL || data == NULL) {
+        int status = data == NULL ? 500 : 404;
+        if (data == NULL) {
+            pp_par_refuse(self, conn);
+        } else {
+            pp_queue_answer(conn, status);
+        }
+        Py_XDECREF(data);
+        if (access != NULL && self->word != 0) {
+            pp_lead_leave(self);
+            log_access(core, access, status);
+            (void)pp_lead_enter(self);
+        } else {
+            log_access(core, access, status);
+        }
+        return;
+    }
+    t->conn = conn;
+    pp_conn_set_app(conn, &t->slot);
+    turn.settle = settle;
+    pp_par_begin(t, self, &turn, &trip);
+    __atomic_store_n(&t->recv_id, t->recv_id + 1, __ATOMIC_RELAXED);
+    call_method(t, name, data);
+    Py_DECREF(data);
+    log_access(core, access, turn.status != 0 ? turn.status : 500);
+    pp_par_end(t, self, &turn, &trip);
+}

@@ -1,0 +1,146 @@
+/* Raw connections of the parallel API: their events, and the runs these lead to. */
+#include "bridge/parallel_raw.h"
+#include "bridge/lead_word.h"
+#include "bridge/parallel_callbacks.h"
+#include "bridge/parallel_run.h"
+
+/* ---- the leader's part ---- */
+
+static void later(PpTransport *t)
+{
+    if (!pp_list_linked(&t->link)) {
+        pp_list_push(&t->par->ready, &t->link);
+    }
+}
+
+static void settle_raw(PpTransport *t, struct pp_par_turn *turn)
+{
+    struct pp_conn *conn = t->conn;
+    for (uint32_t i = 0; i < turn->count; i++) {
+        struct pp_par_out *out = &turn->outs[i];
+        int rc;
+        if (out->file != NULL) {
+            rc = pp_conn_raw_send_file(conn, out->file, out->at, out->len);
+            out->file = NULL;
+        } else {
+            rc = pp_conn_raw_send(conn, (const uint8_t *)PyBytes_AS_STRING(out->owner),
+                                  (size_t)PyBytes_GET_SIZE(out->owner), out->owner, &out->borrowed);
+        }
+        if (rc != PP_OK) {
+            break; /* it is closed, and CLOSED will say so */
+        }
+    }
+    if (turn->ended) {
+        pp_par_let_go(t);
+        return;
+    }
+    if (t->closing) {
+        pp_conn_raw_close(conn);
+    } else if (t->protocol->low_latency) {
+        pp_conn_raw_flush(conn);
+    }
+    if (!t->closing && turn->count == 0 && t->protocol->idle_ms != 0) {
+        pp_conn_raw_idle(conn, t->protocol->idle_ms); /* the callback's time was no silence */
+    }
+    if (t->events != 0) {
+        later(t);
+    }
+}
+
+/* ---- runs ---- */
+
+static void run(PpTransport *t, struct pp_lead_worker *self)
+{
+    struct pp_par_news news = {.events = t->events};
+    struct pp_par_turn turn;
+    const uint8_t *data;
+    struct pp_lead_trip trip;
+    t->events = 0;
+    if (news.events & PP_EV_CLOSED) {
+        news.code = pp_conn_error(t->conn);
+        news.ours = pp_conn_raw_ours(t->conn);
+    }
+    size_t len = pp_conn_raw_peek(t->conn, &data);
+    if (len > 0) {
+        news.data = PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)len);
+        pp_conn_raw_consume(t->conn, len);
+    }
+    turn.settle = settle_raw;
+    pp_par_begin(t, self, &turn, &trip);
+    if (len > 0 && news.data == NULL) {
+        pp_par_failed(t);
+        t->closing = true;
+    }
+    pp_par_run_callbacks(t, &news);
+    Py_XDECREF(news.data);
+    turn.ended = (news.events & PP_EV_CLOSED) != 0;
+    pp_par_end(t, self, &turn, &trip);
+}
+
+bool pp_par_raw_event(struct pp_lead_worker *self, struct pp_conn *conn, unsigned events)
+{
+    struct pp_par *par = pp_par_of(self->lead);
+    struct pp_queue_slot *slot = pp_conn_app(conn);
+    PpTransport *t;
+    if (events & PP_EV_REQUEST) {
+        if ((t = pp_par_transport_of(self, conn)) == NULL) {
+            return self->word != 0;
+        }
+        t->conn = conn;
+        pp_conn_set_app(conn, &t->slot); /* the reference is the connection's */
+        pp_conn_raw_attempts(conn, t->protocol->receive_again, t->protocol->send_again);
+        if (t->protocol->rate_limit != 0) {
+            pp_conn_raw_rate(conn, t->protocol->rate_limit);
+        }
+        if (t->protocol->idle_ms != 0) {
+            pp_conn_raw_idle(conn, t->protocol->idle_ms);
+        }
+    } else if (slot != NULL) {
+        t = PP_CONTAINER(slot, PpTransport, slot);
+    } else {
+        return true;
+    }
+    const bool *has = t->protocol->has;
+    if (!has[PP_PAR_data_sent] && !has[PP_PAR_send_complete] && !has[PP_PAR_send_failed]) {
+        events &= ~PP_EV_FINISHED;
+    }
+    if (t->busy) {
+        events &= ~PP_EV_IDLE; /* it is about to say something */
+    }
+    t->events |= events;
+    if (t->busy || t->events == 0) {
+        return true;
+    }
+    if (self->manager && (events & PP_EV_CLOSED) &&
+        __atomic_load_n(&par->lead.stop_requested, __ATOMIC_ACQUIRE)) {
+        pp_par_abandon(t);
+        return true;
+    }
+    if (self->manager || !pp_list_empty(&par->ready)) {
+        later(t);
+        return true;
+    }
+    pp_lead_attach(self);
+    run(t, self);
+    return self->word != 0;
+}
+
+bool pp_par_run_ready(struct pp_lead_worker *self)
+{
+    struct pp_par *par = pp_par_of(self->lead);
+    for (int i = 0; i < PP_BATCH_REQUESTS && !pp_list_empty(&par->ready); i++) {
+        if (i > 0 && !pp_loop_batch_goes_on(par->lead.loop)) {
+            break;
+        }
+        PpTransport *t = PP_CONTAINER(pp_list_pop(&par->ready), PpTransport, link);
+        if (t->busy || t->events == 0) {
+            continue;
+        }
+        pp_lead_attach(self);
+        run(t, self);
+        if (self->word == 0) {
+            return false;
+        }
+    }
+    return true;
+}
