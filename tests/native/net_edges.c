@@ -5,6 +5,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "net/address.h"
 #include "net/conn_impl.h"
 #include "net_rig.h"
 
@@ -255,4 +256,35 @@ TEST(net_access_log_where_opening_again_fails)
     pp_mem_free(head, sizeof *head);
     (void)close(ends[0]);
     (void)close(ends[1]);
+}
+
+/* ---- addresses ---- */
+
+TEST(address_text)
+{
+    static const char *const V4[] = {"0.0.0.0", "127.0.0.1", "255.255.255.255", "10.200.3.45"};
+    static const char *const V6[] = {"::", "::1", "2001:db8::1", "::ffff:192.0.2.1",
+                                     "2001:db8:1111:2222:3333:4444:5555:6666"};
+    union pp_sock_addr addr;
+    char text[PP_ADDRESS_TEXT_MAX];
+    unsigned port;
+    for (size_t i = 0; i < sizeof V4 / sizeof V4[0]; i++) {
+        memset(&addr, 0, sizeof addr);
+        addr.in.sin_family = AF_INET;
+        addr.in.sin_port = htons(65535);
+        CHECK_EQ(inet_pton(AF_INET, V4[i], &addr.in.sin_addr), 1);
+        CHECK_EQ(pp_address_text(&addr.sa, text, &port), strlen(V4[i]));
+        CHECK(strcmp(text, V4[i]) == 0 && port == 65535);
+    }
+    for (size_t i = 0; i < sizeof V6 / sizeof V6[0]; i++) {
+        memset(&addr, 0, sizeof addr);
+        addr.in6.sin6_family = AF_INET6;
+        addr.in6.sin6_port = htons(1);
+        CHECK_EQ(inet_pton(AF_INET6, V6[i], &addr.in6.sin6_addr), 1);
+        CHECK_EQ(pp_address_text(&addr.sa, text, &port), strlen(V6[i]));
+        CHECK(strcmp(text, V6[i]) == 0 && port == 1);
+    }
+    addr.family = AF_UNIX;
+    CHECK(pp_address_text(&addr.sa, text, &port) == 0 && text[0] == '\0' && port == 0);
+    CHECK(pp_address_text(NULL, text, &port) == 0 && text[0] == '\0' && port == 0);
 }

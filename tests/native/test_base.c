@@ -1,10 +1,12 @@
-/* Units of base/: error table, counted memory and pools, timer wheel, histogram. */
+/* Units of base/: error table, counted memory and pools, timer wheel, histogram, text. */
 #include <pthread.h>
+#include <stdio.h>
 
 #include "base/err.h"
 #include "base/hist.h"
 #include "base/limits.h"
 #include "base/mem.h"
+#include "base/text.h"
 #include "base/timer.h"
 #include "harness.h"
 
@@ -49,6 +51,94 @@ TEST(err_answers_for_what_is_not_in_the_table)
         CHECK(pp_err_name(OTHERS[i]) == NULL);
         CHECK(pp_err_text(OTHERS[i]) != NULL);
     }
+}
+
+/* ---- text ---- */
+
+static bool decimal(const char *text, uint64_t *value)
+{
+    return pp_text_decimal((const uint8_t *)text, strlen(text), value);
+}
+
+TEST(text_decimal)
+{
+    static const char *const WRONG[] = {"",
+                                        "x",
+                                        "+1",
+                                        "-1",
+                                        " 1",
+                                        "1 ",
+                                        "1.0",
+                                        "0x1",
+                                        "1,2",
+                                        "1:0",
+                                        "1/0",
+                                        "\xb2",
+                                        "9223372036854775808",
+                                        "9999999999999999999",
+                                        "18446744073709551616",
+                                        "100000000000000000000000000000000000000000"};
+    uint64_t value = 0;
+    CHECK(decimal("0", &value) && value == 0);
+    CHECK(decimal("42", &value) && value == 42);
+    CHECK(decimal("00000000000000000000000000000042", &value) && value == 42);
+    CHECK(decimal("9223372036854775807", &value) && value == INT64_MAX);
+    for (size_t i = 0; i < sizeof WRONG / sizeof WRONG[0]; i++) {
+        value = 7;
+        CHECK(!decimal(WRONG[i], &value));
+        CHECK_EQ(value, 7);
+    }
+    CHECK(pp_text_decimal((const uint8_t *)"123", 2, &value) && value == 12);
+}
+
+TEST(text_put_decimal)
+{
+    static const uint64_t VALUES[] = {0, 7, 10, 99, 100, 65535, INT64_MAX, UINT64_MAX};
+    for (size_t i = 0; i < sizeof VALUES / sizeof VALUES[0]; i++) {
+        uint8_t out[PP_TEXT_DECIMAL_MAX];
+        char expected[32];
+        int len = snprintf(expected, sizeof expected, "%llu", (unsigned long long)VALUES[i]);
+        CHECK_EQ(pp_text_put_decimal(out, VALUES[i]), len);
+        CHECK(memcmp(out, expected, (size_t)len) == 0);
+    }
+}
+
+TEST(text_hex_value)
+{
+    static const char DIGITS[] = "0123456789abcdefABCDEF";
+    int digits = 0;
+    for (int c = 0; c < 256; c++) {
+        const char *at = c != 0 ? strchr(DIGITS, c) : NULL;
+        int value = at == NULL         ? -1
+                    : at - DIGITS < 16 ? (int)(at - DIGITS)
+                                       : (int)(at - DIGITS) - 6;
+        CHECK_EQ(pp_text_hex_value((uint8_t)c), value);
+        digits += value >= 0;
+    }
+    CHECK_EQ(digits, 22);
+}
+
+TEST(text_unescape)
+{
+    static const struct {
+        const char *text, *expected;
+    } CASES[] = {
+        {"", ""},           {"/a", "/a"},         {"%2F", "/"},          {"a%20b%2fc", "a b/c"},
+        {"%", "%"},         {"%4", "%4"},         {"%41", "A"},          {"%4g%g4", "%4g%g4"},
+        {"%%41", "%A"},     {"%2541", "%41"},     {"%41%", "A%"},        {"%c3%A4", "\xc3\xa4"},
+        {"100%25", "100%"}, {"%4\xff", "%4\xff"}, {"%e4%zz", "\xe4%zz"},
+    };
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        uint8_t buf[32];
+        size_t len = strlen(CASES[i].text);
+        memcpy(buf, CASES[i].text, len);
+        size_t n = pp_text_unescape(buf, len, buf); /* in place */
+        CHECK_EQ(n, strlen(CASES[i].expected));
+        CHECK(memcmp(buf, CASES[i].expected, n) == 0);
+    }
+    uint8_t out[2] = {0, 'x'};
+    CHECK_EQ(pp_text_unescape((const uint8_t *)"%00", 3, out), 1);
+    CHECK(out[0] == 0 && out[1] == 'x');
 }
 
 /* ---- mem ---- */

@@ -1,6 +1,9 @@
 /* Units of response heads: what is written, what is refused, what is dropped. */
+#include <stdio.h>
+
 #include "harness.h"
 #include "proto/h1_class.h"
+#include "proto/h1_names.h"
 #include "proto/h1_write.h"
 
 static uint8_t out[4096];
@@ -125,6 +128,52 @@ TEST(write_drops_hop_by_hop)
     for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0]; i++) {
         struct pp_h1_response r = response(200, NAMES[i], "x");
         check(&r, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    }
+}
+
+TEST(hop_by_hop_names)
+{
+    static const char *const NAMES[] = {
+#define HOP_NAME(ident, text) [PP_H1_HOP_##ident] = text,
+        PP_H1_HOPS(HOP_NAME)
+#undef HOP_NAME
+    };
+    static const char *const OTHERS[] = {"",
+                                         "t",
+                                         "tf",
+                                         "trailer",
+                                         "upgrades",
+                                         "keep_alive",
+                                         "date",
+                                         "connectioN ",
+                                         "transfer-encodings",
+                                         "x-upgrade",
+                                         "content-type",
+                                         "proxy-authentication"};
+    for (size_t i = 1; i < sizeof NAMES / sizeof NAMES[0]; i++) {
+        uint8_t upper[32];
+        size_t len = strlen(NAMES[i]);
+        for (size_t k = 0; k < len; k++) {
+            upper[k] = (uint8_t)(NAMES[i][k] == '-' ? '-' : NAMES[i][k] - 32);
+        }
+        CHECK_EQ(pp_h1_hop_of((const uint8_t *)NAMES[i], len), i);
+        CHECK_EQ(pp_h1_hop_of(upper, len), i);
+    }
+    for (size_t i = 0; i < sizeof OTHERS / sizeof OTHERS[0]; i++) {
+        CHECK_EQ(pp_h1_hop_of((const uint8_t *)OTHERS[i], strlen(OTHERS[i])), PP_H1_HOP_NONE);
+    }
+}
+
+TEST(write_keeps_what_an_application_says_as_a_proxy)
+{
+    static const char *const NAMES[] = {"proxy-authenticate", "Proxy-Authorization", "te",
+                                        "trailers"};
+    for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0]; i++) {
+        struct pp_h1_response r = response(200, NAMES[i], "x");
+        char expected[128];
+        (void)snprintf(expected, sizeof expected,
+                       "HTTP/1.1 200 OK\r\n%s: x\r\ncontent-length: 0\r\n\r\n", NAMES[i]);
+        check(&r, expected);
     }
 }
 

@@ -1,40 +1,53 @@
-/* The access log by way of Python's logging, which is slower than the loop's own: one call with
- * (client, method, target, version, status) for each request. */
+/* Access lines by way of Python: what the callback of Core's `access_log` is told. */
 #include "bridge/access.h"
-#include "bridge/scope.h"
 
-void pp_access_log(PpCore *core, struct pp_conn *conn)
+#include "net/address.h"
+
+/* Latin-1: an access line shows bytes, not characters; the logger escapes controls. */
+static PyObject *text_of(const uint8_t *base, struct pp_span span)
+{
+    return PyUnicode_DecodeLatin1((const char *)base + span.off, (Py_ssize_t)span.len, NULL);
+}
+
+static PyObject *client_of(PpCore *core, const struct pp_conn *conn)
+{
+    char text[PP_ADDRESS_TEXT_MAX];
+    unsigned port;
+    return pp_address_text(pp_conn_client(conn), text, &port) > 0
+               ? PyUnicode_FromFormat("%s:%u", text, port)
+               : Py_NewRef(core->k.empty_str);
+}
+
+PyObject *pp_access_of(PpCore *core, const struct pp_conn *conn)
 {
     if (PP_LIKELY(core->access_log == NULL)) {
-        return;
+        return NULL;
     }
     const uint8_t *base;
     const struct pp_h1_head *head = pp_conn_head(conn, &base);
-    PyObject *client = pp_scope_client(core, conn), *r = NULL;
-    if (client != NULL) {
-        /* Latin-1: an access line shows bytes, not characters; the logger escapes controls. */
-        PyObject *text = client == Py_None
-                             ? Py_NewRef(core->k.empty_str)
-                             : PyUnicode_FromFormat("%S:%S", PyTuple_GET_ITEM(client, 0),
-                                                    PyTuple_GET_ITEM(client, 1));
-        if (text != NULL) {
-            PyObject *method = PyUnicode_DecodeLatin1((const char *)base + head->method.off,
-                                                      (Py_ssize_t)head->method.len, NULL);
-            PyObject *target = PyUnicode_DecodeLatin1((const char *)base + head->target.off,
-                                                      (Py_ssize_t)head->target.len, NULL);
-            if (method != NULL && target != NULL) {
-                r = PyObject_CallFunction(core->access_log, "OOOOi", text, method, target,
-                                          head->minor == 0 ? core->k.v1_0 : core->k.v1_1,
-                                          pp_conn_status(conn));
-            }
-            Py_XDECREF(method);
-            Py_XDECREF(target);
-            Py_DECREF(text);
-        }
-        Py_DECREF(client);
+    int gc = pp_compat_gc_pause();
+    PyObject *args =
+        Py_BuildValue("(NNNO)", client_of(core, conn), text_of(base, head->method),
+                      text_of(base, head->target), head->minor == 0 ? core->k.v1_0 : core->k.v1_1);
+    pp_compat_gc_resume(gc);
+    if (args == NULL) {
+        PyErr_Clear(); /* no memory; who asks may hold the loop, so nothing of Python's can be told
+                        */
     }
+    return args;
+}
+
+void pp_access_log(PpCore *core, PyObject *args, int status)
+{
+    if (PP_LIKELY(args == NULL)) {
+        return;
+    }
+    PyObject *r = PyObject_CallFunction(core->access_log, "OOOOi", PyTuple_GET_ITEM(args, 0),
+                                        PyTuple_GET_ITEM(args, 1), PyTuple_GET_ITEM(args, 2),
+                                        PyTuple_GET_ITEM(args, 3), status);
     if (r == NULL) {
         PyErr_WriteUnraisable(core->access_log);
     }
     Py_XDECREF(r);
+    Py_DECREF(args);
 }

@@ -1,10 +1,14 @@
-/* The access log by way of Python. */
+/* The access log by way of Python, where core->access_log is set. */
 #ifndef PP_BRIDGE_ACCESS_H
 #define PP_BRIDGE_ACCESS_H
 
 #include "bridge/core_base.h"
 
-/* The line of a request, before pp_conn_finish, where core->access_log is set. Never raises. */
-void pp_access_log(PpCore *core, struct pp_conn *conn);
+/* The line of the request on conn but its status: client, method, target and version. The loop's
+ * thread. NULL, without an exception: there is no such log, or no memory. */
+PyObject *pp_access_of(PpCore *core, const struct pp_conn *conn);
+/* Writes the line; inside the application. Steals args, which may be NULL: there is no line. Never
+ * raises. */
+void pp_access_log(PpCore *core, PyObject *args, int status);
 
 #endif

@@ -1,6 +1,7 @@
 /* Requests of http11 protocols of the parallel API: a method by the path's first segment gets the
  * body, and gives the answer's. */
 #include "bridge/parallel_http11.h"
+#include "bridge/access.h"
 #include "bridge/lead_word.h"
 #include "bridge/parallel_callbacks.h"
 #include "bridge/parallel_protocols.h"
@@ -64,47 +65,6 @@ uint8_t *pp_par_head(PpTransport *t, size_t *len)
 
 /* ---- runs ---- */
 
-/* For the access log by way of Python: client, method, target and version, taken while the head is
- * there. NULL without such a log, or without memory. */
-static PyObject *access_of(PpTransport *t, const struct pp_h1_head *head, const uint8_t *base)
-{
-    PpCore *core = t->core;
-    if (PP_LIKELY(core->access_log == NULL)) {
-        return NULL;
-    }
-    int gc = pp_compat_gc_pause();
-    PyObject *args =
-        Py_BuildValue("(NNNO)",
-                      t->family == AF_UNIX ? Py_NewRef(core->k.empty_str)
-                                           : PyUnicode_FromFormat("%U:%d", t->ip, t->port),
-                      PyUnicode_DecodeLatin1((const char *)base + head->method.off,
-                                             (Py_ssize_t)head->method.len, NULL),
-                      PyUnicode_DecodeLatin1((const char *)base + head->target.off,
-                                             (Py_ssize_t)head->target.len, NULL),
-                      head->minor == 0 ? core->k.v1_0 : core->k.v1_1);
-    pp_compat_gc_resume(gc);
-    if (args == NULL) {
-        PyErr_Clear(); /* no memory; the thread leads, so nothing of Python's can be told */
-    }
-    return args;
-}
-
-/* Steals args, which may be NULL. */
-static void log_access(PpCore *core, PyObject *args, int status)
-{
-    if (args == NULL) {
-        return;
-    }
-    PyObject *r = PyObject_CallFunction(core->access_log, "OOOOi", PyTuple_GET_ITEM(args, 0),
-                                        PyTuple_GET_ITEM(args, 1), PyTuple_GET_ITEM(args, 2),
-                                        PyTuple_GET_ITEM(args, 3), status);
-    if (r == NULL) {
-        PyErr_WriteUnraisable(core->access_log);
-    }
-    Py_XDECREF(r);
-    Py_DECREF(args);
-}
-
 static void call_method(PpTransport *t, PyObject *name, PyObject *data)
 {
     struct pp_par_turn *turn = t->turn;
@@ -151,7 +111,7 @@ void pp_par_request(struct pp_lead_worker *self, struct pp_conn *conn, struct pp
         data = body.len > 0
                    ? PyBytes_FromStringAndSize((const char *)body.data, (Py_ssize_t)body.len)
                    : Py_NewRef(core->k.empty_bytes);
-        access = data != NULL ? access_of(t, head, base) : NULL;
+        access = data != NULL ? pp_access_of(core, conn) : NULL;
     }
     if (body.data != NULL) {
         pp_mem_free(body.data, body.cap);
@@ -169,10 +129,10 @@ void pp_par_request(struct pp_lead_worker *self, struct pp_conn *conn, struct pp
         Py_XDECREF(data);
         if (access != NULL && self->word != 0) {
             pp_lead_leave(self);
-            log_access(core, access, status);
+            pp_access_log(core, access, status);
             (void)pp_lead_enter(self);
         } else {
-            log_access(core, access, status);
+            pp_access_log(core, access, status);
         }
         return;
     }
@@ -183,6 +143,6 @@ void pp_par_request(struct pp_lead_worker *self, struct pp_conn *conn, struct pp
     __atomic_store_n(&t->recv_id, t->recv_id + 1, __ATOMIC_RELAXED);
     call_method(t, name, data);
     Py_DECREF(data);
-    log_access(core, access, turn.status != 0 ? turn.status : 500);
+    pp_access_log(core, access, turn.status != 0 ? turn.status : 500);
     pp_par_end(t, self, &turn, &trip);
 }

@@ -23,7 +23,7 @@ void pp_request_release(PpRequest *req)
         return;
     }
     req->conn = NULL;
-    pp_access_log(req->core, conn);
+    pp_access_log(req->core, pp_access_of(req->core, conn), pp_conn_status(conn));
     pp_conn_set_app(conn, NULL);
     pp_conn_finish(conn);
     Py_DECREF((PyObject *)req); /* the connection's reference; the caller has its own */

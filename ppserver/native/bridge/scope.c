@@ -7,9 +7,10 @@
  */
 #include "bridge/scope.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <string.h>
+
+#include "base/text.h"
+#include "net/address.h"
 
 /* ---- templates ---- */
 
@@ -54,24 +55,12 @@ fail:
 /* (host, port) of an IP address. */
 static PyObject *address_tuple(const struct sockaddr *address)
 {
-    char text[INET6_ADDRSTRLEN];
-    const void *host;
-    int port;
-    if (address->sa_family == AF_INET) {
-        const struct sockaddr_in *in = (const struct sockaddr_in *)address;
-        host = &in->sin_addr;
-        port = ntohs(in->sin_port);
-    } else if (address->sa_family == AF_INET6) {
-        const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)address;
-        host = &in->sin6_addr;
-        port = ntohs(in->sin6_port);
-    } else {
+    char text[PP_ADDRESS_TEXT_MAX];
+    unsigned port;
+    if (pp_address_text(address, text, &port) == 0) {
         Py_RETURN_NONE;
     }
-    if (inet_ntop(address->sa_family, host, text, sizeof(text)) == NULL) {
-        return PyErr_SetFromErrno(PyExc_OSError);
-    }
-    return Py_BuildValue("(si)", text, port);
+    return Py_BuildValue("(sI)", text, port);
 }
 
 /* [path, None] of a Unix socket. */
@@ -155,15 +144,6 @@ static inline bool bytes_equal(PyObject *bytes, const uint8_t *data, size_t len)
            memcmp(PyBytes_AS_STRING(bytes), data, len) == 0;
 }
 
-static int hex_value(uint8_t c)
-{
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* Percent-decoded, then UTF-8 with U+FFFD for what is malformed. New str. */
 static PyObject *decode_path(const uint8_t *data, size_t len, bool encoded)
 {
@@ -178,18 +158,7 @@ static PyObject *decode_path(const uint8_t *data, size_t len, bool encoded)
     if (out == NULL) {
         return PyErr_NoMemory();
     }
-    size_t n = 0;
-    out[0] = '\0'; /* len is never 0; the compiler does not know */
-    for (size_t i = 0; i < len; i++) {
-        int high, low;
-        if (data[i] == '%' && len - i > 2 && (high = hex_value(data[i + 1])) >= 0 &&
-            (low = hex_value(data[i + 2])) >= 0) {
-            out[n++] = (uint8_t)(high << 4 | low);
-            i += 2;
-        } else {
-            out[n++] = data[i]; /* a malformed escape stays as it is */
-        }
-    }
+    size_t n = pp_text_unescape(data, len, out);
     PyObject *text = PyUnicode_DecodeUTF8((const char *)out, (Py_ssize_t)n, "replace");
     if (out != small) {
         PyMem_Free(out);

@@ -3,26 +3,11 @@
 #include "bridge/transport.h"
 #include "bridge/lead.h"
 
-#include <arpa/inet.h> /* inet_ntop(): text, no system call */
 #include <string.h>
 
-/* ---- life ---- */
+#include "net/address.h"
 
-static PyObject *text_of(const struct sockaddr *address, int *port)
-{
-    char text[INET6_ADDRSTRLEN] = "";
-    *port = 0;
-    if (address->sa_family == AF_INET) {
-        const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)address;
-        (void)inet_ntop(AF_INET, &in->sin_addr, text, sizeof(text));
-        *port = ntohs(in->sin_port);
-    } else if (address->sa_family == AF_INET6) {
-        const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)(const void *)address;
-        (void)inet_ntop(AF_INET6, &in->sin6_addr, text, sizeof(text));
-        *port = ntohs(in->sin6_port);
-    }
-    return PyUnicode_FromString(text);
-}
+/* ---- life ---- */
 
 PpTransport *pp_transport_new(struct pp_par *par, struct pp_conn *conn)
 {
@@ -38,7 +23,11 @@ PpTransport *pp_transport_new(struct pp_par *par, struct pp_conn *conn)
         return NULL;
     }
     const struct sockaddr *peer = pp_conn_peer(conn);
-    t->ip = text_of(peer, &t->port);
+    char text[PP_ADDRESS_TEXT_MAX];
+    unsigned port;
+    (void)pp_address_text(peer, text, &port);
+    t->ip = PyUnicode_FromString(text);
+    t->port = (int)port;
     t->family = peer->sa_family;
     t->core = (PpCore *)Py_NewRef((PyObject *)core);
     pp_lead_ref(&par->lead);

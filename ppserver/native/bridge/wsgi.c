@@ -13,6 +13,7 @@
  * hand-off. Only a call that takes long loses the leadership, and then goes on through messages.
  * The Core's fields are set before the threads start and only read by them. */
 #include "bridge/wsgi.h"
+#include "bridge/access.h"
 #include "bridge/lead.h"
 #include "bridge/lead_word.h"
 #include "bridge/queue.h"
@@ -26,49 +27,6 @@
 #include "bridge/wsgi_start.h"
 
 /* ---- one request ---- */
-
-/* Arguments of the access log callback, taken before the application can change the environ. */
-static PyObject *access_args(PpCore *core, struct pp_wsgi *w, PyObject *env)
-{
-    PyObject *keys[] = {w->k.remote_addr, w->k.remote_port, w->k.request_method, w->k.raw_uri};
-    PyObject *values[4] = {NULL};
-    PyObject *args = NULL;
-    for (int i = 0; i < 4; i++) {
-        if (PyDict_GetItemRef(env, keys[i], &values[i]) != 1) {
-            goto out;
-        }
-    }
-    PyObject *protocol;
-    if (PyDict_GetItemRef(env, w->k.server_protocol, &protocol) == 1) {
-        bool old = protocol == w->k.http_1_0;
-        args = Py_BuildValue("(NOOO)",
-                             PyUnicode_GET_LENGTH(values[0]) > 0
-                                 ? PyUnicode_FromFormat("%U:%U", values[0], values[1])
-                                 : Py_NewRef(core->k.empty_str),
-                             values[2], values[3], old ? core->k.v1_0 : core->k.v1_1);
-        Py_DECREF(protocol);
-    }
-out:
-    for (int i = 0; i < 4; i++) {
-        Py_XDECREF(values[i]);
-    }
-    return args;
-}
-
-static void log_access(PpCore *core, PyObject *args, int status)
-{
-    PyObject *r = NULL;
-    if (args != NULL) {
-        r = PyObject_CallFunction(core->access_log, "OOOOi", PyTuple_GET_ITEM(args, 0),
-                                  PyTuple_GET_ITEM(args, 1), PyTuple_GET_ITEM(args, 2),
-                                  PyTuple_GET_ITEM(args, 3), status);
-        Py_DECREF(args);
-    }
-    if (r == NULL) {
-        PyErr_WriteUnraisable(core->access_log);
-    }
-    Py_XDECREF(r);
-}
 
 /* Nothing of the application ran: the raised exception is ours. The thread leads. */
 static void refuse(struct pp_lead_worker *self, struct pp_conn *conn)
@@ -97,14 +55,13 @@ static PyObject *make_environ(PpWsgiCall *call, struct pp_queue_body body)
 }
 
 /* Inside the application, or after a hand-over: everything that may run Python. */
-static void run_call(PpWsgiCall *call, PyObject *env)
+static void run_call(PpWsgiCall *call, PyObject *env, PyObject *access)
 {
-    PpCore *core = call->core;
-    PyObject *args = core->access_log != NULL ? access_args(core, call->w, env) : NULL;
     pp_wsgi_respond(call, env);
     Py_DECREF(env);
-    if (core->access_log != NULL) {
-        log_access(core, args, call->failed && !pp_wsgi_head_sent(call) ? 500 : call->status);
+    if (PP_UNLIKELY(access != NULL)) {
+        pp_access_log(call->core, access,
+                      call->failed && !pp_wsgi_head_sent(call) ? 500 : call->status);
     }
     pp_wsgi_call_spent(call);
 }
@@ -132,11 +89,12 @@ static void run_request(struct pp_lead_worker *self, struct pp_conn *conn,
         refuse(self, conn);
         return;
     }
+    PyObject *access = pp_access_of(call->core, conn);
     call->streams = body.streams;
     pp_conn_set_app(conn, &call->slot);
     struct pp_lead_trip trip;
     pp_lead_go(self, false, &trip);
-    run_call(call, env);
+    run_call(call, env, access);
     pp_lead_called(self, &trip);
     bool leads = pp_wsgi_op_finish(call);
     pp_lead_back(self, &trip, leads);

@@ -9,9 +9,10 @@
 #include "bridge/scope.h"
 #include "bridge/wsgi_input.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <string.h>
+
+#include "base/text.h"
+#include "net/address.h"
 
 /* ---- constants ---- */
 
@@ -183,33 +184,14 @@ static PyObject *latin1(const uint8_t *data, size_t len)
     return PyUnicode_DecodeLatin1((const char *)data, (Py_ssize_t)len, NULL);
 }
 
-static int hex_value(uint8_t c)
-{
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* Percent-decoded bytes as latin-1 text; a malformed "%" stays as it is. */
 static PyObject *decode_path(const uint8_t *data, size_t len)
 {
-    uint8_t small[512] = {0}, *out = small;
-    if (len > sizeof(small) && (out = PyMem_Malloc(len)) == NULL) {
+    uint8_t small[512], *out = len <= sizeof(small) ? small : PyMem_Malloc(len);
+    if (out == NULL) {
         return PyErr_NoMemory();
     }
-    size_t n = 0;
-    for (size_t i = 0; i < len; i++) {
-        int high, low;
-        if (data[i] == '%' && len - i > 2 && (high = hex_value(data[i + 1])) >= 0 &&
-            (low = hex_value(data[i + 2])) >= 0) {
-            out[n++] = (uint8_t)(high << 4 | low);
-            i += 2;
-        } else {
-            out[n++] = data[i];
-        }
-    }
+    size_t n = pp_text_unescape(data, len, out);
     PyObject *text = latin1(out, n);
     if (out != small) {
         PyMem_Free(out);
@@ -233,17 +215,12 @@ static int put(PyObject *env, PyObject *key, PyObject *value)
 /* (address, port) as text; ("", "") where there is none. */
 static PyObject *address_pair(const struct sockaddr *address)
 {
-    char text[INET6_ADDRSTRLEN] = "", port[8] = "";
-    if (address != NULL && address->sa_family == AF_INET) {
-        const struct sockaddr_in *in = (const struct sockaddr_in *)address;
-        (void)inet_ntop(AF_INET, &in->sin_addr, text, sizeof(text));
-        PyOS_snprintf(port, sizeof(port), "%u", (unsigned)ntohs(in->sin_port));
-    } else if (address != NULL && address->sa_family == AF_INET6) {
-        const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)address;
-        (void)inet_ntop(AF_INET6, &in->sin6_addr, text, sizeof(text));
-        PyOS_snprintf(port, sizeof(port), "%u", (unsigned)ntohs(in->sin6_port));
-    }
-    return Py_BuildValue("(ss)", text, port);
+    char text[PP_ADDRESS_TEXT_MAX];
+    uint8_t digits[PP_TEXT_DECIMAL_MAX];
+    unsigned port;
+    bool ip = pp_address_text(address, text, &port) > 0;
+    size_t len = ip ? pp_text_put_decimal(digits, port) : 0;
+    return Py_BuildValue("(ss#)", text, (const char *)digits, (Py_ssize_t)len);
 }
 
 /* As a trusted proxy says; REMOTE_PORT is 0 where it says none. */

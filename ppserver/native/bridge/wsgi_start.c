@@ -5,9 +5,13 @@
 #include "bridge/lead.h"
 #include "bridge/wsgi_head.h"
 #include "bridge/wsgi_response.h"
-#include "proto/h1_scan.h"
 
 #include <string.h>
+
+#include "base/text.h"
+#include "proto/h1_class.h"
+#include "proto/h1_names.h"
+#include "proto/h1_scan.h"
 
 /* ---- the call object, which is start_response ---- */
 
@@ -130,68 +134,20 @@ static int check_status(PyObject *text, int *status)
     return 0;
 }
 
-struct word {
-    const char *text;
-    size_t len;
-};
-#define WORD(text) {text, sizeof(text) - 1}
-
-/* Of a token, in any case; the word is in lower case, of letters and "-". */
-static bool is_word(const uint8_t *name, size_t len, const struct word *word)
-{
-    size_t i = 0;
-    while (len == word->len && i < len && (name[i] | 0x20) == (uint8_t)word->text[i]) {
-        i++;
-    }
-    return i == word->len;
-}
-
 /* What PEP 3333 forbids; but "Connection: close" is a wish that the server heeds. */
 static bool is_hop_by_hop(const struct pp_h1_out_field *f)
 {
-    static const struct word connection = WORD("connection"), close = WORD("close");
-    static const struct word words[] = {
-        WORD("keep-alive"), WORD("proxy-authenticate"),  WORD("te"),
-        WORD("trailers"),   WORD("proxy-authorization"), WORD("proxy-connection"),
-        WORD("upgrade"),    WORD("transfer-encoding"),
-    };
-    /* Content-Type and most others are as long as none of them. */
-    static const uint32_t lengths =
-        1u << 10 | 1u << 18 | 1u << 2 | 1u << 8 | 1u << 19 | 1u << 16 | 1u << 7 | 1u << 17;
-    if (PP_LIKELY(f->name_len >= 32 || (lengths >> f->name_len & 1) == 0)) {
-        return false;
-    }
-    if (is_word(f->name, f->name_len, &connection)) {
-        return !is_word(f->value, f->value_len, &close);
-    }
-    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
-        PP_ASSERT(lengths >> words[i].len & 1);
-        if (is_word(f->name, f->name_len, &words[i])) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool is_content_length(const uint8_t *name, size_t len)
-{
-    static const struct word word = WORD("content-length");
-    return is_word(name, len, &word);
+    enum pp_h1_hop hop = pp_h1_hop_of(f->name, f->name_len);
+    return hop != PP_H1_HOP_NONE &&
+           !(hop == PP_H1_HOP_CONNECTION && PP_H1_IS_WORD(f->value, f->value_len, "close"));
 }
 
 static int parse_length(const uint8_t *text, size_t len, uint64_t *length)
 {
-    uint64_t n = 0;
-    bool ok = len > 0;
-    for (size_t i = 0; i < len && ok; i++) {
-        ok = text[i] >= '0' && text[i] <= '9' && n <= (UINT64_MAX - 9) / 10;
-        n = n * 10 + (uint64_t)(text[i] - '0');
-    }
-    if (!ok) {
+    if (!pp_text_decimal(text, len, length)) {
         PyErr_SetString(PyExc_ValueError, "start_response: Content-Length is not a number");
         return -1;
     }
-    *length = n;
     return 0;
 }
 
@@ -289,7 +245,7 @@ static int check_headers(PpWsgiCall *call, PyObject *given, struct head *head)
             continue;
         }
         head->count++;
-        if (is_content_length(f->name, f->name_len)) {
+        if (PP_H1_IS_WORD(f->name, f->name_len, "content-length")) {
             if (head->has_length) {
                 PyErr_SetString(PyExc_ValueError, "start_response: Content-Length twice");
                 return -1;

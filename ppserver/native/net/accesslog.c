@@ -10,7 +10,6 @@
  * or not at all, so pieces end with a line; to a pipe no line is longer, and the target is cut. */
 #include "net/accesslog.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -19,6 +18,9 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "base/text.h"
+#include "net/address.h"
 
 #define LINE_END_MAX 32 /* what stands behind a target */
 
@@ -102,37 +104,19 @@ static size_t put_escaped(char *out, const uint8_t *text, size_t len, size_t roo
 
 static size_t put_number(char *out, unsigned value)
 {
-    char digits[10];
-    size_t n = 0, len = 0;
-    do {
-        digits[n++] = (char)('0' + value % 10);
-        value /= 10;
-    } while (value != 0);
-    while (n > 0) {
-        out[len++] = digits[--n];
-    }
-    return len;
+    return pp_text_put_decimal((uint8_t *)out, value);
 }
 
 static size_t put_addr(char *out, const union pp_sock_addr *addr)
 {
-    size_t n = 0;
-    if (addr->family == AF_INET) {
-        const uint8_t *b = (const uint8_t *)&addr->in.sin_addr.s_addr;
-        for (int i = 0; i < 4; i++) {
-            n += put_number(out + n, b[i]);
-            out[n++] = i < 3 ? '.' : ':';
-        }
-        return n + put_number(out + n, ntohs(addr->in.sin_port));
+    unsigned port;
+    size_t n = pp_address_text(&addr->sa, out, &port);
+    if (n == 0) {
+        memcpy(out, "unix:", 5);
+        return 5;
     }
-    if (addr->family == AF_INET6 &&
-        inet_ntop(AF_INET6, &addr->in6.sin6_addr, out, INET6_ADDRSTRLEN) != NULL) {
-        n = strlen(out);
-        out[n++] = ':';
-        return n + put_number(out + n, ntohs(addr->in6.sin6_port));
-    }
-    memcpy(out, "unix:", 5);
-    return 5;
+    out[n++] = ':';
+    return n + put_number(out + n, port);
 }
 
 /* For the target, behind n bytes and before what follows it. */

@@ -13,6 +13,7 @@
 
 #include <string.h>
 
+#include "base/text.h"
 #include "proto/h1_class.h"
 #include "proto/h1_scan.h"
 
@@ -110,7 +111,7 @@ static int frame_byte(struct pp_h1_body *b, uint8_t c)
         PP_FALLTHROUGH;
     case SIZE:
         b->line_bytes++;
-        digit = pp_h1_hex_value(c);
+        digit = pp_text_hex_value(c);
         if (PP_LIKELY(digit >= 0)) {
             if (b->digits++ >= PP_CHUNK_SIZE_DIGITS_MAX) {
                 return PP_ERR_BAD_CHUNK;

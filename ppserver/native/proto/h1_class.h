@@ -20,15 +20,6 @@ static inline bool pp_h1_is(uint8_t byte, unsigned classes)
     return (pp_h1_class[byte] & classes) != 0;
 }
 
-static inline int pp_h1_hex_value(uint8_t c) /* -1 for what is not a hex digit */
-{
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* ASCII case-insensitive comparison with a lower-case word. */
 static inline bool pp_h1_is_word(const uint8_t *data, size_t len, const char *word, size_t word_len)
 {

@@ -5,6 +5,7 @@
 #include "proto/h1_host.h"
 
 #include "base/assert.h"
+#include "base/text.h"
 #include "proto/h1_class.h"
 
 static bool is_digit(uint8_t c)
@@ -48,7 +49,7 @@ static bool ipv6_valid(const uint8_t *data, size_t len)
     }
     for (;;) {
         size_t first = i;
-        while (i < len && i - first < 5 && pp_h1_hex_value(data[i]) >= 0) {
+        while (i < len && i - first < 5 && pp_text_hex_value(data[i]) >= 0) {
             i++;
         }
         if (i < len && data[i] == '.') {
@@ -105,8 +106,8 @@ static PP_NOINLINE size_t escaped_name(const uint8_t *data, size_t len, size_t i
     while (i < len && (data[i] == '%' || pp_h1_is(data[i], PP_H1_HOST))) {
         if (data[i] != '%') {
             i++;
-        } else if (len - i < 3 || pp_h1_hex_value(data[i + 1]) < 0 ||
-                   pp_h1_hex_value(data[i + 2]) < 0) {
+        } else if (len - i < 3 || pp_text_hex_value(data[i + 1]) < 0 ||
+                   pp_text_hex_value(data[i + 2]) < 0) {
             return len + 1;
         } else {
             i += 3;

@@ -8,6 +8,8 @@
 #include <assert.h>
 #include <string.h>
 
+#include "proto/h1_class.h"
+
 /* Made by scripts/h1_names_slots.py from PP_H1_NAMES; a unit test finds every name through it. */
 #define SLOT_A 1
 #define SLOT_B 5
@@ -139,4 +141,15 @@ const char *pp_h1_name_text(uint16_t id)
 size_t pp_h1_name_len(uint16_t id)
 {
     return id < PP_H1_NAME_COUNT ? KNOWN[id].len : 0;
+}
+
+enum pp_h1_hop pp_h1_hop_find(const uint8_t *name, size_t len)
+{
+#define PP_H1_HOP_IS_(ident, text) \
+    if (PP_H1_IS_WORD(name, len, text)) { \
+        return PP_H1_HOP_##ident; \
+    }
+    PP_H1_HOPS(PP_H1_HOP_IS_)
+#undef PP_H1_HOP_IS_
+    return PP_H1_HOP_NONE;
 }

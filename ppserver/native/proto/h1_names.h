@@ -2,6 +2,7 @@
 #ifndef PP_PROTO_H1_NAMES_H
 #define PP_PROTO_H1_NAMES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -69,5 +70,35 @@ enum pp_h1_name {
 uint16_t pp_h1_name_find(const uint8_t *name, size_t len);
 const char *pp_h1_name_text(uint16_t id); /* "" for PP_H1_NAME_OTHER */
 size_t pp_h1_name_len(uint16_t id);
+
+/* Names of fields that are about a connection and not about a message (RFC 2616 13.5.1, which PEP
+ * 3333 refers to, and the one that clients send to proxies): X(ident, "lower-case name") */
+#define PP_H1_HOPS(X) \
+    X(CONNECTION, "connection") \
+    X(KEEP_ALIVE, "keep-alive") \
+    X(PROXY_AUTHENTICATE, "proxy-authenticate") \
+    X(PROXY_AUTHORIZATION, "proxy-authorization") \
+    X(PROXY_CONNECTION, "proxy-connection") \
+    X(TE, "te") \
+    X(TRAILERS, "trailers") \
+    X(TRANSFER_ENCODING, "transfer-encoding") \
+    X(UPGRADE, "upgrade")
+
+enum pp_h1_hop {
+    PP_H1_HOP_NONE = 0,
+#define PP_H1_HOP_ENUM_(ident, text) PP_H1_HOP_##ident,
+    PP_H1_HOPS(PP_H1_HOP_ENUM_)
+#undef PP_H1_HOP_ENUM_
+};
+
+enum pp_h1_hop pp_h1_hop_find(const uint8_t *name, size_t len);
+/* Which of them a name is, in any case. Content-Type and most others are as long as none. */
+static inline enum pp_h1_hop pp_h1_hop_of(const uint8_t *name, size_t len)
+{
+#define PP_H1_HOP_BIT_(ident, text) | UINT32_C(1) << (sizeof text - 1)
+    const uint32_t lengths = 0 PP_H1_HOPS(PP_H1_HOP_BIT_);
+#undef PP_H1_HOP_BIT_
+    return len >= 32 || (lengths >> len & 1) == 0 ? PP_H1_HOP_NONE : pp_h1_hop_find(name, len);
+}
 
 #endif

@@ -18,6 +18,7 @@
 
 #include <string.h>
 
+#include "base/text.h"
 #include "proto/h1_class.h"
 #include "proto/h1_host.h"
 #include "proto/h1_scan.h"
@@ -257,24 +258,6 @@ static int connection_options(const uint8_t *value, size_t len, struct meaning *
     return PP_OK;
 }
 
-/* Digits only (RFC 9110 8.6); values beyond 2^63-1 are nobody's real length. */
-static int content_length(const uint8_t *value, size_t len, uint64_t *out)
-{
-    uint64_t n = 0;
-    if (len == 0) {
-        return PP_ERR_BAD_CONTENT_LENGTH;
-    }
-    for (size_t i = 0; i < len; i++) {
-        uint8_t digit = (uint8_t)(value[i] - '0');
-        if (digit > 9 || n > ((uint64_t)INT64_MAX - digit) / 10) {
-            return PP_ERR_BAD_CONTENT_LENGTH;
-        }
-        n = n * 10 + digit;
-    }
-    *out = n;
-    return PP_OK;
-}
-
 /* One coding, "chunked". A final coding that is not chunked leaves the length unknown, which RFC
  * 9112 6.3 makes a 400; stacked codings are refused the same way, for no client needs them and
  * parsers disagree about them. */
@@ -302,8 +285,9 @@ static int read_field(const uint8_t *buf, const struct pp_h1_field *f, struct pp
         return PP_OK;
     case PP_H1_NAME_CONTENT_LENGTH:
         head->has_content_length = true;
-        return m->lengths++ > 0 ? PP_ERR_BAD_CONTENT_LENGTH
-                                : content_length(value, len, &head->content_length);
+        return m->lengths++ == 0 && pp_text_decimal(value, len, &head->content_length)
+                   ? PP_OK
+                   : PP_ERR_BAD_CONTENT_LENGTH; /* RFC 9110 8.6: digits only */
     case PP_H1_NAME_TRANSFER_ENCODING:
         head->chunked = true;
         return m->codings++ > 0 ? PP_ERR_BAD_TRANSFER_CODING : transfer_coding(value, len);

@@ -8,7 +8,9 @@
 
 #include <string.h>
 
+#include "base/text.h"
 #include "proto/h1_class.h"
+#include "proto/h1_names.h"
 #include "proto/h1_scan.h"
 
 #define FIXED_BYTES 256        /* status line and our own fields */
@@ -32,13 +34,7 @@ static void put(struct writer *w, const void *data, size_t len)
 
 static void put_number(struct writer *w, uint64_t n)
 {
-    uint8_t digits[20];
-    size_t i = sizeof digits;
-    do {
-        digits[--i] = (uint8_t)('0' + n % 10);
-        n /= 10;
-    } while (n != 0);
-    put(w, digits + i, sizeof digits - i);
+    w->at += pp_text_put_decimal(w->at, n);
 }
 
 static void put_field(struct writer *w, const struct pp_h1_out_field *f)
@@ -162,19 +158,10 @@ static int check_field(const struct pp_h1_out_field *f)
 
 static int read_length(struct writer *w, const struct pp_h1_out_field *f)
 {
-    uint64_t n = 0;
-    if (w->has_length || f->value_len == 0) {
+    if (w->has_length || !pp_text_decimal(f->value, f->value_len, &w->length)) {
         return PP_ERR_APP_BAD_CONTENT_LENGTH;
     }
-    for (size_t i = 0; i < f->value_len; i++) {
-        uint8_t digit = (uint8_t)(f->value[i] - '0');
-        if (digit > 9 || n > ((uint64_t)INT64_MAX - digit) / 10) {
-            return PP_ERR_APP_BAD_CONTENT_LENGTH;
-        }
-        n = n * 10 + digit;
-    }
     w->has_length = true;
-    w->length = n;
     return PP_OK;
 }
 
@@ -195,6 +182,33 @@ static bool has_close(const uint8_t *value, size_t len)
     return false;
 }
 
+/* The same of hop-by-hop fields. What says whom a proxy believes, or which codings are understood,
+ * is the application's: it may be one. */
+static void take_hop(struct writer *w, const struct pp_h1_out_field *f, bool *copy)
+{
+    switch (pp_h1_hop_of(f->name, f->name_len)) {
+    case PP_H1_HOP_CONNECTION:
+        w->close |= has_close(f->value, f->value_len);
+        *copy = false;
+        break;
+    case PP_H1_HOP_UPGRADE:
+        /* RFC 9110 15.5.22: 426 must say to what; elsewhere it would offer what we do not do. */
+        *copy = w->has_upgrade = w->offers_upgrade;
+        break;
+    case PP_H1_HOP_KEEP_ALIVE:
+    case PP_H1_HOP_PROXY_CONNECTION:
+    case PP_H1_HOP_TRANSFER_ENCODING:
+        *copy = false;
+        break;
+    case PP_H1_HOP_NONE:
+    case PP_H1_HOP_TE:
+    case PP_H1_HOP_TRAILERS:
+    case PP_H1_HOP_PROXY_AUTHENTICATE:
+    case PP_H1_HOP_PROXY_AUTHORIZATION:
+        break;
+    }
+}
+
 /* Fields of the application that are ours to write: *copy becomes false. */
 static int take_field(struct writer *w, const struct pp_h1_out_field *f, bool *copy)
 {
@@ -207,34 +221,14 @@ static int take_field(struct writer *w, const struct pp_h1_out_field *f, bool *c
     case 6:
         w->has_server |= NAMED("server");
         break;
-    case 7:
-        if (NAMED("upgrade")) {
-            /* RFC 9110 15.5.22: 426 must say to what; elsewhere it would offer what we do not do.
-             */
-            *copy = w->has_upgrade = w->offers_upgrade;
-        }
-        break;
-    case 10:
-        if (NAMED("connection")) {
-            w->close |= has_close(f->value, f->value_len);
-            *copy = false;
-        } else if (NAMED("keep-alive")) {
-            *copy = false;
-        }
-        break;
     case 14:
         if (NAMED("content-length")) {
             *copy = false;
             return read_length(w, f);
         }
         break;
-    case 16:
-        *copy = !NAMED("proxy-connection");
-        break;
-    case 17:
-        *copy = !NAMED("transfer-encoding");
-        break;
     default:
+        take_hop(w, f, copy);
         break;
     }
     return PP_OK;
