@@ -14,9 +14,9 @@ from ppserver.config import Config
 from ppserver.errors import PPServerError
 
 if TYPE_CHECKING:
+    from ppserver.app.hooks import on_context_start, on_context_stop, on_start, on_stop
+    from ppserver.context.server import Server
     from ppserver.freezing import FreezeReport, freeze, is_frozen
-    from ppserver.hooks import on_context_start, on_context_stop, on_start, on_stop
-    from ppserver.server import Server
 
 __all__ = [
     "Config",
@@ -35,13 +35,13 @@ __all__ = [
 
 _LAZY = {
     "FreezeReport": "ppserver.freezing",
-    "Server": "ppserver.server",
+    "Server": "ppserver.context.server",
     "freeze": "ppserver.freezing",
     "is_frozen": "ppserver.freezing",
-    "on_context_start": "ppserver.hooks",
-    "on_context_stop": "ppserver.hooks",
-    "on_start": "ppserver.hooks",
-    "on_stop": "ppserver.hooks",
+    "on_context_start": "ppserver.app.hooks",
+    "on_context_stop": "ppserver.app.hooks",
+    "on_start": "ppserver.app.hooks",
+    "on_stop": "ppserver.app.hooks",
 }
 
 
@@ -52,9 +52,9 @@ def run(app: Any, **settings: Any) -> None:
     PPServerError if a setting is wrong or the server cannot start, SystemExit with the exit
     code if it failed later. Call it in the main thread, under ``if __name__ == "__main__":``.
     """
-    from ppserver import contexts
+    from ppserver.supervision import launch
 
-    code = contexts.run(Config(app, **settings))
+    code = launch.run(Config(app, **settings))
     if code:
         raise SystemExit(code)
 

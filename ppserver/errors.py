@@ -6,6 +6,8 @@ and the ``exit_code`` the command line ends with.
 
 from __future__ import annotations
 
+from typing import TextIO
+
 
 class PPServerError(Exception):
     """Root of all errors raised by ppserver."""
@@ -46,3 +48,13 @@ class BindError(StartupError):
 
 class LifespanError(StartupError):
     """The application said (or showed) that its start-up failed."""
+
+
+def report(error: PPServerError, stream: TextIO) -> None:
+    """One clear line, after the application's traceback if there is one, and a hint."""
+    if isinstance(error, LoadError) and error.trace:
+        print(error.trace, file=stream, end="")
+    print(f"ppserver: error: {error}", file=stream)
+    if error.hint:
+        print(f"hint: {error.hint}", file=stream)
+    stream.flush()

@@ -24,8 +24,9 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ppserver import _native, gil
+from ppserver import _native
 from ppserver.config import Config
+from ppserver.machine import gil
 
 logger = logging.getLogger("ppserver.error")
 

@@ -1,4 +1,4 @@
-"""House rules that a machine can check: sizes, layers, banned calls, machine paths.
+"""House rules that a machine can check: sizes, layers, circles, banned calls, machine paths.
 
     python tests/tidy.py [FOLDER]
 
@@ -178,7 +178,7 @@ def check_tree(root: Path) -> Iterator[str]:
             continue
         if source and not source.endswith("\n"):
             yield f"{path}:1: space: no newline at the end"
-        if path.suffix == ".py" and path.parts[0] == "ppserver":
+        if path.suffix in {".py", ".pyi"} and path.parts[0] == "ppserver":
             package[path.as_posix()] = source
         if path.suffix in {".c", ".h"} and path.is_relative_to(NATIVE):
             native[path.as_posix()] = source

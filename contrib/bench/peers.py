@@ -441,9 +441,10 @@ def place_of(app: str) -> str:
 
 def alone(path: Path) -> list[str]:
     """What keeps the one context of a checkout in one process, as its peers have it."""
-    settings = path / "ppserver" / "config.py"
+    package = path / "ppserver"
+    settings = [*package.glob("config.py"), *package.glob("config/*.py")]
     # Checkouts before this setting know nothing else.
-    known = settings.is_file() and "supervise" in settings.read_text()
+    known = any("supervise" in file.read_text() for file in settings)
     return ["--supervise", "never"] if known else []
 
 

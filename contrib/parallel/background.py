@@ -31,10 +31,11 @@ class Background:
     def start(self, cores: int | str | None, settings: dict[str, Any]) -> None:
         """Begin, and wait until it serves. Raises PPServerError if it cannot; then nothing is left
         of it."""
-        from ppserver import gil, logs
+        from ppserver.app.loader import load
         from ppserver.config import Config
-        from ppserver.loader import load
-        from ppserver.sockets import Listeners
+        from ppserver.context.listeners import Listeners
+        from ppserver.machine import gil
+        from ppserver.observe import logs
 
         values: dict[str, Any] = {"access_log": False, "cores": "all", "log_level": "warning"}
         values.update(settings)
@@ -57,12 +58,12 @@ class Background:
         atexit.register(self.stop)
 
     def _make_servers(self, config: Any, application: Any, listeners: Any, many: bool) -> None:
-        from ppserver import contexts
-        from ppserver.contexts.seats import Seats
-        from ppserver.server import Server, Supervision
-        from ppserver.sockets import neighbours
+        from ppserver.context.listeners import neighbours
+        from ppserver.context.seats import Seats
+        from ppserver.context.server import Server, Supervision
+        from ppserver.supervision import plan
 
-        count = contexts.context_count(config) if many else 1
+        count = plan.context_count(config) if many else 1
         seats = self._stack.enter_context(contextlib.closing(Seats(count, config.balance)))
         main = self._way()
         for slot in range(count):
@@ -89,7 +90,7 @@ class Background:
     def _way(self) -> Any:
         """To the main thread: by its asyncio loop if it is inside one, as a notebook's is; or what
         it has to do waits for `run_once`."""
-        from ppserver.contexts.errands import LoopErrands, QueueErrands
+        from ppserver.context.main_thread import LoopErrands, QueueErrands
 
         if threading.current_thread() is threading.main_thread():
             with contextlib.suppress(RuntimeError):

@@ -25,7 +25,7 @@ logger = logging.getLogger("ppserver.error")
 
 
 class Way(Protocol):
-    """How a context reaches the main thread (``ppserver.contexts.errands.MainThread``)."""
+    """How a context reaches the main thread (``ppserver.context.main_thread.MainThread``)."""
 
     pickles: bool
 

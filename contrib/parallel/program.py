@@ -76,7 +76,7 @@ def run(*, cores: int | str | None = None, **settings: Any) -> None:
         work.run_until_idle()
         return
     import ppserver
-    from ppserver.sources import from_environment
+    from ppserver.config.sources import from_environment
 
     values: dict[str, Any] = {"cores": "all" if registry.servers else 1}
     values.update(from_environment(os.environ))
@@ -147,8 +147,7 @@ def _serve_at_exit() -> None:
     except SystemExit as error:
         code = error.code
     except Exception as error:
-        from ppserver.cli import report
-        from ppserver.errors import PPServerError
+        from ppserver.errors import PPServerError, report
 
         if not isinstance(error, PPServerError):
             raise

@@ -19,7 +19,7 @@ _OPEN = 1  # the life of a context that takes connections (native/net/board.h)
 
 
 class Running(Protocol):
-    """A context, as ``ppserver.server.Running`` describes it."""
+    """A context, as ``ppserver.context.server.Running`` describes it."""
 
     core: Any
     board: Any  # or None: then it is the only one

@@ -104,14 +104,14 @@ def cpu_count(*, root: str = "/") -> int:
 
     ``root`` stands before every path that is read, here and below.
     """
-    from ppserver import topology
+    from ppserver.machine import topology
 
     return topology.available(root, bytes_each=0).count
 
 
 def sys_stats(*, root: str = "/") -> Pairs:
     """The machine; the table above says what each number is."""
-    from ppserver import topology
+    from ppserver.machine import topology
 
     cpu = _cpuinfo(root)
     memory = _meminfo(root)
@@ -202,7 +202,7 @@ def _first(values: Mapping[str, int], *names: str) -> int:
 
 
 def _online(root: str) -> int:
-    from ppserver import topology
+    from ppserver.machine import topology
 
     online = topology.parse_list(_read(root, "sys/devices/system/cpu/online"))
     return len(online) if online else os.sysconf("SC_NPROCESSORS_ONLN")

@@ -45,7 +45,7 @@ while (DIRECTORY / "hang").exists():
 
 def channel() -> socket.socket:
     """The host's end of the channel, which every context inherits."""
-    from ppserver.contexts.host import Premises
+    from ppserver.supervision.places.base import Premises
 
     gc.unfreeze()
     found: socket.socket = next(

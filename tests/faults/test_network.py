@@ -17,7 +17,7 @@ import pytest
 import serving
 from rawhttp import ClosedError, Raw
 
-from ppserver import board
+from ppserver.observe import board
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import serving
 
-from ppserver import board, gil
+from ppserver.machine import gil
+from ppserver.observe import board
 
 pytestmark = [
     pytest.mark.slow,

@@ -14,7 +14,7 @@ import pytest
 import serving
 from rawhttp import Raw
 
-from ppserver.readiness import VARIABLE, Listener
+from ppserver.observe.readiness import VARIABLE, Listener
 
 pytestmark = [
     pytest.mark.slow,

@@ -134,7 +134,7 @@ def test_a_lifespan_that_hangs_is_left(start: Start, more: bool) -> None:
 def test_the_end_is_bounded() -> None:
     """Whatever hangs: here a thread that is not waited for by name, and the main thread."""
     program = (
-        "import threading; from ppserver import exits\n"
+        "import threading; from ppserver.context import exits\n"
         "exits.bound(0.05, 7)\n"
         "threading.Event().wait()"
     )
@@ -144,7 +144,7 @@ def test_the_end_is_bounded() -> None:
 
 def test_the_end_is_not_bounded_once_it_is_called_off() -> None:
     program = (
-        "import time; from ppserver import exits\n"
+        "import time; from ppserver.context import exits\n"
         "exits.bound(0.05, 7); exits.unbound()\n"
         "time.sleep(0.5)"
     )

@@ -11,7 +11,7 @@ import sys
 import pytest
 import serving
 
-from ppserver import topology
+from ppserver.machine import topology
 
 pytestmark = [
     pytest.mark.slow,

@@ -689,7 +689,8 @@ def test_a_start_that_takes_long_says_how_far_it_is(
     tmp_path: pathlib.Path, started: list[serving.Server]
 ) -> None:
     program = (
-        "import sys; from ppserver import cli, supervisor; supervisor._PROGRESS_FIRST = 0.2; "
+        "import sys; from ppserver import cli; from ppserver.supervision import supervisor; "
+        "supervisor._PROGRESS_FIRST = 0.2; "
         "sys.exit(cli.main(sys.argv[1:]))"
     )
     (tmp_path / "hold-start").touch()

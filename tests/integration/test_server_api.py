@@ -24,11 +24,11 @@ import pytest
 import serving
 
 import ppserver
-import ppserver.server
+import ppserver.context.server
 from ppserver._native import Core
 from ppserver.config import Config
+from ppserver.context.server import Server
 from ppserver.errors import BindError, ConfigError, LifespanError, LoadError, PPServerError
-from ppserver.server import Server
 from ppserver.testing import LiveServer
 
 pytestmark = pytest.mark.skipif(serving.PEER != "ppserver", reason="the interface of ppserver")
@@ -333,8 +333,8 @@ def test_a_thread_that_fails_ends_the_server_with_1(monkeypatch: pytest.MonkeyPa
         def run_wsgi(self) -> None:
             raise OSError("epoll is gone")
 
-    make_core = ppserver.server.make_core
-    monkeypatch.setattr(ppserver.server, "make_core", lambda _config, _seat: Failing())
+    make_core = ppserver.context.server.make_core
+    monkeypatch.setattr(ppserver.context.server, "make_core", lambda _config, _seat: Failing())
     server = Server(config(wsgi))
     assert server.run() == 1
     assert server.stats() == {}

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import serving
 
-from ppserver import gil
+from ppserver.machine import gil
 
 pytestmark = [
     pytest.mark.slow,

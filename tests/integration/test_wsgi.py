@@ -14,7 +14,7 @@ import pytest
 import serving
 
 from ppserver.config import Config, table
-from ppserver.server import make_core
+from ppserver.context.server import make_core
 
 live = serving.load_app("wsgi_live")
 Context, request, plain = live.Context, live.request, live.plain

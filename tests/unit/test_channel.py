@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from ppserver.contexts import messages
-from ppserver.contexts.channel import Channel, Received
+from ppserver.supervision import messages
+from ppserver.supervision.channel import Channel, Received
 
 
 @pytest.fixture

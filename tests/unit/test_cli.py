@@ -139,7 +139,7 @@ def test_unknown_environment_variable(
 
 
 def test_public_names() -> None:
-    assert ppserver.Server.__module__ == "ppserver.server"
+    assert ppserver.Server.__module__ == "ppserver.context.server"
     with pytest.raises(AttributeError):
         ppserver.nothing  # noqa: B018
     with pytest.raises(ppserver.PPServerError, match="port"):
@@ -157,7 +157,7 @@ def fake_installation(folder: pathlib.Path) -> None:
 
 
 def test_a_checkout_that_shadows_the_installed_package_says_so(tmp_path: pathlib.Path) -> None:
-    package = pathlib.Path(cli.__file__).parent
+    package = pathlib.Path(ppserver.__file__).parent
     if not (package / "native").is_dir():
         pytest.skip("this is a copy of the package without its sources")
     fake_installation(tmp_path / "site")
@@ -170,7 +170,7 @@ def test_a_checkout_that_shadows_the_installed_package_says_so(tmp_path: pathlib
 def test_a_checkout_without_an_extension_says_what_to_do(
     tmp_path: pathlib.Path, installed: bool
 ) -> None:
-    package = pathlib.Path(cli.__file__).parent
+    package = pathlib.Path(ppserver.__file__).parent
     copy = tmp_path / "checkout" / "ppserver"
     shutil.copytree(package, copy, ignore=shutil.ignore_patterns("*.so", "native", "__pycache__"))
     (copy / "native").mkdir()

@@ -7,14 +7,7 @@ from typing import Any
 
 import pytest
 
-from ppserver.config import (
-    Config,
-    Setting,
-    check,
-    convert,
-    suggest,
-    table,
-)
+from ppserver.config import Config, Setting, check, convert, suggest, table
 from ppserver.errors import ConfigError
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from ppserver import console
-from ppserver.console import Console, Pipe
+from ppserver.observe import console
+from ppserver.observe.console import Console, Pipe
 
 F_SETPIPE_SZ = 1031
 

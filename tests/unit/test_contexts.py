@@ -11,16 +11,17 @@ from typing import Any
 
 import pytest
 
-from ppserver import contexts, pidfile, privileges, topology
 from ppserver.config import Config
 from ppserver.errors import ConfigError, StartupError
+from ppserver.machine import topology
+from ppserver.supervision import launch, pidfile, plan, privileges
 
 
 def test_all_cores() -> None:
     config = Config(cores="all")
-    assert contexts.context_count(config) == contexts.available(config).count
-    assert contexts.available(config) == topology.available()
-    assert contexts.context_count(Config(cores=3)) == 3
+    assert plan.context_count(config) == plan.available(config).count
+    assert plan.available(config) == topology.available()
+    assert plan.context_count(Config(cores=3)) == 3
 
 
 def test_banner_names_the_limit_and_the_binding(
@@ -29,7 +30,7 @@ def test_banner_names_the_limit_and_the_binding(
     why = "16 by affinity, 2 by the cgroup's CPU quota (1.5)"
     monkeypatch.setattr(topology, "available", lambda **_: topology.Cores(2, why))
     with caplog.at_level("INFO", "ppserver.error"):
-        contexts.banner(Config(cores="all", pin="core"), "processes", "asgi", "uvloop")
+        plan.banner(Config(cores="all", pin="core"), "processes", "asgi", "uvloop")
     first, second, third, fourth = caplog.messages[:4]
     assert first.endswith("ASGI, loop uvloop, 2 cores available")
     assert second == "contexts: 2 \N{MULTIPLICATION SIGN} processes"
@@ -37,7 +38,7 @@ def test_banner_names_the_limit_and_the_binding(
     assert fourth.startswith("pin: each context to a core")
     caplog.clear()
     with caplog.at_level("INFO", "ppserver.error"):
-        contexts.banner(Config(cores=2), "processes", "wsgi", "auto")
+        plan.banner(Config(cores=2), "processes", "wsgi", "auto")
     assert len(caplog.messages) == 2
 
 
@@ -74,15 +75,15 @@ def test_who_is_supervised(
     settings: dict[str, Any], given: tuple[str, ...] | None, supervised: bool
 ) -> None:
     config = Config(**{"app": "m:app", **settings})
-    assert contexts.is_supervised(config, given)[0] is supervised
+    assert plan.is_supervised(config, given)[0] is supervised
 
 
 def test_who_is_supervised_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "isatty", lambda fd: True)
-    assert not contexts.is_supervised(Config("m:app"), ())[0]
-    assert contexts.is_supervised(Config("m:app"), ("cores",))[0]
+    assert not plan.is_supervised(Config("m:app"), ())[0]
+    assert plan.is_supervised(Config("m:app"), ("cores",))[0]
     monkeypatch.setattr(os, "getpid", lambda: 1)
-    assert contexts.is_supervised(Config("m:app"), ())[0]
+    assert plan.is_supervised(Config("m:app"), ())[0]
 
 
 def test_never_supervised_is_for_one_context() -> None:
@@ -96,7 +97,7 @@ def test_several_contexts_need_the_main_thread() -> None:
 
     def run() -> None:
         try:
-            contexts.run(Config("m:app", cores=2, port=0))
+            launch.run(Config("m:app", cores=2, port=0))
         except StartupError as error:
             errors.append(error)
 
@@ -108,7 +109,7 @@ def test_several_contexts_need_the_main_thread() -> None:
 
 PID_FILE = """
 import sys
-from ppserver import pidfile
+from ppserver.supervision import pidfile
 from ppserver.config import Config
 with pidfile.held(Config(pid=sys.argv[1])):
     print("held", flush=True)
@@ -137,7 +138,7 @@ def test_the_pid_file_of_a_server_that_runs_is_left_alone(tmp_path: pathlib.Path
 
 BECOME = """
 import os, sys
-from ppserver import privileges
+from ppserver.supervision import privileges
 from ppserver.config import Config
 privileges.drop(Config(user=sys.argv[1]))
 print(os.getresuid(), os.getresgid(), os.getgroups(), os.environ["HOME"], os.environ.get("USER"))
@@ -162,7 +163,7 @@ def test_nothing_of_root_is_left() -> None:
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
 def test_standard_descriptors_that_are_closed(closed: tuple[int, ...]) -> None:
     program = (
-        "import os; from ppserver import terminal; terminal.open_standard_descriptors()\n"
+        "import os; from ppserver.machine import terminal; terminal.open_standard_descriptors()\n"
         "found = [os.readlink(f'/proc/self/fd/{fd}') for fd in range(3)]\n"
         f"assert all(found[fd] == os.devnull for fd in {closed}), found\n"
         "assert all(os.get_inheritable(fd) for fd in range(3))\n"

@@ -1,4 +1,4 @@
-"""What `--loop` comes to: see `ppserver.eventloop`."""
+"""What `--loop` comes to: see `ppserver.context.eventloop`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from types import ModuleType
 
 import pytest
 
-from ppserver import eventloop, gil
 from ppserver.config import Config
+from ppserver.context import eventloop
 from ppserver.errors import ConfigError
+from ppserver.machine import gil
 
 
 @pytest.fixture(params=["with a GIL", "free-threaded"])

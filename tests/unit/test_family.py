@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 
-from ppserver.contexts import family
+from ppserver.supervision import family
 
 WAITING = [sys.executable, "-c", "input()"]
 
@@ -33,7 +33,7 @@ def test_orphans_are_adopted_and_taken_leave_of_others_kept() -> None:
     """In a process of its own: this one has children that are none of the test's business."""
     script = """
 import os, subprocess, sys
-from ppserver.contexts import family
+from ppserver.supervision import family
 
 assert family.adopt(True) is False
 assert family.adopt(True) is True
@@ -60,7 +60,7 @@ family.reap_orphans(())
 def test_the_name_of_a_host() -> None:
     script = """
 from pathlib import Path
-from ppserver.contexts import family
+from ppserver.supervision import family
 
 comm = Path("/proc/self/comm")
 before = comm.read_text()

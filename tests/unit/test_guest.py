@@ -6,9 +6,9 @@ import ast
 import json
 import sysconfig
 
-from ppserver.contexts.guest import refusal
-from ppserver.contexts.interpreters import program_of
 from ppserver.errors import LoadError
+from ppserver.supervision.places.guest import refusal
+from ppserver.supervision.places.interpreters import program_of
 
 REFUSED = "module numpy._core._multiarray_umath does not support loading in subinterpreters"
 OTHER = "threads" if sysconfig.get_config_var("Py_GIL_DISABLED") else "processes"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 import ppserver
-from ppserver import hooks
+from ppserver.app import hooks
 from ppserver.config import Config
 from ppserver.errors import ConfigError, LoadError, StartupError
 

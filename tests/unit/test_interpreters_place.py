@@ -16,13 +16,13 @@ from typing import Any, cast
 
 import pytest
 
+from ppserver.app.loader import Application
 from ppserver.config import Config
-from ppserver.contexts.channel import Channel, SignalPipe
-from ppserver.contexts.host import Order, Premises
-from ppserver.contexts.interpreters import Interpreters
-from ppserver.contexts.seats import Seats
-from ppserver.loader import Application
-from ppserver.sockets import Listening
+from ppserver.context.listeners import Listening
+from ppserver.context.seats import Seats
+from ppserver.supervision.channel import Channel, SignalPipe
+from ppserver.supervision.places.base import Order, Premises
+from ppserver.supervision.places.interpreters import Interpreters
 
 cannot_start = pytest.mark.skipif(
     sys.version_info >= (3, 13), reason="interpreters can be made here, and never destroyed"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from ppserver.app.lifespan import Lifespan
 from ppserver.errors import LifespanError
-from ppserver.lifespan import Lifespan
 
 
 def run(app: Any, mode: str = "auto", timeout: float = 0.0) -> tuple[Lifespan, bool]:

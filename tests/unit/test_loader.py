@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from ppserver.app.loader import Target, detect, load, parse_target, recognise
 from ppserver.config import Config
 from ppserver.errors import ConfigError, LoadError
-from ppserver.loader import Target, detect, load, parse_target, recognise
 
 
 async def asgi(scope: Any, receive: Any, send: Any) -> None: ...

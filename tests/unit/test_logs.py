@@ -12,10 +12,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from ppserver import logs
 from ppserver._native import Core
 from ppserver.config import Config
 from ppserver.errors import ConfigError
+from ppserver.observe import logs
 
 
 @pytest.fixture(autouse=True)
@@ -208,7 +208,7 @@ def test_lost_access_lines_are_told(caplog: pytest.LogCaptureFixture) -> None:
 def test_missing_descriptors_name_the_limit(caplog: pytest.LogCaptureFixture) -> None:
     program = """
 import os, resource
-from ppserver import logs
+from ppserver.observe import logs
 from ppserver._native import Core
 from ppserver.config import Config
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))

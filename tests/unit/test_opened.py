@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from ppserver import disposal, opened
+from ppserver.app import disposal, opened
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ def test_native_threads_with_a_name_of_their_own() -> None:
     """Those of a run-time system; a numeric library's threads are called as the process is."""
     program = """
 import ctypes, threading
-from ppserver import opened
+from ppserver.app import opened
 libc = ctypes.CDLL(None)
 before = opened.snapshot()
 end, named = threading.Event(), threading.Event()

@@ -9,7 +9,7 @@ import types
 import pytest
 import serving
 
-from ppserver import patched
+from ppserver.app import patched
 from ppserver.errors import LoadError
 
 

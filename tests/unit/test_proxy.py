@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ppserver._native import Core
+from ppserver.config.proxy import NETWORKS_MAX, TrustedProxies
 from ppserver.errors import ConfigError
-from ppserver.proxy import NETWORKS_MAX, TrustedProxies
 
 
 def test_packed() -> None:

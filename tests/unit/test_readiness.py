@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from ppserver import readiness
+from ppserver.observe import readiness
 
 
 def test_said_and_heard(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 import pytest
 
 from ppserver.config import Config
+from ppserver.config.addresses import SOCKETS_MAX, Address, parse_address
+from ppserver.context.listeners import Listeners
 from ppserver.errors import BindError, ConfigError
-from ppserver.sockets import SOCKETS_MAX, Address, Listeners, parse_address
 
 
 @pytest.mark.parametrize(

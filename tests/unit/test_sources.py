@@ -12,8 +12,8 @@ import pytest
 from hypothesis import strategies as st
 
 from ppserver.config import Config, Option, is_octal, table
+from ppserver.config.sources import from_environment, from_file, gather, read_env_file, to_toml
 from ppserver.errors import ConfigError
-from ppserver.sources import from_environment, from_file, gather, read_env_file, to_toml
 
 
 def test_environment() -> None:

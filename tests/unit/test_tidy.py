@@ -61,19 +61,30 @@ def test_machine_paths(tidy: ModuleType) -> None:
     assert rules(tidy, "Makefile", f"$(1){path}\n") == []
 
 
+SERVER, LOGS = "ppserver/context/server.py", "ppserver/observe/logs.py"
+
+
 @pytest.mark.parametrize(
     ("path", "source", "expected"),
     [
-        ("ppserver/server.py", "import os\nfrom ppserver import logs\n", ""),
-        ("ppserver/server.py", "from ppserver.contexts import seats\n", ""),
-        ("ppserver/logs.py", "from ppserver.server import Server\n", "1: layers: ppserver.server"),
-        ("ppserver/logs.py", "def f():\n    import ppserver.cli\n", "2: layers: ppserver.cli"),
-        ("ppserver/logs.py", "def f():\n    from ppserver import cli\n", "2: layers: ppserver.cli"),
-        ("ppserver/server.py", "import parallel.registry\n", "1: layers: parallel.registry"),
-        ("ppserver/loader.py", "import parallel\n", ""),
+        (SERVER, "import os\nfrom ppserver.observe import logs\n", ""),
+        (SERVER, "from ppserver.context import seats\n", ""),
+        (SERVER, "from ppserver.config import Config\n", ""),
+        (
+            LOGS,
+            "from ppserver.context.server import Server\n",
+            "1: layers: ppserver.context.server",
+        ),
+        (LOGS, "def f():\n    import ppserver.cli\n", "2: layers: ppserver.cli"),
+        (LOGS, "def f():\n    from ppserver import cli\n", "2: layers: ppserver.cli"),
+        (LOGS, "import ppserver\n", "1: layers: ppserver is on a floor above observe.logs"),
+        ("ppserver/cli/top.py", "from ppserver.observe import board\n", ""),
+        (SERVER, "import parallel.registry\n", "1: layers: parallel.registry"),
+        ("ppserver/cli/top.py", "def f():\n    import parallel\n", "2: layers: parallel"),
         ("ppserver/new.py", "", "a new file"),
-        ("ppserver/contexts/host.py", "from ppserver import cli\n", ""),
-        ("ppserver/contexts/host.py", "", "contexts.host imports cli no more"),
+        ("ppserver/new/file.py", "", "a new file"),
+        ("ppserver/_native.pyi", "from ppserver.selector import CoreSelector\n", ""),
+        ("ppserver/_native.pyi", "from ppserver.config import Config\n", "1: layers"),
     ],
 )
 def test_layers(path: str, source: str, expected: str) -> None:
@@ -125,3 +136,32 @@ def test_ranks_of_new_files_and_of_exceptions() -> None:
     assert not list(ranks.check({HIGH: DEFINES}, RANKS, upward))
     new = "ppserver/native/bridge/new.c"
     assert "a new file" in "".join(ranks.check({new: ""}, RANKS, set()))
+
+
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [
+        ({"a": "from ppserver.app import b", "b": "from ppserver.app import c", "c": ""}, []),
+        ({"a": "from ppserver.app.b import x", "b": "def f(): import ppserver.app.a"}, ["a b"]),
+        (
+            {
+                "a": "from ppserver.app import b",
+                "b": "from ppserver.app import c",
+                "c": "def f():\n    from ppserver.app.a import x",
+                "d": "from ppserver.app import a",
+            },
+            ["a b c"],
+        ),
+        ({"__init__": "from ppserver.app.a import x", "a": "from ppserver.app import y"}, [". a"]),
+        ({"a": "from ppserver.app import a"}, ["a"]),
+    ],
+)
+def test_circles(sources: dict[str, str], expected: list[str]) -> None:
+    files = {f"ppserver/app/{name}.py": source for name, source in sources.items()}
+    names = [
+        " ".join(pathlib.Path(path).stem.replace("__init__", ".") for path in circle)
+        for circle in layers.circles(files)
+    ]
+    assert names == expected
+    assert all("a circle" in finding for finding in layers.check(files))
+    assert len(list(layers.check(files))) == len(expected)

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ppserver import topology
 from ppserver.config import Config
 from ppserver.errors import ConfigError
-from ppserver.topology import Cores, Cpu, Topology
+from ppserver.machine import topology
+from ppserver.machine.topology import Cores, Cpu, Topology
 
 MIB = 1 << 20
 

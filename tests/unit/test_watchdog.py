@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 import serving
 
-from ppserver import board, watchdog
 from ppserver._native import Board, Core
+from ppserver.context import watchdog
+from ppserver.context.watchdog import BusyThreads, Start, Watchdog
+from ppserver.observe import board
 from ppserver.testing import LiveServer
-from ppserver.watchdog import BusyThreads, Start, Watchdog
 
 LONG = 60.0
 

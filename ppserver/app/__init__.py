@@ -1,0 +1,1 @@
+"""The application: find it, import it, recognise it, and call its functions around contexts."""

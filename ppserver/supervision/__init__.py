@@ -1,0 +1,1 @@
+"""Many contexts: who starts them, where they live, who replaces them."""
