@@ -76,6 +76,17 @@ echo "$root" >"$site/ppserver-checkout.pth"
 for package in parallel ctk; do
     ln -sfn "$root/contrib/$package" "$site/$package"
 done
+# The entry points of a checkout, which is not installed.
+entries=$site/ppserver_checkout-0.dist-info
+mkdir -p "$entries"
+printf 'Metadata-Version: 2.1\nName: ppserver-checkout\nVersion: 0\n' >"$entries/METADATA"
+"$venv/bin/python" - "$root/pyproject.toml" >"$entries/entry_points.txt" <<'END'
+import sys, tomllib
+
+with open(sys.argv[1], "rb") as file:
+    for group, points in tomllib.load(file)["project"]["entry-points"].items():
+        print(f"[{group}]", *(f"{name} = {value}" for name, value in points.items()), sep="\n")
+END
 cat >"$venv/bin/ppserver" <<END
 #!$root/$venv/bin/python
 import sys

@@ -38,7 +38,6 @@ FLOORS = (
 )
 # Nothing below ppserver/ imports what is built on it.
 ABOVE = ("parallel", "ctk", "contrib")
-IMPORTS_ABOVE = {"app.loader"}
 
 RANKS = {member: rank for rank, floor in enumerate(FLOORS) for member in floor.members}
 
@@ -80,7 +79,7 @@ def check(sources: Mapping[str, str]) -> Iterator[str]:
             continue
         for line, name in imports(source, modules):
             top, _, inside = name.partition(".")
-            if top in ABOVE and module not in IMPORTS_ABOVE:
+            if top in ABOVE:
                 yield f"{path}:{line}: layers: {name} is built on the package"
             used = rank_of(inside) if top == "ppserver" else None
             if used is not None and used > rank:

@@ -14,7 +14,10 @@ import pickle
 import threading
 import traceback
 from collections.abc import Callable
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from ppserver.app.programs import MainThread
 
 __all__ = ["call_from_main_thread", "call_from_main_thread_and_wait"]
 
@@ -24,20 +27,13 @@ T = TypeVar("T")
 logger = logging.getLogger("ppserver.error")
 
 
-class Way(Protocol):
-    """How a context reaches the main thread (``ppserver.context.main_thread.MainThread``)."""
-
-    pickles: bool
-
-    def ask(self, errand: Any, *, wait: bool) -> Any: ...
-
-
 class _Known:
     """The functions that both sides know, by their number, and the way to the other side."""
 
     functions: list[Callable[..., Any]] = []  # noqa: RUF012
     count: int | None = None  # so many were there when contexts started
-    ways: list[Way] = []  # noqa: RUF012  of the contexts that run here; none: an ordinary call
+    # Of the contexts that run here; none: an ordinary call.
+    ways: list[MainThread] = []  # noqa: RUF012
 
 
 def call_from_main_thread(function: Callable[P, T]) -> Callable[P, T | None]:
@@ -79,7 +75,7 @@ def _decorated(function: Callable[P, T], *, wait: bool) -> Callable[P, Any]:
 
 
 def _ask_parent(
-    way: Way,
+    way: MainThread,
     number: int,
     function: Callable[..., Any],
     args: tuple[Any, ...],
@@ -120,14 +116,14 @@ def perform(errand: bytes) -> bytes:
     return pickle.dumps((True, RuntimeError(f"in the main thread: {text}")))
 
 
-def starts(way: Way) -> None:
+def starts(way: MainThread) -> None:
     """For the runtime: a context begins, and this is its way."""
     _Known.ways.append(way)
     if way.pickles:
         _Known.count = len(_Known.functions)
 
 
-def ends(way: Way) -> None:
+def ends(way: MainThread) -> None:
     """For the runtime: that context does not run any more."""
     with contextlib.suppress(ValueError):  # It did not come so far.
         _Known.ways.remove(way)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parallel import background, work
 from parallel.registry import ClientTransport, Registry, RootTransport, ServerTransport, registry
+
+if TYPE_CHECKING:
+    from ppserver.app.programs import Program
 
 __all__ = ["client", "register", "run", "run_once", "server"]
 
@@ -122,9 +125,11 @@ def _left(registered: Registry) -> int:
     return work.pending() + serves + connections
 
 
-def is_loaded_by_ppserver() -> None:
-    """For ppserver: what the program registers from now on is served by the one who loads it."""
+def loaded_by_ppserver() -> Program:
+    """For ppserver, an entry point of its group ``ppserver.programs``: what the program registers
+    from now on, which is what this returns, is served by the one who loads it."""
     _Course.loaded_by_ppserver = True
+    return registry
 
 
 def _serve_at_exit() -> None:

@@ -7,25 +7,18 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from parallel import background, files, main_thread, system, work
 from parallel.protocol import Protocol as Description
 from parallel.protocol import describe
 
+if TYPE_CHECKING:
+    from ppserver.app.programs import Running
+
 _CONNECT_SECONDS = 30.0
 _LOOK_SECONDS = 0.02
 _OPEN = 1  # the life of a context that takes connections (native/net/board.h)
-
-
-class Running(Protocol):
-    """A context, as ``ppserver.context.server.Running`` describes it."""
-
-    core: Any
-    board: Any  # or None: then it is the only one
-    slot: int
-    main: main_thread.Way
-    stop: Callable[[], None]
 
 
 class RootTransport:
@@ -242,10 +235,11 @@ def _not_serving() -> None:
 class Registry:
     """What a program has registered, in order: a position is the tag of a protocol's listeners.
 
-    ppserver serves it. What it calls is under "for ppserver".
+    ppserver serves it, as a ``ppserver.app.programs.Program``: see "for ppserver".
     """
 
-    is_parallel_registry = True  # ppserver knows it by this, without importing us
+    is_ppserver_program = True  # ppserver knows it by this, without importing us
+    usage = "parallel.register(transport=parallel.server(HOST, PORT), protocol=...)"
 
     def __init__(self) -> None:
         self.transports: list[RootTransport] = []
@@ -338,6 +332,10 @@ class Registry:
         says so by ``url_scheme``."""
         default = "tcp" if self.protocols[tag].raw else "http"
         return str(getattr(self.transports[tag].protocol, "url_scheme", default))
+
+    def is_raw(self, tag: int) -> bool:
+        """Whether connections of ``tag`` are bytes for the protocol, not HTTP."""
+        return self.protocols[tag].raw
 
     def listens(self, tag: int, name: Any) -> None:
         """The server of ``tag`` listens on what ``getsockname()`` gives as ``name``, so one that

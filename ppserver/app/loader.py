@@ -7,7 +7,6 @@ what and what to do; an import that fails shows the traceback from the applicati
 
 from __future__ import annotations
 
-import ast
 import builtins
 import dataclasses
 import functools
@@ -16,14 +15,14 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
-from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
-from ppserver.app import patched
+from ppserver.app import patched, programs
+from ppserver.app.programs import Program
 from ppserver.app.tracebacks import application_trace
-from ppserver.config import Config, suggest, targets
+from ppserver.config import Config, suggest
 from ppserver.config.addresses import Address, addresses, parse_address
 from ppserver.config.sources import read_env_file
 from ppserver.config.targets import Target, parse_function, parse_target
@@ -48,9 +47,13 @@ class Application:
         it, else the same object. Raises LoadError if the factory fails."""
         return self if self.make is None else dataclasses.replace(self, call=self.make())
 
-    def is_raw(self, tag: int) -> bool:
-        """Whether what comes by listeners of this tag is bytes for a protocol, not HTTP."""
-        return self.interface == "parallel" and bool(self.call.protocols[tag].raw)
+    @property
+    def program(self) -> Program | None:
+        """The application as a program of the parallel API; None if it is none."""
+        if self.interface != "parallel":
+            return None
+        program: Program = self.call
+        return program
 
 
 def find(text: str, app_dir: str, setting: str) -> Any:
@@ -71,7 +74,7 @@ def load(config: Config) -> Application:
     if config.env_file is not None:
         os.environ.update(read_env_file(config.env_file, os.environ))
     config = recognise(config)
-    application = _load_parallel(config) if config.interface == "parallel" else _load(config)
+    application = _load_program(config) if config.interface == "parallel" else _load(config)
     patched.refuse(application.name)
     return application
 
@@ -104,61 +107,27 @@ def _load(config: Config) -> Application:
 
 def recognise(config: Config) -> Config:
     """``config`` with the interface of a program of the parallel API, if it names one."""
-    if config.interface == "auto" and _is_parallel(config):
+    if config.interface == "auto" and programs.is_program(config):
         return dataclasses.replace(config, interface="parallel")
     return config
 
 
-def _is_parallel(config: Config) -> bool:
-    """Whether the application is a program of the parallel API: its registry, or a ``.py`` file
-    without an attribute that imports ``parallel``. Nothing is run to find out."""
-    if not isinstance(config.app, str):
-        return bool(getattr(config.app, "is_parallel_registry", False))
-    target = targets.read(config.app)
-    if target is None or target.attr or not target.is_file:
-        return False
-    try:
-        tree = ast.parse(Path(config.app_dir, target.module).read_bytes())
-    except (OSError, SyntaxError, ValueError):
-        return False  # Loading it says more.
-    for node in ast.walk(tree):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names = [node.module]
-        if any(name.partition(".")[0] == "parallel" for name in names):
-            return _finds_the_parallel_api(Path(config.app_dir, target.module).resolve().parent)
-    return False
-
-
-def _finds_the_parallel_api(directory: Path) -> bool:
-    """Whether ``import parallel`` in a file there finds ours, not a module of the user's own."""
-    spec = PathFinder.find_spec("parallel", [str(directory), *sys.path])
-    return spec is not None and any(
-        Path(folder, "registry.py").is_file() for folder in spec.submodule_search_locations or ()
-    )
-
-
-def _load_parallel(config: Config) -> Application:
+def _load_program(config: Config) -> Application:
     """A program of the parallel API: run as the main program is, for what it registers."""
     if isinstance(config.app, str):
-        from parallel import program
-        from parallel.registry import registry
-
         name = config.app
         target = parse_target(name)
-        program.is_loaded_by_ppserver()
+        filled = programs.begin(config)
         if target.is_file and not target.attr:
             _run_program(Path(config.app_dir, target.module))
         else:
             _import(target, config.app_dir)
+        program = filled()
     else:
-        registry, name = config.app, "the program"
-    if not registry.transports:
-        raise LoadError(
-            f"{name} registers nothing",
-            hint="parallel.register(transport=parallel.server(HOST, PORT), protocol=...)",
-        )
-    found = [[parse_address(text) for text in one] for one in registry.addresses]
+        program, name = config.app, "the program"
+    if not program.addresses:
+        raise LoadError(f"{name} registers nothing", hint=program.usage)
+    found = [[parse_address(text) for text in one] for one in program.addresses]
     if config.bind or config.uds is not None or config.fd is not None:
         servers = [tag for tag, one in enumerate(found) if one]
         if len(servers) != 1:
@@ -167,12 +136,12 @@ def _load_parallel(config: Config) -> Application:
                 hint="another address can only be given to a program with one server",
             )
         found[servers[0]] = addresses(config)
-    schemes = map(registry.scheme, range(len(found)))
+    schemes = map(program.scheme, range(len(found)))
     where = [
         [dataclasses.replace(address, scheme=scheme) for address in one]
         for one, scheme in zip(found, schemes, strict=True)
     ]
-    return Application(registry, "parallel", name, addresses=where)
+    return Application(program, "parallel", name, addresses=where)
 
 
 def _run_program(path: Path) -> None:

@@ -16,7 +16,7 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 logger = logging.getLogger("ppserver.error")
 
@@ -24,18 +24,6 @@ BYTES_MAX = 1 << 30
 _HEAD = struct.Struct("!Q?")  # bytes that follow; whether the sender waits for an answer
 _PIECE_BYTES = 1 << 18
 _REPLY_SECONDS = 10.0
-
-
-class MainThread(Protocol):
-    """The way to the main thread, as a context sees it."""
-
-    pickles: bool  # errands are bytes for the application's perform(); else callables
-
-    def ask(self, errand: Any, *, wait: bool) -> Any:
-        """Have it done: what it gives, or None without waiting.
-
-        Raises RuntimeError if the main thread is no longer there, and what a callable raises.
-        """
 
 
 class _Local:

@@ -23,15 +23,16 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
-from ppserver._native import Board, Core
+from ppserver._native import Core
 from ppserver.app import hooks
 from ppserver.app.lifespan import Lifespan
 from ppserver.app.loader import Application, load, recognise
+from ppserver.app.programs import MainThread, Program, Running
 from ppserver.config import Config
 from ppserver.config.proxy import TrustedProxies
 from ppserver.context import eventloop, exits, watchdog
 from ppserver.context.listeners import Listeners, Listening
-from ppserver.context.main_thread import LoopErrands, MainThread
+from ppserver.context.main_thread import LoopErrands
 from ppserver.context.seats import Seat
 from ppserver.errors import PPServerError
 from ppserver.machine import directory, handlers, terminal
@@ -78,17 +79,6 @@ class Supervision:
     multiprocess: bool = False
     slot: int = 0
     main: MainThread | None = None  # None: that of the context's event loop
-
-
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Running:
-    """A context that runs, as a program of the parallel API is told of it."""
-
-    core: Core
-    board: Board | None  # None: it is the only one
-    slot: int
-    main: MainThread
-    stop: Callable[[], None]  # the whole server
 
 
 def make_core(config: Config, seat: Seat | None = None) -> Core:
@@ -296,7 +286,7 @@ class Server:
             if make is None:
                 hooks.run(self.config)
                 self._loaded_here = True
-            if self.listeners is not None and self._application.interface == "parallel":
+            if self.listeners is not None and self._application.program is not None:
                 self.listeners.open(self._application.addresses)
         if self._listening is None:
             assert self.listeners is not None
@@ -383,11 +373,12 @@ class Server:
         """A context's thread without asyncio: it makes the core, so it owns it, and runs it."""
         core = running = None
         assert self._application is not None
+        program = self._application.program
         try:
             core = make_core(self.config, self._seat)
-            if self._application.interface == "parallel":
+            if program is not None:
                 core.serve_parallel(
-                    self._application.call.table(),
+                    program.table(),
                     threads=self.config.threads,
                     on_error=logs.log_protocol_error,
                 )
@@ -404,14 +395,15 @@ class Server:
                 )
             self._listen(core)
             self.core = core
-            running = self._tell_began(core, loop)
+            if program is not None:
+                running = self._tell_began(program, core, loop)
             loop.call_soon_threadsafe(_settle, ready, None)
             core.run_wsgi()
             failure = None
         except BaseException as error:
             failure = error
-        if running is not None:
-            self._application.call.context_ended(running)
+        if program is not None and running is not None:
+            program.context_ended(running)
         with self._core_lock:
             self.core = None
             if core is not None:
@@ -421,11 +413,8 @@ class Server:
             loop.call_soon_threadsafe(_settle, done, failure)
             loop.call_soon_threadsafe(self._woken.set)
 
-    def _tell_began(self, core: Core, loop: asyncio.AbstractEventLoop) -> Running | None:
+    def _tell_began(self, program: Program, core: Core, loop: asyncio.AbstractEventLoop) -> Running:
         """Tell a program of the parallel API that a context of it serves."""
-        assert self._application is not None
-        if self._application.interface != "parallel":
-            return None
         supervision = self._supervision or Supervision()
         running = Running(
             core,
@@ -435,9 +424,9 @@ class Server:
             self._stop_server,
         )
         try:
-            self._application.call.context_began(running)
+            program.context_began(running)
         except BaseException:
-            self._application.call.context_ended(running)
+            program.context_ended(running)
             raise
         return running
 
@@ -453,15 +442,16 @@ class Server:
         if seat is not None and seat.doors:
             core.join(seat.inbox, seat.doors, local=seat.local)
         assert self._application is not None
+        program = self._application.program
         for listening in self._listening or ():
             core.add_listener(
                 listening.socket.fileno(),
                 kind=listening.kind,
                 tag=listening.tag,
-                raw=self._application.is_raw(listening.tag),
+                raw=program is not None and program.is_raw(listening.tag),
             )
-            if self._application.interface == "parallel":
-                self._application.call.listens(listening.tag, listening.socket.getsockname())
+            if program is not None:
+                program.listens(listening.tag, listening.socket.getsockname())
 
     def _stop_server(self) -> None:
         """The application wants the server to end, all contexts of it."""

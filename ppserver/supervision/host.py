@@ -95,8 +95,9 @@ class Host:
         interface = self._config.interface if application is None else application.interface
         module = importlib.import_module(_PLACES[name])
         self._config = eventloop.settle(self._config, interface)
-        if application is not None and interface == "parallel":
-            application.call.before_contexts(self._seats.board, forked=name == "processes")
+        program = None if application is None else application.program
+        if program is not None:
+            program.before_contexts(self._seats.board, forked=name == "processes")
         report: FreezeReport = module.prepare(self._config, application)
         if application is None:
             report = FreezeReport.nothing("each context has its own")
@@ -117,8 +118,8 @@ class Host:
             widen_descriptor_table()
         errands = None
         try:
-            if application is not None and application.interface == "parallel":
-                errands = HostErrands(application.call.perform, pipe.wake)
+            if program is not None:
+                errands = HostErrands(program.perform, pipe.wake)
             place: Place = module.open_place(
                 Premises(
                     self._config,

@@ -27,9 +27,9 @@ def run(config: Config, why: str = "") -> int:
         directory.come_back(config)
         application = load(config)
         hooks.run(config)
-        if config.interface == "parallel":
+        if (program := application.program) is not None:
             listeners.open(application.addresses)
-            application.call.before_contexts(None, forked=False)
+            program.before_contexts(None, forked=False)
         config = eventloop.settle(config, application.interface)
         plan.banner(config, "", application.interface, config.loop, why)
         server = Server(config, application=application, listeners=listeners, owns_process=True)
