@@ -66,10 +66,9 @@ class Background:
         count = plan.context_count(config) if many else 1
         seats = self._stack.enter_context(contextlib.closing(Seats(count, config.balance)))
         main = self._way()
+        report = self._report()
         for slot in range(count):
-            supervision = Supervision(
-                ready=self._notify, stop=self._ask_to_stop, slot=slot, main=main
-            )
+            supervision = Supervision(report, slot=slot, main=main)
             server = Server(
                 config,
                 application=application,
@@ -111,6 +110,21 @@ class Background:
     def _notify(self) -> None:
         with self._changed:
             self._changed.notify_all()
+
+    def _report(self) -> Any:
+        """What its contexts tell."""
+        from ppserver.context.server import Report
+
+        background = self
+
+        class Heard(Report):
+            def ready(self) -> None:
+                background._notify()
+
+            def stop(self) -> None:
+                background._ask_to_stop()
+
+        return Heard()
 
     def _wait_until_serving(self) -> None:
         from ppserver.errors import StartupError

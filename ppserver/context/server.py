@@ -68,14 +68,28 @@ def _nothing() -> None:
     pass
 
 
+class Report:
+    """What a context tells who supervises it. Here it tells nobody; others override what they
+    want to hear."""
+
+    def ready(self) -> None:
+        """It serves."""
+
+    def draining(self) -> None:
+        """It takes no more connections."""
+
+    def retire(self) -> None:
+        """It has served its number of requests, and wants a successor."""
+
+    def stop(self) -> None:
+        """The application wants the whole server to end."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Supervision:
-    """How a context talks to what supervises it."""
+    """Who supervises a context, and what the context is to know of that."""
 
-    ready: Callable[[], None] = _nothing
-    draining: Callable[[], None] = _nothing
-    retire: Callable[[], None] = _nothing
-    stop: Callable[[], None] = _nothing  # the whole server
+    report: Report
     multiprocess: bool = False
     slot: int = 0
     main: MainThread | None = None  # None: that of the context's event loop
@@ -216,7 +230,7 @@ class Server:
                 self._loop, lambda stuck: self._with_core(lambda core: core._stuck(stuck), None)
             )
         if self._supervision is not None:
-            self._supervision.ready()
+            self._supervision.report.ready()
         elif self.listeners is not None:
             logs.announce(self.listeners.urls)
             if self._owns_process:
@@ -415,7 +429,7 @@ class Server:
 
     def _tell_began(self, program: Program, core: Core, loop: asyncio.AbstractEventLoop) -> Running:
         """Tell a program of the parallel API that a context of it serves."""
-        supervision = self._supervision or Supervision()
+        supervision = self._supervision or Supervision(Report())
         running = Running(
             core,
             None if self._seat is None else self._seat.board,
@@ -456,7 +470,7 @@ class Server:
     def _stop_server(self) -> None:
         """The application wants the server to end, all contexts of it."""
         if self._supervision is not None:
-            self._supervision.stop()
+            self._supervision.report.stop()
         else:
             self.should_exit = True
 
@@ -483,7 +497,7 @@ class Server:
         self._max_requests = 0
         logger.info("Reached the limit of requests: ending process [%d]", os.getpid())
         if self._supervision is not None:
-            self._supervision.retire()
+            self._supervision.report.retire()
         else:
             self._should_exit = True
 
@@ -505,7 +519,7 @@ class Server:
         if self.listeners is not None:
             self.listeners.close()
         if self._supervision is not None:
-            self._supervision.draining()
+            self._supervision.report.draining()
         pause = 0.002
         while not self._idle() and time.monotonic() < deadline and not self._hurry:
             await asyncio.sleep(pause)

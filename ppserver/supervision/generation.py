@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import signal
 
-from ppserver.supervision import family
+from ppserver.supervision import family, messages
 from ppserver.supervision.channel import Channel
 from ppserver.supervision.messages import Said
 
@@ -79,7 +79,7 @@ class Generation:
         if self.place == "processes":
             family.send(context.key, _TELL[what])
         else:
-            self.channel.send("tell", key=context.key, what=what)
+            messages.send(self.channel, messages.Tell(context.key, what))
 
     def kill_context(self, context: Context, stopping: bool = False) -> None:
         """End a context by force. A thread has no end of its own: its host goes with it, unless

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import importlib
 import logging
 import os
 import resource
@@ -19,9 +18,8 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
 from ppserver.app import disposal, hooks, opened
 from ppserver.app.loader import Application, load
@@ -35,7 +33,7 @@ from ppserver.freezing import FreezeReport
 from ppserver.machine import directory, gil, handlers
 from ppserver.observe import logs
 from ppserver.shared import sealed
-from ppserver.supervision import plan, privileges
+from ppserver.supervision import messages, plan, privileges
 from ppserver.supervision.channel import Channel, Received, SignalPipe
 from ppserver.supervision.family import call_host, die_with_parent
 from ppserver.supervision.places.base import Order, Place, Premises
@@ -52,11 +50,19 @@ def _do_nothing(number: int, frame: FrameType | None) -> None:
     """A handler for what the supervisor deals with."""
 
 
-_PLACES: Mapping[str, str] = {
-    "processes": "ppserver.supervision.places.processes",
-    "threads": "ppserver.supervision.places.threads",
-    "interpreters": "ppserver.supervision.places.interpreters",
-}
+def _place_named(name: str) -> type[Place]:
+    """The class of a place; only the one that is needed is loaded."""
+    if name == "threads":
+        from ppserver.supervision.places.threads import Threads
+
+        return Threads
+    if name == "interpreters":
+        from ppserver.supervision.places.interpreters import Interpreters
+
+        return Interpreters
+    from ppserver.supervision.places.processes import Processes
+
+    return Processes
 
 
 class Host:
@@ -88,30 +94,27 @@ class Host:
         if application is not None:
             name, why = plan.place_for(self._config, application, watch.culprit)
             if name == "processes" and not self._may_share(before, application):
-                self._channel.send("opened", interface=application.interface)
+                messages.send(self._channel, messages.Opened(application.interface))
                 signal.signal(signal.SIGALRM, signal.SIG_DFL)
                 signal.alarm(_LEAVE_SECONDS)  # Whatever else the import left running.
                 return 0
         interface = self._config.interface if application is None else application.interface
-        module = importlib.import_module(_PLACES[name])
+        kind = _place_named(name)
         self._config = eventloop.settle(self._config, interface)
         program = None if application is None else application.program
         if program is not None:
             program.before_contexts(self._seats.board, forked=name == "processes")
-        report: FreezeReport = module.prepare(self._config, application)
+        report = kind.prepare(self._config, application)
         if application is None:
             report = FreezeReport.nothing("each context has its own")
         why = f"{why}; {report}"
-        self._channel.send(
-            "loaded",
-            interface=interface,
-            loop=self._config.loop,
-            place=name,
-            why=why,
-            addresses=[
-                [(str(a), a.scheme) for a in one]
-                for one in (application.addresses if application is not None else ())
-            ],
+        addresses = [
+            [(str(address), address.scheme) for address in one]
+            for one in (application.addresses if application is not None else ())
+        ]
+        messages.send(
+            self._channel,
+            messages.Loaded(name, interface, self._config.loop, why, addresses),
         )
         pipe = SignalPipe({signal.SIGCHLD: lambda: None})
         if name != "processes":
@@ -120,7 +123,7 @@ class Host:
         try:
             if program is not None:
                 errands = HostErrands(program.perform, pipe.wake)
-            place: Place = module.open_place(
+            place = kind(
                 Premises(
                     self._config,
                     application,
@@ -210,7 +213,7 @@ class Host:
                 errands.serve(ready)
             for key, code in place.ended():
                 self._running.discard(key)
-                self._channel.send("ended", key=key, code=code)
+                messages.send(self._channel, messages.Ended(key, code))
             if self._channel.fileno() in ready:
                 received = self._channel.receive()
                 if received is not None:
@@ -222,38 +225,37 @@ class Host:
 
     def _obey(self, place: Place, received: Received) -> bool:
         """Do what the supervisor says; False if that is to leave."""
-        message = received.message
-        kind = message["kind"]
-        if kind == "start":
+        message = messages.read_by_host(received)
+        if isinstance(message, messages.Start):
             self._start(place, message, received.fds)
-        elif kind == "tell":
-            place.tell(message["key"], message["what"])
-        elif kind == "ended":
-            self._running.discard(message["key"])
-        elif kind == "reopen":
+        elif isinstance(message, messages.Tell):
+            place.tell(message.key, message.what)
+        elif isinstance(message, messages.Gone):
+            self._running.discard(message.key)
+        elif isinstance(message, messages.Reopen):
             logs.reopen()  # Contexts that are forked later inherit these files.
             for key in sorted(self._running):
                 place.tell(key, "reopen")
-        return bool(kind != "leave")
+        return not isinstance(message, messages.Leave)
 
-    def _start(self, place: Place, message: dict[str, Any], fds: list[int]) -> None:
+    def _start(self, place: Place, message: messages.Start, fds: list[int]) -> None:
         listening = [
             Listening(socket.socket(fileno=fd), kind, tag)
-            for fd, kind, tag in zip(fds, message["kinds"], message["tags"], strict=False)
+            for fd, kind, tag in zip(fds, message.kinds, message.tags, strict=False)
         ]
-        slot, seat = message["slot"], message["seat"]
+        slot, seat = message.slot, message.seat
         try:
-            if len(fds) != len(message["kinds"]):
+            if len(fds) != len(message.kinds):
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             key = place.start(Order(slot, seat, listening))
         except (OSError, RuntimeError, MemoryError) as error:
             for entry in listening:
                 entry.socket.close()
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            self._channel.send("unstarted", slot=slot, seat=seat, why=why)
+            messages.send(self._channel, messages.Unstarted(slot, seat, why))
             return
         self._running.add(key)
-        self._channel.send("started", slot=slot, seat=seat, key=key)
+        messages.send(self._channel, messages.Started(slot, seat, key))
         place.announced(key)
 
 

@@ -1,15 +1,18 @@
-"""What hosts and contexts tell the supervisor, read without trust.
+"""Everything that supervisor, hosts and contexts say to each other: one class for each message.
 
-The supervisor may be root and the application is not: whatever comes by the channel may be made up
-by the application. So a message is a value of one of these classes, or a NonsenseError.
+The supervisor may be root and the application is not: whatever comes to it by the channel may be
+made up by the application. So what the supervisor hears is a value of one of these classes with
+fields that were looked at, or a NonsenseError. What comes from the supervisor is believed.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
+from socket import socket
+from typing import Any, ClassVar, TypeAlias
 
-from ppserver.supervision.channel import Received
+from ppserver.supervision.channel import Channel, Received
 
 PLACES = ("processes", "threads", "interpreters")
 _TEXT_MAX = 1000
@@ -20,10 +23,14 @@ class NonsenseError(Exception):
     """Something came by the channel that is no message, or that its sender must not say."""
 
 
+# To the supervisor.
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Loaded:
     """By a host: the application is loaded, and its contexts will live in ``place``."""
 
+    KIND: ClassVar = "loaded"
     place: str
     interface: str
     loop: str
@@ -35,6 +42,7 @@ class Loaded:
 class Opened:
     """By a host that ends: its import opened what contexts must not share."""
 
+    KIND: ClassVar = "opened"
     interface: str
 
 
@@ -42,6 +50,7 @@ class Opened:
 class Started:
     """By a host: there is a context with this key, as it was ordered."""
 
+    KIND: ClassVar = "started"
     slot: int
     seat: int | None
     key: int
@@ -51,6 +60,7 @@ class Started:
 class Unstarted:
     """By a host: a context that was ordered could not be started."""
 
+    KIND: ClassVar = "unstarted"
     slot: int
     seat: int | None
     why: str
@@ -60,6 +70,7 @@ class Unstarted:
 class Ended:
     """By a host: a context has ended, with an exit code as of :mod:`subprocess`."""
 
+    KIND: ClassVar = "ended"
     key: int
     code: int
 
@@ -68,6 +79,7 @@ class Ended:
 class Said:
     """By a context: it is "ready", "draining", wants to "retire", or wants the server to "stop"."""
 
+    KINDS: ClassVar = ("ready", "draining", "retire", "stop")
     kind: str
     key: int
 
@@ -76,37 +88,160 @@ class Said:
 class Imported:
     """By a context that imports the application for itself: what that is."""
 
+    KIND: ClassVar = "imported"
     key: int
     interface: str
     loop: str
 
 
-Message = Loaded | Opened | Started | Unstarted | Ended | Said | Imported
+# To a host.
 
 
-def read(received: Received) -> Message:
-    """The message; NonsenseError if it is none."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Start:
+    """Start a context; its sockets come along, of these kinds and tags."""
+
+    KIND: ClassVar = "start"
+    slot: int
+    seat: int | None
+    kinds: list[str]
+    tags: list[int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tell:
+    """Pass "stop", "quit" or "reopen" on to a context. A host passes it to a guest like this."""
+
+    KIND: ClassVar = "tell"
+    key: int
+    what: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Gone:
+    """A context that is a process has ended, as the supervisor, its parent, knows."""
+
+    KIND: ClassVar = "gone"
+    key: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reopen:
+    """Open log files anew."""
+
+    KIND: ClassVar = "reopen"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Leave:
+    """End after the last context."""
+
+    KIND: ClassVar = "leave"
+
+
+# Between a host and a guest.
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """A seat in plain values. Its descriptors stay the host's."""
+
+    board: int
+    index: int
+    inbox: int
+    doors: list[int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Birth:
+    """All that a guest is told when it begins."""
+
+    slot: int
+    seat: int | None
+    key: int
+    settings: dict[str, Any]
+    place: Place | None
+    turn: int  # the descriptor that gives the turn back
+    # These descriptors become the guest's own.
+    listening: list[tuple[int, str, int]]  # descriptor, kind, tag
+    channel: int
+    supervisor: int
+    errands: int  # -1: there is no program to do any
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> Birth:
+        """The opposite of :func:`dataclasses.asdict`, by JSON."""
+        place = fields["place"]
+        listening = [(fd, kind, tag) for fd, kind, tag in fields["listening"]]
+        return cls(
+            **{
+                **fields,
+                "place": None if place is None else Place(**place),
+                "listening": listening,
+            }
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Finished:
+    """By a guest: it is over, and whether it came so far as to load."""
+
+    KIND: ClassVar = "finished"
+    code: int
+    loaded: bool
+
+
+ToSupervisor: TypeAlias = Loaded | Opened | Started | Unstarted | Ended | Said | Imported
+ToHost: TypeAlias = Start | Tell | Gone | Reopen | Leave
+_TO_HOST: tuple[type[ToHost], ...] = (Start, Tell, Gone, Reopen, Leave)
+
+
+def send(
+    channel: Channel, message: ToSupervisor | ToHost | Finished, sockets: Sequence[socket] = ()
+) -> bool:
+    """Send a message; False if nobody is there any more."""
+    fields = {field.name: getattr(message, field.name) for field in dataclasses.fields(message)}
+    kind = message.kind if isinstance(message, Said) else message.KIND
+    return channel.send(**{"kind": kind, **fields}, sockets=sockets)
+
+
+def read_by_host(received: Received) -> ToHost:
+    """What the supervisor says to a host, or a host to a guest."""
+    fields = received.message
+    kind = fields.pop("kind")
+    (cls,) = (one for one in _TO_HOST if kind == one.KIND)
+    return cls(**fields)
+
+
+def read_finished(received: Received) -> Finished:
+    """What a guest says at its end."""
+    fields = received.message
+    return Finished(fields["code"], fields["loaded"])
+
+
+def read(received: Received) -> ToSupervisor:
+    """What the supervisor is told; NonsenseError if it is no message."""
     try:
         return _read(received.message)
     except ValueError as error:
         raise NonsenseError(str(error)) from None
 
 
-def _read(message: dict[str, Any]) -> Message:
+def _read(message: dict[str, Any]) -> ToSupervisor:
     kind = message.get("kind")
-    if kind in ("ready", "draining", "retire", "stop"):
+    if kind in Said.KINDS:
         return Said(kind, _number(message, "key"))
-    if kind == "started":
+    if kind == Started.KIND:
         return Started(_number(message, "slot"), _seat(message), _number(message, "key"))
-    if kind == "unstarted":
+    if kind == Unstarted.KIND:
         return Unstarted(_number(message, "slot"), _seat(message), _text(message, "why"))
-    if kind == "ended":
+    if kind == Ended.KIND:
         return Ended(_number(message, "key"), _number(message, "code", least=-255))
-    if kind == "loaded":
+    if kind == Loaded.KIND:
         return _loaded(message)
-    if kind == "opened":
+    if kind == Opened.KIND:
         return Opened(_interface(message))
-    if kind == "imported":
+    if kind == Imported.KIND:
         return Imported(_number(message, "key"), _interface(message), _text(message, "loop"))
     raise ValueError(f"a message of no known kind: {str(kind)[:40]!r}")
 

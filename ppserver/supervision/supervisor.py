@@ -15,6 +15,7 @@ that comes by the channel but what the kernel confirms: see :mod:`~ppserver.supe
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import os
 import select
@@ -139,26 +140,30 @@ class Supervisor:
         self._reload_again = False  # SIGHUP came while a generation started
         self._start_at = 0.0  # when to start a generation; 0 for never
         self._start_failures = 0  # hosts in a row that never served, or could not be forked
-        self._actions: list[str] = []
+        self._actions: list[Callable[[], None]] = []
         self._pipe: SignalPipe | None = None
         self._strangers = family.children()  # of the program that this runs in
 
     def run(self) -> int:
         """Everything; the exit code."""
         logger.info("Started supervisor process [%d]", os.getpid())
-        names = {
-            signal.SIGTERM: "stop",
-            signal.SIGINT: "stop",
-            signal.SIGQUIT: "quit",
-            signal.SIGHUP: "reload",
-            signal.SIGUSR1: "reopen",
-            signal.SIGTTIN: "more",
-            signal.SIGTTOU: "fewer",
+        actions: dict[signal.Signals, Callable[[], None]] = {
+            signal.SIGTERM: self._on_stop,
+            signal.SIGINT: self._on_stop,
+            signal.SIGQUIT: self._on_quit,
+            signal.SIGHUP: self._on_reload,
+            signal.SIGUSR1: self._on_reopen,
+            signal.SIGTTIN: self._on_more,
+            signal.SIGTTOU: self._on_fewer,
         }
+        # A handler only notes what to do: it may interrupt anything.
         self._pipe = SignalPipe(
             {
                 signal.SIGCHLD: lambda: None,
-                **{number: self._handler(name) for number, name in names.items()},
+                **{
+                    number: functools.partial(self._actions.append, action)
+                    for number, action in actions.items()
+                },
             }
         )
         adopting = family.adopt(True)
@@ -182,9 +187,6 @@ class Supervisor:
         logger.info("Finished supervisor process [%d]", os.getpid())
         return self._exit_code
 
-    def _handler(self, name: str) -> Callable[[], None]:
-        return lambda: self._actions.append(name)
-
     def _turn(self) -> None:
         """Wait for something, then deal with all of it."""
         assert self._pipe is not None
@@ -197,7 +199,7 @@ class Supervisor:
         if self._pipe.fileno() in ready:
             self._pipe.clear()
         while self._actions:
-            getattr(self, f"_on_{self._actions.pop(0)}")()
+            self._actions.pop(0)()
         for generation in list(self._generations):
             if generation.channel.fileno() in ready:
                 self._hear(generation)
@@ -275,13 +277,11 @@ class Supervisor:
             return
         seat = self._seats.take()
         generation.starting.append((slot, seat))
-        generation.channel.send(
-            "start",
+        kinds, tags = [one.kind for one in listening], [one.tag for one in listening]
+        messages.send(
+            generation.channel,
+            messages.Start(slot, seat, kinds, tags),
             sockets=[entry.socket for entry in listening],
-            slot=slot,
-            seat=seat,
-            kinds=[entry.kind for entry in listening],
-            tags=[entry.tag for entry in listening],
         )
 
     def _spawn_later(self, generation: Generation, slot: int, why: str) -> None:
@@ -317,7 +317,9 @@ class Supervisor:
             generation.warned = True
             logger.error("Process [%d] sent nonsense (%s): ignored", sender, error)
 
-    def _on_message(self, generation: Generation, sender: int, message: messages.Message) -> None:
+    def _on_message(
+        self, generation: Generation, sender: int, message: messages.ToSupervisor
+    ) -> None:
         """Do what a message asks for. NonsenseError if its sender has no business to say it."""
         if isinstance(message, Said):
             if sender not in (generation.pid, message.key):
@@ -549,7 +551,7 @@ class Supervisor:
         # The last resort, if it does not even end its contexts.
         latest = max((c.kill_at for c in generation.contexts.values()), default=time.monotonic())
         generation.kill_at = latest + _KILL_MARGIN
-        if not generation.channel.send("leave") or not generation.loaded:
+        if not messages.send(generation.channel, messages.Leave()) or not generation.loaded:
             family.send(generation.pid, signal.SIGKILL)
 
     def _reap(self) -> None:
@@ -582,7 +584,7 @@ class Supervisor:
         for context, code in ended:
             del generation.contexts[context.key]
             if generation.pid:
-                generation.channel.send("ended", key=context.key)
+                messages.send(generation.channel, messages.Gone(context.key))
             self._on_ended(generation, context, code)
 
     def _on_host_ended(self, generation: Generation, code: int) -> None:
@@ -721,7 +723,7 @@ class Supervisor:
         logs.reopen()
         for generation in self._generations:
             if generation.pid:
-                generation.channel.send("reopen")
+                messages.send(generation.channel, messages.Reopen())
             if generation.place == "processes":
                 for context in generation.contexts.values():
                     generation.tell(context, "reopen")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import socket
 import threading
@@ -131,3 +133,69 @@ def test_descriptors_are_not_inheritable_and_can_be_refused(pair: tuple[Channel,
 def test_nonsense(data: bytes) -> None:
     with pytest.raises(messages.NonsenseError):
         messages.read(Received(data, [], 1))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        messages.Loaded("threads", "wsgi", "asyncio", "why", [[("a:1", "http")], []]),
+        messages.Opened("asgi"),
+        messages.Started(1, None, 77),
+        messages.Unstarted(1, 2, "why"),
+        messages.Ended(77, -9),
+        messages.Said("ready", 77),
+        messages.Said("stop", 77),
+        messages.Imported(77, "asgi", "uvloop"),
+    ],
+)
+def test_what_the_supervisor_is_told_arrives(
+    pair: tuple[Channel, Channel], message: messages.ToSupervisor
+) -> None:
+    ours, theirs = pair
+    assert messages.send(theirs, message)
+    received = ours.receive()
+    assert received is not None
+    assert messages.read(received) == message
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        messages.Start(1, None, ["own", "shared"], [0, 1]),
+        messages.Tell(77, "quit"),
+        messages.Gone(77),
+        messages.Reopen(),
+        messages.Leave(),
+    ],
+)
+def test_what_a_host_is_told_arrives(
+    pair: tuple[Channel, Channel], message: messages.ToHost
+) -> None:
+    ours, theirs = pair
+    assert messages.send(ours, message)
+    received = theirs.receive()
+    assert received is not None
+    assert messages.read_by_host(received) == message
+
+
+def test_what_a_guest_is_told_and_tells_arrives(pair: tuple[Channel, Channel]) -> None:
+    ours, theirs = pair
+    place = messages.Place(board=3, index=1, inbox=4, doors=[5, 6])
+    for there in (place, None):
+        birth = messages.Birth(
+            slot=1,
+            seat=1,
+            key=77,
+            settings={"bind": ["a:1"]},
+            place=there,
+            turn=7,
+            listening=[(8, "own", 0)],
+            channel=9,
+            supervisor=10,
+            errands=-1,
+        )
+        assert messages.Birth.of(json.loads(json.dumps(dataclasses.asdict(birth)))) == birth
+    messages.send(theirs, messages.Finished(3, False))
+    received = ours.receive()
+    assert received is not None
+    assert messages.read_finished(received) == messages.Finished(3, False)

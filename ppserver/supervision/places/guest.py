@@ -17,7 +17,6 @@ import re
 import socket
 import sys
 import threading
-from typing import Any
 
 from ppserver._native import Board
 from ppserver.app import hooks
@@ -32,7 +31,9 @@ from ppserver.errors import LoadError, PPServerError
 from ppserver.machine import gil
 from ppserver.observe import logs
 from ppserver.shared import sealed
+from ppserver.supervision import messages
 from ppserver.supervision.channel import Channel
+from ppserver.supervision.report import ChannelReport
 
 _REFUSED = re.compile(r"module (?P<name>[\w.]+) does not support loading in subinterpreters")
 _REFUSED_OTHERWISE = re.compile(r"\bsub-?interpreters?\b")
@@ -40,7 +41,7 @@ _REFUSED_OTHERWISE = re.compile(r"\bsub-?interpreters?\b")
 
 def main(text: str) -> None:
     """A context's whole life in its own interpreter; never raises."""
-    guest = Guest(json.loads(text))
+    guest = Guest(messages.Birth.of(json.loads(text)))
     code = exit_code_of(guest.run)
     take_leave()
     guest.end(code)
@@ -49,20 +50,19 @@ def main(text: str) -> None:
 class Guest:
     """Loads the application in this interpreter and serves it."""
 
-    def __init__(self, message: dict[str, Any]) -> None:
-        self._config = Config(**message["settings"])
-        self._identity = {name: message[name] for name in ("slot", "seat", "key")}
-        self._place = message["place"]
-        self._turn: int = message["turn"]
+    def __init__(self, birth: messages.Birth) -> None:
+        self._birth = birth
+        self._config = Config(**birth.settings)
         self._loaded = False
-        self._host = Channel(socket.socket(fileno=message["channel"]))
-        self._supervisor = Channel(socket.socket(fileno=message["supervisor"]))
+        self._host = Channel(socket.socket(fileno=birth.channel))
+        self._supervisor = Channel(socket.socket(fileno=birth.supervisor))
         self._main: SocketErrands | None = None
-        if message["errands"] >= 0:
-            self._main = SocketErrands(socket.socket(fileno=message["errands"]))
+        if birth.errands >= 0:
+            self._main = SocketErrands(socket.socket(fileno=birth.errands))
         self._listening = [
-            Listening(socket.socket(fileno=fd), kind, tag) for fd, kind, tag in message["listening"]
+            Listening(socket.socket(fileno=fd), kind, tag) for fd, kind, tag in birth.listening
         ]
+        self._report = ChannelReport(self._supervisor, birth.key, self._listening)
 
     def run(self) -> int:
         """Load, serve, stop; the exit code. Raises PPServerError if it cannot start."""
@@ -74,11 +74,11 @@ class Guest:
             refused = refusal(error)
             raise error if refused is None else refused from None
         finally:
-            self._close()
+            self._report.close_sockets()
 
     def end(self, code: int) -> None:
         """Say that it is over; what this interpreter still runs is of no interest any more."""
-        self._host.send("ended", code=code, loaded=self._loaded)
+        messages.send(self._host, messages.Finished(code, self._loaded))
         self._host.close()
         self._supervisor.close()
         if self._main is not None:
@@ -93,17 +93,14 @@ class Guest:
             listening=self._listening,
             seat=self._seat(),
             supervision=Supervision(
-                ready=lambda: self._say("ready"),
-                draining=self._draining,
-                retire=lambda: self._say("retire"),
-                stop=lambda: self._say("stop"),
+                self._report,
                 multiprocess=True,  # No other context calls this object.
-                slot=self._identity["slot"],
+                slot=self._birth.slot,
                 main=self._main,
             ),
         )
         self._loaded = True
-        os.write(self._turn, b"\0")  # The next interpreter may import.
+        os.write(self._birth.turn, b"\0")  # The next interpreter may import.
         control = threading.Thread(
             target=self._obey, args=(server,), name="ppserver-control", daemon=True
         )
@@ -117,33 +114,22 @@ class Guest:
             hooks.stop(self._config)
 
     def _seat(self) -> Seat | None:
-        place = self._place
+        place = self._birth.place
         if place is None:
             return None
-        board = Board(fd=place["board"])
-        return Seat(board, place["index"], place["inbox"], place["doors"], local=True)
+        return Seat(Board(fd=place.board), place.index, place.inbox, place.doors, local=True)
 
     def _obey(self, server: Server) -> None:
         """Do what the host says, until the context ends."""
         while (received := self._host.receive()) is not None:
-            kind = received.message["kind"]
-            if kind == "stop":
+            message = messages.read_by_host(received)
+            what = message.what if isinstance(message, messages.Tell) else ""
+            if what == "stop":
                 server.should_exit = True
-            elif kind == "quit":
+            elif what == "quit":
                 server.exit_now()
-            elif kind == "reopen":
+            elif what == "reopen":
                 logs.reopen()
-
-    def _say(self, kind: str) -> None:
-        self._supervisor.send(kind, **self._identity)
-
-    def _draining(self) -> None:
-        self._close()
-        self._say("draining")
-
-    def _close(self) -> None:
-        for entry in self._listening:
-            entry.socket.close()
 
 
 def refusal(error: BaseException) -> LoadError | None:

@@ -8,6 +8,7 @@ leaves its memory behind until the host ends, which it does by ``os._exit``.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -23,22 +24,13 @@ from ppserver.config import Config, table
 from ppserver.context.seats import Seat
 from ppserver.freezing import FreezeReport
 from ppserver.machine import topology
+from ppserver.supervision import messages
 from ppserver.supervision.channel import Channel
-from ppserver.supervision.places.base import Order, Premises
+from ppserver.supervision.places.base import Order, Place, Premises
 
 logger = logging.getLogger("ppserver.error")
 
 _LEFT_BETWEEN_WARNINGS = 10
-
-
-def prepare(config: Config, application: Application | None) -> FreezeReport:
-    """Freeze nothing: what is loaded here is not what the contexts use."""
-    return FreezeReport.nothing("interpreters share no objects")
-
-
-def open_place(premises: Premises) -> Interpreters:
-    """The place for contexts in subinterpreters."""
-    return Interpreters(premises)
 
 
 class Turn:
@@ -75,8 +67,13 @@ class Context:
         self.begun = threading.Event()
 
 
-class Interpreters:
-    """Lends a thread to each context's interpreter. Methods are for the host's main thread."""
+class Interpreters(Place):
+    """Lends a thread to each context's interpreter."""
+
+    @staticmethod
+    def prepare(config: Config, application: Application | None) -> FreezeReport:
+        """Freeze nothing: what is loaded here is not what the contexts use."""
+        return FreezeReport.nothing("interpreters share no objects")
 
     def __init__(self, premises: Premises) -> None:
         self._premises = premises
@@ -138,7 +135,7 @@ class Interpreters:
         """Pass it on to the interpreter, which has log files of its own."""
         if (context := self._contexts.get(key)) is not None:
             context.told = context.told or what != "reopen"
-            context.channel.send(what)
+            messages.send(context.channel, messages.Tell(key, what))
 
     def abandon(self) -> None:
         """End the process."""
@@ -172,21 +169,19 @@ class Interpreters:
         listening = [(e.socket.detach(), e.kind, e.tag) for e in order.listening]
         channel, supervisor = context.guests.socket.detach(), os.dup(premises.channel.fileno())
         door = -1 if context.door is None else context.door.detach()
-        program = program_of(
-            {
-                "slot": order.slot,
-                "seat": order.seat,
-                "key": context.key,
-                "settings": {name: getattr(premises.config, name) for name in table()},
-                "place": describe(premises.seats.seat(order.seat, local=True)),
-                "turn": self._turn.writer,
-                # These become the guest's own.
-                "listening": listening,
-                "channel": channel,
-                "supervisor": supervisor,
-                "errands": door,
-            }
+        birth = messages.Birth(
+            slot=order.slot,
+            seat=order.seat,
+            key=context.key,
+            settings={name: getattr(premises.config, name) for name in table()},
+            place=describe(premises.seats.seat(order.seat, local=True)),
+            turn=self._turn.writer,
+            listening=listening,
+            channel=channel,
+            supervisor=supervisor,
+            errands=door,
         )
+        program = program_of(dataclasses.asdict(birth))
         loaded, code = False, 3
         try:
             _native.run_interpreter(program)
@@ -197,20 +192,16 @@ class Interpreters:
                     os.close(fd)
         else:
             if (received := context.channel.receive()) is not None:
-                loaded, code = received.message["loaded"], received.message["code"]
+                finished = messages.read_finished(received)
+                loaded, code = finished.loaded, finished.code
         return code, loaded
 
 
-def describe(seat: Seat | None) -> dict[str, Any] | None:
-    """A seat in plain values. Its descriptors stay the host's."""
+def describe(seat: Seat | None) -> messages.Place | None:
+    """A seat in plain values."""
     if seat is None:
         return None
-    return {
-        "board": seat.board.fd,
-        "index": seat.index,
-        "inbox": seat.inbox,
-        "doors": list(seat.doors),
-    }
+    return messages.Place(seat.board.fd, seat.index, seat.inbox, list(seat.doors))
 
 
 def program_of(message: dict[str, Any]) -> str:

@@ -25,7 +25,7 @@ import socket
 import struct
 import sys
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from ppserver import freezing
 from ppserver.app import hooks
@@ -34,12 +34,14 @@ from ppserver.config import Config
 from ppserver.context import eventloop, exits
 from ppserver.context.exits import exit_code_of
 from ppserver.context.main_thread import SocketErrands
+from ppserver.context.server import Server, Supervision
 from ppserver.errors import LoadError
 from ppserver.freezing import FreezeReport
 from ppserver.machine import directory, handlers, topology
 from ppserver.observe import logs
 from ppserver.supervision.family import adopt, call_host, die_with_parent
-from ppserver.supervision.places.base import Order, Premises
+from ppserver.supervision.places.base import Order, Place, Premises
+from ppserver.supervision.report import ChannelReport
 
 logger = logging.getLogger("ppserver.error")
 
@@ -48,20 +50,14 @@ _REPORT = struct.Struct("ii")  # the context's process number, an error's number
 _MADE_TOO_LATE = "contexts have started, so only this one would see it"
 
 
-def prepare(config: Config, application: Application | None) -> FreezeReport:
-    """Make what is loaded fit to be shared by forked processes."""
-    # Load once: what is here now is read by every context, and neither their collectors nor their
-    # reference counts write to it, so its pages stay shared.
-    return freezing.prepare(config, application)
-
-
-def open_place(premises: Premises) -> Processes:
-    """The place for contexts as processes."""
-    return Processes(premises)
-
-
-class Processes:
+class Processes(Place):
     """Forks a process per context."""
+
+    @staticmethod
+    def prepare(config: Config, application: Application | None) -> FreezeReport:
+        # Load once: what is here now is read by every context, and neither their collectors nor
+        # their reference counts write to it, so its pages stay shared.
+        return freezing.prepare(config, application)
 
     def __init__(self, premises: Premises) -> None:
         self._premises = premises
@@ -134,8 +130,6 @@ class Processes:
 
     def _context(self, order: Order, main: SocketErrands | None) -> int:
         """A context's whole life; its exit code."""
-        from ppserver.context.server import Server, Supervision
-
         premises = self._premises
         die_with_parent(premises.supervisor)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -143,30 +137,19 @@ class Processes:
         reseed()
         premises.seats.keep_only(order.seat)
 
-        def say(kind: str, **more: Any) -> None:
-            premises.channel.send(kind, slot=order.slot, seat=order.seat, key=os.getpid(), **more)
-
+        report = ChannelReport(premises.channel, os.getpid(), order.listening)
         application = premises.application
         if application is None:
             application = load_here(premises.config)
             loop = eventloop.settle(premises.config, application.interface).loop
-            say("imported", interface=application.interface, loop=loop)
-
-        def draining() -> None:
-            for entry in order.listening:
-                entry.socket.close()
-            say("draining")
-
+            report.imported(application.interface, loop)
         server = Server(
             premises.config,
             application=application,
             listening=order.listening,
             seat=premises.seats.seat(order.seat, local=False),
             supervision=Supervision(
-                ready=lambda: say("ready"),
-                draining=draining,
-                retire=lambda: say("retire"),
-                stop=lambda: say("stop"),
+                report,
                 multiprocess=True,
                 slot=order.slot,
                 main=main,
@@ -177,8 +160,7 @@ class Processes:
         try:
             code = server.run()
         finally:
-            for entry in order.listening:
-                entry.socket.close()
+            report.close_sockets()
             if premises.application is None:
                 stopped = hooks.stop(premises.config)
         return code if stopped else code or 1

@@ -21,46 +21,42 @@ from ppserver.context.exits import exit_code_of
 from ppserver.context.server import Server, Supervision
 from ppserver.freezing import FreezeReport
 from ppserver.machine import gil, topology
-from ppserver.supervision.places.base import Order, Premises
+from ppserver.supervision.places.base import Order, Place, Premises
+from ppserver.supervision.report import ChannelReport
 
 logger = logging.getLogger("ppserver.error")
 
 
-def prepare(config: Config, application: Application | None) -> FreezeReport:
-    """Make what is loaded fit to be shared by threads, and say what does not fit.
+class Threads(Place):
+    """Runs a thread per context."""
 
-    With a GIL they do not fight over reference counts, so nothing is made immortal.
-    """
-    assert application is not None
-    if (
-        application.interface == "asgi"
-        and application.make is None
-        and config.lifespan != "off"
-        and lifespan.takes_part(application.call)
-    ):
-        logger.warning(
-            "One application object runs its lifespan in every context: what it keeps on itself "
-            "then (a pool on app.state, say) is overwritten by the next context and belongs to "
-            "another event loop. Give a factory (module:make(), or --factory), or keep such things "
-            "in lifespan state (scope['state'])."
-        )
-    if gil.FREE_THREADED:
-        return freezing.prepare(config, application)
-    gc.collect()
-    gc.freeze()
-    return FreezeReport.nothing("threads of one GIL do not fight over reference counts")
+    @staticmethod
+    def prepare(config: Config, application: Application | None) -> FreezeReport:
+        """Make what is loaded fit to be shared by threads, and say what does not fit.
 
-
-def open_place(premises: Premises) -> Threads:
-    """The place for contexts as threads."""
-    freezing.contexts_started()
-    return Threads(premises)
-
-
-class Threads:
-    """Runs a thread per context. All methods are for the host's main thread."""
+        With a GIL they do not fight over reference counts, so nothing is made immortal.
+        """
+        assert application is not None
+        if (
+            application.interface == "asgi"
+            and application.make is None
+            and config.lifespan != "off"
+            and lifespan.takes_part(application.call)
+        ):
+            logger.warning(
+                "One application object runs its lifespan in every context: what it keeps on "
+                "itself then (a pool on app.state, say) is overwritten by the next context and "
+                "belongs to another event loop. Give a factory (module:make(), or --factory), or "
+                "keep such things in lifespan state (scope['state'])."
+            )
+        if gil.FREE_THREADED:
+            return freezing.prepare(config, application)
+        gc.collect()
+        gc.freeze()
+        return FreezeReport.nothing("threads of one GIL do not fight over reference counts")
 
     def __init__(self, premises: Premises) -> None:
+        freezing.contexts_started()
         self._premises = premises
         self._servers: dict[int, Server] = {}
         self._threads: dict[int, threading.Thread] = {}
@@ -121,24 +117,14 @@ class Threads:
         premises = self._premises
         topology.pin(premises.config, order.slot)
 
-        def say(kind: str) -> None:
-            premises.channel.send(kind, slot=order.slot, seat=order.seat, key=key)
-
-        def draining() -> None:
-            for entry in order.listening:
-                entry.socket.close()
-            say("draining")
-
+        report = ChannelReport(premises.channel, key, order.listening)
         server = self._servers[key] = Server(
             premises.config,
             listening=order.listening,
             make_application=self._application,
             seat=premises.seats.seat(order.seat, local=True),
             supervision=Supervision(
-                ready=lambda: say("ready"),
-                draining=draining,
-                retire=lambda: say("retire"),
-                stop=lambda: say("stop"),
+                report,
                 slot=order.slot,
                 main=None if premises.errands is None else premises.errands.local,
             ),
@@ -147,8 +133,7 @@ class Threads:
         try:
             return server.run()
         finally:
-            for entry in order.listening:
-                entry.socket.close()
+            report.close_sockets()
 
     def _application(self) -> Application:
         """The application for one more context: an instance of its own if a factory makes it."""
