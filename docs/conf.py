@@ -44,6 +44,9 @@ def write_settings(app: object) -> None:
         lines = [f"### {option.name}", "", text + ("" if text.endswith(".") else "."), ""]
         if option.name != "app":
             lines += [f"- Flag: `{option.flag}`", f"- Environment: `{option.env}`"]
+            if setting.aliases:
+                names = ", ".join(f"`{name}`" for name in setting.aliases)
+                lines += [f"- Also called, in every source: {names}"]
             if setting.choices:
                 lines += ["- One of: " + ", ".join(f"`{choice}`" for choice in setting.choices)]
             lines += [f"- Default: {shown(option.default)}"]

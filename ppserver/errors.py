@@ -20,9 +20,22 @@ class PPServerError(Exception):
 
 
 class ConfigError(PPServerError):
-    """A setting or an argument is wrong; nothing was started."""
+    """A setting or an argument is wrong; nothing was started.
+
+    ``setting`` is the name of the setting that it is about, or ``""``; the line begins with it.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str, *, hint: str = "", setting: str = "") -> None:
+        super().__init__(f"{setting}: {message}" if setting else message, hint=hint)
+        self.setting = setting
+        self._message = message
+
+    def said_by(self, source: str) -> ConfigError:
+        """The same error, which begins with where the value came from: a flag, a variable, a key
+        of a file."""
+        return ConfigError(f"{source}: {self._message}", hint=self.hint)
 
 
 class StartupError(PPServerError):

@@ -32,13 +32,13 @@ class Background:
         """Begin, and wait until it serves. Raises PPServerError if it cannot; then nothing is left
         of it."""
         from ppserver.app.loader import load
-        from ppserver.config import Config
+        from ppserver.config import Config, own_names
         from ppserver.context.listeners import Listeners
         from ppserver.machine import gil
         from ppserver.observe import logs
 
         values: dict[str, Any] = {"access_log": False, "cores": "all", "log_level": "warning"}
-        values.update(settings)
+        values.update(own_names(settings))
         if cores is not None:
             values["cores"] = cores
         config = Config(self._registry, **{**values, "interface": "parallel"})

@@ -79,11 +79,12 @@ def run(*, cores: int | str | None = None, **settings: Any) -> None:
         work.run_until_idle()
         return
     import ppserver
+    from ppserver.config import own_names
     from ppserver.config.sources import from_environment
 
     values: dict[str, Any] = {"cores": "all" if registry.servers else 1}
     values.update(from_environment(os.environ))
-    values.update(settings)
+    values.update(own_names(settings))
     if cores is not None:
         values["cores"] = cores
     values["interface"] = "parallel"

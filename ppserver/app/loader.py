@@ -132,8 +132,9 @@ def _load_program(config: Config) -> Application:
         servers = [tag for tag, one in enumerate(found) if one]
         if len(servers) != 1:
             raise ConfigError(
-                f"bind: {name} has {len(servers)} servers with addresses of their own",
+                f"{name} has {len(servers)} servers with addresses of their own",
                 hint="another address can only be given to a program with one server",
+                setting="bind",
             )
         found[servers[0]] = addresses(config)
     schemes = map(program.scheme, range(len(found)))
@@ -187,7 +188,7 @@ def _import(target: Target, app_dir: str) -> ModuleType:
     """Import the target's module with ``app_dir`` in front of the path."""
     directory, module = os.path.abspath(app_dir), target.module
     if not os.path.isdir(directory):
-        raise ConfigError(f"app_dir: {app_dir!r} is not a directory")
+        raise ConfigError(f"{app_dir!r} is not a directory", setting="app_dir")
     if target.is_file:
         directory, module = _module_of_file(Path(directory, module))
     if sys.path[:1] != [directory]:

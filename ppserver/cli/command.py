@@ -16,8 +16,9 @@ from typing import NoReturn
 
 from ppserver import config as settings
 from ppserver._version import __version__
-from ppserver.config import Config, Option, table
-from ppserver.config.sources import gather, port_is_the_platforms, to_toml
+from ppserver.config import Config, Option, foreign, table
+from ppserver.config.sources import Source, Sources, gather, naming, port_is_the_platforms, to_toml
+from ppserver.config.table import flag_of
 from ppserver.context import exits
 from ppserver.errors import ConfigError, PPServerError, report
 from ppserver.machine import terminal
@@ -35,7 +36,6 @@ examples:
   ppserver shop.wsgi --threads 8             WSGI, found by itself
   ppserver 'main:create_app()' --uds /run/shop.sock
 """
-_ORDER = ("Application", "Address", "Contexts", "HTTP", "Limits", "Timeouts", "Logging", "Process")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -110,12 +110,16 @@ def _run(argv: list[str]) -> int:
     assert path is None or isinstance(path, str)
     config, sources = gather(arguments, os.environ, path)
     if print_only:
-        print(to_toml(config, sources), end="")
+        kinds = {name: source.kind for name, source in sources.items()}
+        print(to_toml(config, kinds), end="")
         return 0
     if not config.app:
         raise ConfigError("no application given", hint="for example: ppserver main:app")
-    if check_only:
-        return _check(config)
+    with naming(sources):
+        return _check(config) if check_only else _serve(config, sources)
+
+
+def _serve(config: Config, sources: Sources) -> int:
     from ppserver.supervision import launch
 
     if port_is_the_platforms(sources):
@@ -157,42 +161,6 @@ def _check(config: Config) -> int:
     return 0
 
 
-_NO_TLS = "TLS is not there yet: put a proxy in front that speaks it"
-_LOG_FILE = "logs go to standard error and output; --log-config says where else"
-# Flags of uvicorn and gunicorn: what to say instead.
-_FOREIGN = {
-    "--reload": "reload when files change is not there yet; SIGHUP reloads under a supervisor",
-    "-k": "--interface and --loop find out by themselves; leave it out",
-    "--worker-class": "--interface and --loop find out by themselves; leave it out",
-    "--worker-connections": "it is --limit-concurrency here",
-    "--chdir": "it is --app-dir here",
-    "--pythonpath": "it is --app-dir here",
-    "--env": "give it as NAME=value before the command, or use --env-file",
-    "-e": "give it as NAME=value before the command, or use --env-file",
-    "--timeout": "contexts that hang are logged, not killed; --help lists the timeouts there are",
-    "-t": "contexts that hang are logged, not killed; --help lists the timeouts there are",
-    "--graceful-timeout": "it is --timeout-graceful-shutdown here",
-    "--keep-alive": "it is --timeout-keep-alive here",
-    "--max-requests": "it is --limit-max-requests here",
-    "--max-requests-jitter": "it is --limit-max-requests-jitter here",
-    "--limit-request-field_size": "it is --limit-request-head here",
-    "--h11-max-incomplete-event-size": "it is --limit-request-head here",
-    "--preload": "the application is loaded once in any case; see --load",
-    "--access-logfile": _LOG_FILE,
-    "--error-logfile": _LOG_FILE,
-    "--log-file": _LOG_FILE,
-    "--capture-output": _LOG_FILE,
-    "-D": "leave it in the foreground, under systemd or in a container",
-    "--daemon": "leave it in the foreground, under systemd or in a container",
-    "--ssl-keyfile": _NO_TLS,
-    "--ssl-certfile": _NO_TLS,
-    "--keyfile": _NO_TLS,
-    "--certfile": _NO_TLS,
-    "--http": "there is one parser, in C; leave it out",
-    "--ws": "WebSocket is not there yet; leave it out",
-}
-
-
 def _parse(argv: list[str]) -> dict[str, object]:
     """Flags as settings, plus ``config``, ``check_config``, ``print_config``, ``version``."""
     parser = build_parser()
@@ -200,7 +168,7 @@ def _parse(argv: list[str]) -> dict[str, object]:
     if unknown:
         flags = [flag for action in parser._actions for flag in action.option_strings]
         name = unknown[0].partition("=")[0]
-        hint = _FOREIGN.get(name) or settings.suggest(name, flags, cutoff=0.8)
+        hint = foreign.hint(name) or settings.suggest(name, flags, cutoff=0.8)
         raise ConfigError(
             f"unknown argument {unknown[0]!r}", hint=hint or "ppserver --help lists every option"
         )
@@ -212,7 +180,8 @@ def _parse(argv: list[str]) -> dict[str, object]:
             parts = [settings.convert(name, text) for text in value]
             value = tuple(text for part in parts if isinstance(part, tuple) for text in part)
         elif option is not None and isinstance(value, str):
-            value = settings.convert(name, value)
+            with naming({name: Source("flag", option.flag)}):
+                value = settings.convert(name, value)
         values[name] = value
     return values
 
@@ -230,7 +199,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         add_help=False,
     )
-    groups = {title: parser.add_argument_group(title) for title in _ORDER}
+    groups = {group.TITLE: parser.add_argument_group(group.TITLE) for group in settings.GROUPS}
     for option in table().values():
         _add(groups[option.setting.group], option)
     general = parser.add_argument_group("General")
@@ -254,8 +223,7 @@ def _add(group: argparse._ArgumentGroup, option: Option) -> None:
     if option.name == "app":
         group.add_argument("app", nargs="?", metavar="APP", default=argparse.SUPPRESS, help=text)
         return
-    flags = [*(flag for flag in setting.flags if len(flag) == 2), option.flag]
-    flags += [flag for flag in setting.flags if len(flag) > 2]
+    flags = [*setting.flags, *map(flag_of, option.names)]
     default = _default_text(option)
     if default:
         text += f" (default: {default})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ppserver.config import Config
+from ppserver.config.address import AddressSettings
 from ppserver.errors import ConfigError
 
 SOCKETS_MAX = 64  # that go to a context, in one message
@@ -38,13 +38,14 @@ def parse_address(text: str) -> Address:
     bracketed = host.startswith("[") and host.endswith("]")
     if not colon or not port.isdecimal() or int(port) > 65535 or (":" in host and not bracketed):
         raise ConfigError(
-            f"bind: {text!r} is not an address",
+            f"{text!r} is not an address",
             hint="HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N",
+            setting="bind",
         )
     return Address(host=host[1:-1] if bracketed else host, port=int(port))
 
 
-def addresses(config: Config) -> list[Address]:
+def addresses(config: AddressSettings) -> list[Address]:
     """Every address ``config`` asks to listen on. ConfigError for more than can be had."""
     if len(config.bind) > SOCKETS_MAX:
         raise too_many()
@@ -60,6 +61,7 @@ def addresses(config: Config) -> list[Address]:
 def too_many() -> ConfigError:
     """What there is to say of more sockets than a context can be given."""
     return ConfigError(
-        f"bind: more than {SOCKETS_MAX} sockets to listen on",
+        f"more than {SOCKETS_MAX} sockets to listen on",
         hint="an address such as 0.0.0.0 or [::] stands for many",
+        setting="bind",
     )

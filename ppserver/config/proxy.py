@@ -34,9 +34,9 @@ class TrustedProxies:
                 try:
                     self._networks.append(ipaddress.ip_network(entry))
                 except ValueError as error:
-                    raise ConfigError(f"forwarded_allow_ips: {error}") from None
+                    raise ConfigError(f"{error}", setting="forwarded_allow_ips") from None
         if len(self._networks) > NETWORKS_MAX:
-            raise ConfigError(f"forwarded_allow_ips: more than {NETWORKS_MAX} networks")
+            raise ConfigError(f"more than {NETWORKS_MAX} networks", setting="forwarded_allow_ips")
 
     def packed(self) -> tuple[bool, bool, bytes]:
         """As the Core takes it: everybody, Unix sockets' peers, and 17 bytes for each network,

@@ -1,20 +1,23 @@
 """Where settings come from: flags, environment, TOML file, and other platforms' variables.
 
-In this order each wins over the next. An error says which of them it is about. A ``--config`` file
+In this order each wins over the next. An error begins with where the wrong value came from:
+``--port: …``, ``PPSERVER_PORT: …``, ``ppserver.toml: port: …``. A ``--config`` file
 and an environment file may both be given; the latter counts as environment.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
 import tomllib
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
-from ppserver.config import ENV_PREFIX, Config, check, convert, is_octal, suggest, table
+from ppserver.config.settings import Config, check, convert, is_octal, own_names, table
+from ppserver.config.table import ENV_PREFIX, flag_of, suggest, variable_of
 from ppserver.errors import ConfigError
 
 # Variables that platforms set for any server, as gunicorn and uvicorn read them: they replace
@@ -30,31 +33,59 @@ _SERVICE = re.compile(
 _SERVICE_ADDRESS = re.compile(r"(?:tcp|udp|sctp)://.+")
 
 
+class Source(NamedTuple):
+    """Where a value came from."""
+
+    kind: str  # "flag", "environment", "file", or a platform's variable
+    name: str  # as an error begins: "--port", "PPSERVER_PORT", "ppserver.toml: port"
+
+
+Sources: TypeAlias = Mapping[str, Source]
+
+
 def gather(
     flags: Mapping[str, object], environ: Mapping[str, str], path: str | None
-) -> tuple[Config, dict[str, str]]:
+) -> tuple[Config, Sources]:
     """The configuration from all its sources, and where each setting came from.
 
     ``path`` is the TOML file's. An environment file is read first, since it may hold
-    ``PPSERVER_*`` variables. Raises ConfigError.
+    ``PPSERVER_*`` variables. Raises ConfigError, which says where the wrong value came from.
     """
     file = from_file(path) if path else {}
     own = from_environment(environ)
+    of_variables = {name: Source("environment", variable_of(name)) for name in own}
     env_file = flags.get("env_file") or own.get("env_file") or file.get("env_file")
     if isinstance(env_file, str):
         added = read_env_file(env_file, environ)
-        own = {**from_environment(added, f" of {env_file}"), **own}
+        where = f" of {env_file}"
+        more = from_environment(added, where)
+        of_variables = {
+            **{name: Source("environment", variable_of(name) + where) for name in more},
+            **of_variables,
+        }
+        own = {**more, **own}
         environ = {**environ, **added}
     given = {**file, **own, **flags}
     platform, said_by = from_platform(environ, given)
-    values = {**platform, **given}
     sources = {
-        **said_by,
-        **dict.fromkeys(file, "file"),
-        **dict.fromkeys(own, "environment"),
-        **dict.fromkeys(flags, "flag"),
+        **{name: Source(variable, variable) for name, variable in said_by.items()},
+        **{name: Source("file", f"{path}: {name}") for name in file},
+        **of_variables,
+        **{name: Source("flag", flag_of(name)) for name in flags},
     }
-    return Config(**values), sources  # type: ignore[arg-type]
+    with naming(sources):
+        return Config(**{**platform, **given}), sources  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def naming(sources: Sources) -> Iterator[None]:
+    """A ConfigError that is raised meanwhile begins with where the wrong value came from."""
+    try:
+        yield
+    except ConfigError as error:
+        if error.setting not in sources:
+            raise
+        raise error.said_by(sources[error.setting].name) from None
 
 
 def from_environment(environ: Mapping[str, str], where: str = "") -> dict[str, object]:
@@ -63,8 +94,8 @@ def from_environment(environ: Mapping[str, str], where: str = "") -> dict[str, o
     The variables of Kubernetes services and container links are passed over. ``where`` is added
     to messages: " of FILE".
     """
-    by_env = {option.env: option.name for option in table().values()}
-    known = {*by_env, ENV_PREFIX + "CONFIG"}
+    by_variable = {variable_of(name): name for option in table().values() for name in option.names}
+    known = {*by_variable, ENV_PREFIX + "CONFIG"}
     found = {}
     for variable, text in environ.items():
         if not variable.startswith(ENV_PREFIX) or _is_of_a_service(variable, text, environ):
@@ -75,9 +106,13 @@ def from_environment(environ: Mapping[str, str], where: str = "") -> dict[str, o
                 hint=_suggest_variable(variable, known)
                 or f"{ENV_PREFIX}… is for settings; ppserver --help lists them",
             )
-        if variable in by_env:
-            found[by_env[variable]] = _read(by_env[variable], text, variable, where)
-    return found
+        if variable in by_variable:
+            found[by_variable[variable]] = text
+    named = own_names(found, lambda name: variable_of(name) + where)
+    words = {name: word for word in found for name in own_names({word: ""})}
+    return {
+        name: _read(name, text, variable_of(words[name]) + where) for name, text in named.items()
+    }
 
 
 def _suggest_variable(variable: str, known: Iterable[str]) -> str:
@@ -98,13 +133,9 @@ def _is_of_a_service(variable: str, text: str, environ: Mapping[str, str]) -> bo
     return linked and (variable == ENV_PREFIX + "NAME" or variable.startswith(ENV_PREFIX + "ENV_"))
 
 
-def _read(name: str, text: str, variable: str, where: str = "") -> object:
-    try:
+def _read(name: str, text: str, variable: str) -> object:
+    with naming({name: Source("environment", variable)}):
         return check(name, convert(name, text))
-    except ConfigError as error:
-        raise ConfigError(
-            f"{error} (environment variable {variable}{where})", hint=error.hint
-        ) from None
 
 
 def from_platform(
@@ -140,26 +171,26 @@ def from_file(path: str) -> dict[str, object]:
     except OSError as error:
         raise ConfigError(f"cannot read configuration file {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"configuration file {path} is not valid TOML: {error}") from None
+        raise ConfigError(f"{path}: this is not valid TOML: {error}") from None
     if Path(path).name == "pyproject.toml":
         data = data.get("tool", {}).get("ppserver", {})
+    keys = {key.replace("-", "_"): key for key in data}
+    values = {key.replace("-", "_"): value for key, value in data.items()}
+    try:
+        named = own_names(values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}", hint=error.hint) from None
+    words = {name: word for word in values for name in own_names({word: ""})}
     found = {}
-    for key, value in data.items():
-        name = key.replace("-", "_")
-        if name not in table():
-            raise ConfigError(
-                f"configuration file {path}: {key!r} names no setting",
-                hint=suggest(name, table()),
-            )
+    for name, value in named.items():
+        key = keys[words[name]]
         if is_octal(name) and type(value) is int and not _is_written_octal(text, key):
             raise ConfigError(
-                f"configuration file {path}: {key} = {value} is a decimal number",
+                f"{path}: {key} = {value} is a decimal number",
                 hint=f'for octal digits write {key} = "0{value}" or {key} = 0o{value}',
             )
-        try:
+        with naming({name: Source("file", f"{path}: {key}")}):
             found[name] = check(name, value)
-        except ConfigError as error:
-            raise ConfigError(f"configuration file {path}: {error}", hint=error.hint) from None
     return found
 
 
@@ -181,15 +212,15 @@ def read_env_file(path: str, environ: Mapping[str, str]) -> dict[str, str]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"env_file: cannot read {path}: {error}") from None
+        raise ConfigError(f"cannot read {path}: {error}", setting="env_file") from None
     for binding in parse_stream(io.StringIO(text)):
         if binding.error or (binding.key and not re.fullmatch(r"[A-Za-z_][\w.-]*", binding.key)):
             skipped = len(binding.original.string) - len(binding.original.string.lstrip("\r\n"))
             line = binding.original.line + binding.original.string[:skipped].count("\n")
-            raise ConfigError(f"env_file: {path} line {line} is not NAME=value")
+            raise ConfigError(f"{path} line {line} is not NAME=value", setting="env_file")
     values = DotEnv(None, stream=io.StringIO(text), override=False).dict()
     if any("\0" in (value or "") for value in values.values()):
-        raise ConfigError(f"env_file: {path} contains a NUL character")
+        raise ConfigError(f"{path} contains a NUL character", setting="env_file")
     return {
         name: value for name, value in values.items() if value is not None and name not in environ
     }
@@ -217,11 +248,11 @@ def _toml(name: str, value: object) -> str:
             try:
                 part.encode()
             except UnicodeEncodeError:
-                raise ConfigError(f"{name}: {part!r} is not UTF-8, which TOML is") from None
+                raise ConfigError(f"{part!r} is not UTF-8, which TOML is", setting=name) from None
     # JSON's strings are TOML's, but for DEL, and for what JSON writes as surrogates.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def port_is_the_platforms(sources: Mapping[str, str]) -> bool:
+def port_is_the_platforms(sources: Sources) -> bool:
     """Whether only ``PORT`` says where to listen: worth a line at start."""
-    return sources.get("host") == "PORT"
+    return "host" in sources and sources["host"].kind == "PORT"

@@ -40,8 +40,9 @@ def parse_target(text: str) -> Target:
     target = read(text)
     if target is None:
         raise ConfigError(
-            f"app: {text!r} is not of the form module:attribute",
+            f"{text!r} is not of the form module:attribute",
             hint="for example myproject.main:app, main:create_app(), or main.py",
+            setting="app",
         )
     return target
 
@@ -51,7 +52,8 @@ def parse_function(text: str, setting: str) -> Target:
     target = read(text)
     if target is None or not target.attr or target.call:
         raise ConfigError(
-            f"{setting}: {text!r} is not of the form module:function",
+            f"{text!r} is not of the form module:function",
+            setting=setting,
             hint="for example myproject.data:load",
         )
     return target

@@ -54,5 +54,5 @@ def uvloop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 def missing() -> ConfigError:
     """What there is to say when uvloop is asked for in vain."""
     return ConfigError(
-        "loop: uvloop is not installed", hint="pip install uvloop, or --loop asyncio"
+        "uvloop is not installed", hint="pip install uvloop, or --loop asyncio", setting="loop"
     )

@@ -38,8 +38,9 @@ def enforce(config: Config, *, may_execute: bool = False) -> None:
         return
     if not FREE_THREADED:
         raise ConfigError(
-            "gil: off needs a free-threaded CPython; this one always has a GIL",
+            "off needs a free-threaded CPython; this one always has a GIL",
             hint="python3.13t or python3.14t, for example by: uv python install 3.14t",
+            setting="gil",
         )
     # Off now is not enough: an import may switch it on, unless the interpreter was told otherwise.
     told = sys._xoptions.get("gil", os.environ.get(_VARIABLE))
@@ -47,8 +48,9 @@ def enforce(config: Config, *, may_execute: bool = False) -> None:
         return
     if "gil" in sys._xoptions or not may_execute:
         raise ConfigError(
-            f"gil: the interpreter was not started with {_VARIABLE}={wanted}",
+            f"the interpreter was not started with {_VARIABLE}={wanted}",
             hint=f"set {_VARIABLE}={wanted} in the environment, and use no -X gil",
+            setting="gil",
         )
     _execute_again(wanted)
 

@@ -336,12 +336,13 @@ def check(config: Config, root: str = "/") -> None:
         os.sched_setaffinity(0, os.sched_getaffinity(0))
     except OSError as error:
         raise ConfigError(
-            f"pin: threads cannot be bound to CPUs here: {error.strerror}",
+            f"threads cannot be bound to CPUs here: {error.strerror}",
             hint="a container's seccomp profile may forbid sched_setaffinity; --pin off",
+            setting="pin",
         ) from None
     if config.pin == "node" and not read(root).has_nodes:
         raise ConfigError(
-            "pin: this machine does not say which NUMA nodes it has", hint="--pin core"
+            "this machine does not say which NUMA nodes it has", hint="--pin core", setting="pin"
         )
 
 

@@ -122,9 +122,9 @@ def _load(path: str) -> None:
             os.stat(path)
             logging.config.fileConfig(path, disable_existing_loggers=False)
     except OSError as error:
-        raise ConfigError(f"log_config: cannot read {path}: {error.strerror}") from None
+        raise ConfigError(f"cannot read {path}: {error.strerror}", setting="log_config") from None
     except (ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError) as error:
-        raise ConfigError(f"log_config: {path} is wrong: {error}") from None
+        raise ConfigError(f"{path} is wrong: {error}", setting="log_config") from None
 
 
 def _never_wait() -> None:

@@ -22,7 +22,7 @@ def identity(config: Config) -> tuple[int | None, int | None]:
             uid, gid = entry.pw_uid, entry.pw_gid
         except KeyError:
             if not config.user.isdecimal():
-                raise ConfigError(f"user: there is no user {config.user!r}") from None
+                raise ConfigError(f"there is no user {config.user!r}", setting="user") from None
             uid = gid = int(config.user)
             if (account := _account(uid)) is not None:
                 gid = account.pw_gid
@@ -31,7 +31,7 @@ def identity(config: Config) -> tuple[int | None, int | None]:
             gid = grp.getgrnam(config.group).gr_gid
         except KeyError:
             if not config.group.isdecimal():
-                raise ConfigError(f"group: there is no group {config.group!r}") from None
+                raise ConfigError(f"there is no group {config.group!r}", setting="group") from None
             gid = int(config.group)
     return uid, gid
 

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-from ppserver.config import Config, table
+from ppserver.config import Config, own_names, table
 from ppserver.errors import ConfigError, PPServerError
 from ppserver.observe import readiness
 
@@ -51,6 +51,7 @@ class LiveServer:
         stop_timeout: float = 20.0,
         **settings: Any,
     ) -> None:
+        settings = own_names(settings)
         if not settings.keys() & {"bind", "uds", "fd"}:
             settings.setdefault("port", 0)
         settings.setdefault("access_log", False)

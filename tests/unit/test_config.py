@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from typing import Any
 
 import pytest
 
-from ppserver.config import Config, Setting, check, convert, suggest, table
+from ppserver.config import GROUPS, Config, Setting, check, convert, suggest, table
 from ppserver.errors import ConfigError
 
 
@@ -117,6 +118,34 @@ def test_a_wrong_choice_gets_a_suggestion() -> None:
     with pytest.raises(ConfigError) as caught:
         Config("m:app", loop="uvlop")
     assert caught.value.hint == "did you mean uvloop?"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("prot", "did you mean port?"),
+        ("worker", "did you mean workers?"),
+        ("ssl_keyfile", "TLS is not there yet: put a proxy in front that speaks it"),
+        ("zzz", ""),
+    ],
+)
+def test_an_unknown_name_gets_a_suggestion(name: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config("m:app", **{name: 1})  # type: ignore[arg-type]
+    assert str(caught.value) == f"{name}: there is no such setting"
+    assert caught.value.hint == hint
+
+
+def test_another_name_of_a_setting() -> None:
+    assert Config("m:app", workers=3).cores == 3  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="by another name"):
+        Config("m:app", workers=3, cores=3)  # type: ignore[arg-type]
+    assert dataclasses.replace(Config("m:app", cores=3), port=1).cores == 3
+
+
+def test_groups_have_every_setting_in_the_order_of_the_reference() -> None:
+    titles = list(dict.fromkeys(option.setting.group for option in table().values()))
+    assert titles == [group.TITLE for group in GROUPS]
 
 
 def test_values_are_normalised() -> None:

@@ -126,8 +126,71 @@ def test_unknown_variable_of_an_env_file_names_the_file(tmp_path: pathlib.Path) 
 
 
 def test_wrong_value_names_the_variable() -> None:
-    with pytest.raises(ConfigError, match=r"port: 'x' is not .*variable PPSERVER_PORT"):
+    with pytest.raises(ConfigError, match=r"^PPSERVER_PORT: 'x' is not a whole number$"):
         from_environment({"PPSERVER_PORT": "x"})
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "text", "message"),
+    [
+        ({"port": 70000}, {}, "", "--port: 70000 is too large"),
+        ({}, {"PPSERVER_PORT": "70000"}, "", "PPSERVER_PORT: 70000 is too large"),
+        ({}, {}, "port = 70000", "{path}: port: 70000 is too large"),
+        ({}, {}, "access-log = 3", "{path}: access-log: 3 is not true or false"),
+        ({}, {}, "prot = 3", "{path}: prot: there is no such setting"),
+        ({}, {"PPSERVER_WORKERS": "none"}, "", "PPSERVER_WORKERS: 'none' is neither"),
+        ({}, {"WEB_CONCURRENCY": "0"}, "", "WEB_CONCURRENCY: 0 is too small"),
+        # Settings that contradict one another, each from somewhere else.
+        (
+            {"limit_request_head": 200},
+            {"PPSERVER_LIMIT_REQUEST_LINE": "300"},
+            "",
+            "PPSERVER_LIMIT_REQUEST_LINE: 300 is larger than limit_request_head (200)",
+        ),
+        ({"root_path": "api"}, {}, "", "--root-path: 'api' must begin with a slash"),
+        ({}, {}, "header = ['x']", "{path}: header: 'x' is not of the form"),
+    ],
+)
+def test_an_error_begins_with_where_the_value_came_from(
+    tmp_path: pathlib.Path,
+    flags: dict[str, object],
+    environ: dict[str, str],
+    text: str,
+    message: str,
+) -> None:
+    path = tmp_path / "ppserver.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        gather({"app": "m:app", **flags}, environ, str(path))
+    assert str(caught.value).startswith(message.format(path=path))
+
+
+def test_of_an_environment_file_the_file_is_named_too(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "env"
+    path.write_text("PPSERVER_PORT=x\n")
+    with pytest.raises(ConfigError, match=f"^PPSERVER_PORT of {path}: 'x' is not"):
+        gather({"env_file": str(path)}, {}, None)
+    path.write_text("PPSERVER_ROOT_PATH=api\n")
+    with pytest.raises(ConfigError, match=f"^PPSERVER_ROOT_PATH of {path}: 'api' must"):
+        gather({"env_file": str(path)}, {}, None)
+
+
+def test_workers_is_cores_in_every_source(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "ppserver.toml"
+    path.write_text("workers = 2\n")
+    assert gather({}, {}, str(path))[0].cores == 2
+    assert gather({}, {"PPSERVER_WORKERS": "3"}, str(path))[0].cores == 3
+    assert gather({"cores": 4}, {"PPSERVER_WORKERS": "3"}, str(path))[0].cores == 4
+    assert "cores" in gather({}, {"PPSERVER_WORKERS": "3"}, None)[1]
+
+
+def test_both_names_of_a_setting_contradict_each_other(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "ppserver.toml"
+    path.write_text("workers = 2\ncores = 2\n")
+    with pytest.raises(ConfigError, match="this is workers by another name, which is given, too"):
+        from_file(str(path))
+    with pytest.raises(ConfigError, match=r"^PPSERVER_CORES: this is PPSERVER_WORKERS by another"):
+        from_environment({"PPSERVER_WORKERS": "2", "PPSERVER_CORES": "2"})
 
 
 SERVICE = {
@@ -180,7 +243,7 @@ def test_platforms_variables_replace_defaults(
 
 
 def test_wrong_platform_variable_is_named() -> None:
-    with pytest.raises(ConfigError, match="variable WEB_CONCURRENCY"):
+    with pytest.raises(ConfigError, match=r"^WEB_CONCURRENCY: 'many' is neither"):
         gather({"app": "m:app"}, {"WEB_CONCURRENCY": "many"}, None)
 
 
