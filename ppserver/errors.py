@@ -1,12 +1,28 @@
 """The exceptions ppserver raises, one root, broad to narrow.
 
-Every one carries one clear line (``str(error)``), an optional ``hint`` on what to do about it,
-and the ``exit_code`` the command line ends with.
+Every one of that root carries one clear line (``str(error)``), an optional ``hint`` on what to do
+about it, and the ``exit_code`` the command line ends with.
+
+``ClientDisconnected`` is none of them but an OSError: applications meet it where they send to, or
+read from, a client that has left.
 """
 
 from __future__ import annotations
 
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from ppserver._native import ClientDisconnected
+
+__all__ = [
+    "BindError",
+    "ClientDisconnected",
+    "ConfigError",
+    "LifespanError",
+    "LoadError",
+    "PPServerError",
+    "StartupError",
+]
 
 
 class PPServerError(Exception):
@@ -71,3 +87,12 @@ def report(error: PPServerError, stream: TextIO) -> None:
     if error.hint:
         print(f"hint: {error.hint}", file=stream)
     stream.flush()
+
+
+def __getattr__(name: str) -> Any:
+    """What the extension has is loaded when it is asked for: a command without one says so."""
+    if name == "ClientDisconnected":
+        from ppserver._native import ClientDisconnected
+
+        return ClientDisconnected
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -60,7 +60,8 @@ class Background:
     def _make_servers(self, config: Any, application: Any, listeners: Any, many: bool) -> None:
         from ppserver.context.listeners import neighbours
         from ppserver.context.seats import Seats
-        from ppserver.context.server import Server, Supervision
+        from ppserver.context.server import Server
+        from ppserver.context.wiring import Supervision, Wiring
         from ppserver.supervision import plan
 
         count = plan.context_count(config) if many else 1
@@ -69,8 +70,7 @@ class Background:
         report = self._report()
         for slot in range(count):
             supervision = Supervision(report, slot=slot, main=main)
-            server = Server(
-                config,
+            wiring = Wiring(
                 application=application,
                 listening=listeners.take(
                     slot, alone=count == 1, neighbours=neighbours(config, slot, count)
@@ -78,6 +78,7 @@ class Background:
                 seat=seats.seat(seats.take(), local=True) if count > 1 else None,
                 supervision=supervision,
             )
+            server = Server(config, _wiring=wiring)
             self._servers.append(server)
             thread = threading.Thread(
                 target=self._serve, args=(server,), name=f"parallel context {slot + 1}", daemon=True
@@ -113,7 +114,7 @@ class Background:
 
     def _report(self) -> Any:
         """What its contexts tell."""
-        from ppserver.context.server import Report
+        from ppserver.context.wiring import Report
 
         background = self
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import os
 import random
@@ -19,24 +18,26 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable, Iterator
+from types import FrameType, TracebackType
+from typing import Any, NoReturn, Self, TypeVar, cast
 
 from ppserver._native import Core
 from ppserver.app import hooks
 from ppserver.app.lifespan import Lifespan
-from ppserver.app.loader import Application, load, recognise
-from ppserver.app.programs import MainThread, Program, Running
+from ppserver.app.loader import load, recognise
+from ppserver.app.programs import Program, Running
 from ppserver.config import Config
 from ppserver.config.proxy import TrustedProxies
 from ppserver.context import eventloop, exits, watchdog
-from ppserver.context.listeners import Listeners, Listening
+from ppserver.context.listeners import Listeners
 from ppserver.context.main_thread import LoopErrands
 from ppserver.context.seats import Seat
+from ppserver.context.wiring import Report, Supervision, Wiring
 from ppserver.errors import PPServerError
 from ppserver.machine import directory, handlers, terminal
 from ppserver.observe import logs, readiness
+from ppserver.types import Stats
 
 logger = logging.getLogger("ppserver.error")
 
@@ -68,33 +69,6 @@ def _nothing() -> None:
     pass
 
 
-class Report:
-    """What a context tells who supervises it. Here it tells nobody; others override what they
-    want to hear."""
-
-    def ready(self) -> None:
-        """It serves."""
-
-    def draining(self) -> None:
-        """It takes no more connections."""
-
-    def retire(self) -> None:
-        """It has served its number of requests, and wants a successor."""
-
-    def stop(self) -> None:
-        """The application wants the whole server to end."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Supervision:
-    """Who supervises a context, and what the context is to know of that."""
-
-    report: Report
-    multiprocess: bool = False
-    slot: int = 0
-    main: MainThread | None = None  # None: that of the context's event loop
-
-
 def make_core(config: Config, seat: Seat | None = None) -> Core:
     """A Core with the options of ``config``. It belongs to the thread that makes it.
 
@@ -113,33 +87,25 @@ class Server:
     """Serves one application in this process.
 
     ``run()`` blocks and owns its event loop; ``await serve()`` runs inside a loop that is already
-    running; ``startup()`` and ``shutdown()`` are its two halves. In the main thread ``run()`` and
-    ``serve()`` handle signals meanwhile; elsewhere set ``should_exit``, from any thread.
+    running; ``startup()`` and ``shutdown()`` are its two halves, and what ``async with`` does. In
+    the main thread ``run()`` and ``serve()`` handle signals meanwhile; elsewhere set
+    ``should_exit``, from any thread. A server serves once: a second ``run()``, ``serve()`` or
+    ``startup()`` raises RuntimeError.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        *,
-        application: Application | None = None,
-        listeners: Listeners | None = None,
-        listening: Sequence[Listening] | None = None,
-        supervision: Supervision | None = None,
-        seat: Seat | None = None,
-        make_application: Callable[[], Application] | None = None,
-        owns_process: bool = False,
-    ) -> None:
-        self.config = config = recognise(config) if application is None else config
+    def __init__(self, config: Config, *, _wiring: Wiring | None = None) -> None:
+        wiring = Wiring() if _wiring is None else _wiring
+        self.config = config = recognise(config) if wiring.application is None else config
         self.started = False
         self.exit_code = 0
         self.core: Core | None = None
-        self.listeners = listeners
-        self._application = application
-        self._listening = listening
-        self._supervision = supervision
-        self._seat = seat
-        self._make_application = make_application
-        self._owns_process = owns_process
+        self.listeners = wiring.listeners
+        self._application = wiring.application
+        self._listening = wiring.listening
+        self._supervision = wiring.supervision
+        self._seat = wiring.seat
+        self._make_application = wiring.make_application
+        self._owns_process = wiring.owns_process
         self._lifespan: Lifespan | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -155,6 +121,7 @@ class Server:
         self._loaded_here = False  # and on_start ran here
         self._context_began = False
         self._watchdog: watchdog.Watchdog | None = None
+        self._called: set[str] = set()
         self._max_requests = 0
         if config.limit_max_requests:
             jitter = random.randint(0, config.limit_max_requests_jitter)
@@ -180,12 +147,39 @@ class Server:
         self._hurry = True
         self.should_exit = True
 
-    def stats(self) -> dict[str, int]:
-        """The core's counters; empty before the start and after the end."""
+    def stats(self) -> Stats:
+        """The context's counters and gauges; empty before the start and after the end."""
+        return cast(Stats, self._counters())
+
+    def _counters(self) -> dict[str, int]:
         return self._with_core(lambda core: core.stats(), {})
+
+    async def __aenter__(self) -> Self:
+        """Serve within the running loop while the block runs: ``startup()``."""
+        try:
+            await self.startup()
+        except BaseException:
+            await self.shutdown()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.shutdown()
+
+    def _once(self, method: str, *within: str) -> None:
+        """This method begins: RuntimeError if it has before, or one that it is called within."""
+        if not self._called.isdisjoint((method, *within)):
+            raise RuntimeError("a Server serves once: make another one")
+        self._called.add(method)
 
     def run(self) -> int:
         """Serve until told to stop; the exit code. Raises PPServerError if it cannot start."""
+        self._once("run", "serve", "startup")
         if self._supervision is None:
             logs.configure(self.config)
         try:
@@ -201,6 +195,7 @@ class Server:
 
         Raises PPServerError if it cannot start.
         """
+        self._once("serve", "startup")
         with self._signals():
             try:
                 await self.startup()
@@ -214,6 +209,7 @@ class Server:
 
         Raises PPServerError; then, too, ``shutdown()`` is what gives everything back.
         """
+        self._once("startup")
         self._loop = asyncio.get_running_loop()
         logger.info("Started server process [%d]", os.getpid())
         self._prepare()
@@ -476,7 +472,7 @@ class Server:
 
     async def _until_exit(self) -> None:
         """Wait for the end; meanwhile look at the counters now and then."""
-        peers = logs.PeerErrors(self.stats)
+        peers = logs.PeerErrors(self._counters)
         busy = watchdog.BusyThreads(self.config.threads)
         next_report = time.monotonic() + peers.interval
         while not self._should_exit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ppserver.context.listeners import Listening
-from ppserver.context.server import Report
+from ppserver.context.wiring import Report
 from ppserver.supervision import messages
 from ppserver.supervision.channel import Channel
 

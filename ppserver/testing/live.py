@@ -27,6 +27,7 @@ from typing import Any
 from ppserver.config import Config, own_names, table
 from ppserver.errors import ConfigError, PPServerError
 from ppserver.observe import readiness
+from ppserver.types import Stats
 
 
 class LiveServer:
@@ -97,8 +98,8 @@ class LiveServer:
         """A process's standard output so far: the access log."""
         return self._runner.output
 
-    def stats(self) -> dict[str, int]:
-        """The core's counters. RuntimeError for a server in another process."""
+    def stats(self) -> Stats:
+        """The context's counters. RuntimeError for a server in another process."""
         return self._runner.stats()
 
     def start(self) -> LiveServer:
@@ -193,7 +194,7 @@ class _InThread:
     def log(self) -> str:
         return self._text.getvalue()
 
-    def stats(self) -> dict[str, int]:
+    def stats(self) -> Stats:
         return self._server.stats()
 
     def add(self, line: str) -> None:
@@ -277,7 +278,7 @@ class _InProcess:
     def log(self) -> str:
         return "".join(self._texts[1])
 
-    def stats(self) -> dict[str, int]:
+    def stats(self) -> Stats:
         raise RuntimeError("the counters are in another process")
 
     def start(self, timeout: float) -> None:

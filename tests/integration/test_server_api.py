@@ -25,11 +25,13 @@ import serving
 
 import ppserver
 import ppserver.context.server
+from ppserver import errors
 from ppserver._native import Core
 from ppserver.config import Config
 from ppserver.context.server import Server
 from ppserver.errors import BindError, ConfigError, LifespanError, LoadError, PPServerError
 from ppserver.testing import LiveServer
+from ppserver.types import Stats
 
 pytestmark = pytest.mark.skipif(serving.PEER != "ppserver", reason="the interface of ppserver")
 
@@ -115,6 +117,73 @@ def test_halves_within_a_running_loop(loop: str, application: Any) -> None:
         assert server.stats() == {}
 
     runner(loop)(main())
+
+
+@pytest.mark.parametrize("application", [app, wsgi])
+@pytest.mark.parametrize("loop", LOOPS)
+def test_while_a_block_runs(loop: str, application: Any) -> None:
+    async def main() -> None:
+        async with Server(config(application)) as server:
+            assert server.started
+            (url,) = server.urls
+            assert url.startswith("http://127.0.0.1:")
+            assert await fetch_in_loop(server) == b"/x"
+        assert not server.started
+        with pytest.raises(ValueError, match="of the block"):
+            async with Server(config(application)) as server:
+                raise ValueError("of the block")
+        assert not server.started
+
+    runner(loop)(main())
+
+
+def test_a_block_whose_server_cannot_start_is_not_entered() -> None:
+    async def main() -> None:
+        async with Server(config()) as first:
+            port = int(first.urls[0].rpartition(":")[2])
+            with pytest.raises(BindError):
+                async with Server(config(port=port)):
+                    raise AssertionError("this does not run")
+
+    asyncio.run(main())
+
+
+def test_a_server_serves_once() -> None:
+    server = Server(config(lifespan="off"))
+    threading.Timer(0.2, setattr, (server, "should_exit", True)).start()
+    assert server.run() == 0
+    with pytest.raises(RuntimeError, match="serves once"):
+        server.run()
+
+    async def main() -> None:
+        for method in (server.serve, server.startup):
+            with pytest.raises(RuntimeError, match="serves once"):
+                await method()
+        async with Server(config()) as other:
+            for method in (other.serve, other.startup):
+                with pytest.raises(RuntimeError, match="serves once"):
+                    await method()
+            with pytest.raises(RuntimeError, match="serves once"):
+                other.run()
+            assert await fetch_in_loop(other) == b"/x"
+
+    asyncio.run(main())
+
+
+def test_stats_have_the_names_of_their_type() -> None:
+    async def main() -> None:
+        async with Server(config(lifespan="off")) as server:
+            assert list(server.stats()) == list(Stats.__annotations__)
+
+    asyncio.run(main())
+
+
+def test_the_error_of_a_client_that_left_is_public() -> None:
+    from ppserver import _native
+
+    assert errors.ClientDisconnected is _native.ClientDisconnected
+    with pytest.raises(AttributeError):
+        errors.nothing  # noqa: B018
 
 
 @pytest.mark.parametrize("application", [app, wsgi])
@@ -452,8 +521,9 @@ def test_a_live_server_in_a_thread_refuses_what_it_ignores(ignored: dict[str, An
 def test_run_refuses_wrong_settings() -> None:
     with pytest.raises(ConfigError, match="port"):
         ppserver.run(app, port=-1)
-    with pytest.raises(TypeError):
+    with pytest.raises(ConfigError, match=r"^prot: there is no such setting") as caught:
         ppserver.run(app, prot=1)
+    assert caught.value.hint == "did you mean port?"
 
 
 def test_no_descriptor_or_thread_is_left_behind() -> None:

@@ -26,7 +26,8 @@ from ppserver.context.exits import exit_code_of
 from ppserver.context.listeners import Listening
 from ppserver.context.main_thread import SocketErrands
 from ppserver.context.seats import Seat
-from ppserver.context.server import Server, Supervision
+from ppserver.context.server import Server
+from ppserver.context.wiring import Supervision, Wiring
 from ppserver.errors import LoadError, PPServerError
 from ppserver.machine import gil
 from ppserver.observe import logs
@@ -89,14 +90,16 @@ class Guest:
         hooks.run(self._config)
         server = Server(
             self._config,
-            application=application,
-            listening=self._listening,
-            seat=self._seat(),
-            supervision=Supervision(
-                self._report,
-                multiprocess=True,  # No other context calls this object.
-                slot=self._birth.slot,
-                main=self._main,
+            _wiring=Wiring(
+                application=application,
+                listening=self._listening,
+                seat=self._seat(),
+                supervision=Supervision(
+                    self._report,
+                    multiprocess=True,  # No other context calls this object.
+                    slot=self._birth.slot,
+                    main=self._main,
+                ),
             ),
         )
         self._loaded = True

@@ -9,6 +9,7 @@ from ppserver.config import Config
 from ppserver.context import eventloop, exits
 from ppserver.context.listeners import Listeners
 from ppserver.context.server import Server
+from ppserver.context.wiring import Wiring
 from ppserver.machine import directory, topology
 from ppserver.observe import logs
 from ppserver.shared import sealed
@@ -32,7 +33,8 @@ def run(config: Config, why: str = "") -> int:
             program.before_contexts(None, forked=False)
         config = eventloop.settle(config, application.interface)
         plan.banner(config, "", application.interface, config.loop, why)
-        server = Server(config, application=application, listeners=listeners, owns_process=True)
+        wiring = Wiring(application=application, listeners=listeners, owns_process=True)
+        server = Server(config, _wiring=wiring)
         try:
             with sealed(), freezing.alone():
                 code = server.run()

@@ -34,7 +34,8 @@ from ppserver.config import Config
 from ppserver.context import eventloop, exits
 from ppserver.context.exits import exit_code_of
 from ppserver.context.main_thread import SocketErrands
-from ppserver.context.server import Server, Supervision
+from ppserver.context.server import Server
+from ppserver.context.wiring import Supervision, Wiring
 from ppserver.errors import LoadError
 from ppserver.freezing import FreezeReport
 from ppserver.machine import directory, handlers, topology
@@ -145,16 +146,18 @@ class Processes(Place):
             report.imported(application.interface, loop)
         server = Server(
             premises.config,
-            application=application,
-            listening=order.listening,
-            seat=premises.seats.seat(order.seat, local=False),
-            supervision=Supervision(
-                report,
-                multiprocess=True,
-                slot=order.slot,
-                main=main,
+            _wiring=Wiring(
+                application=application,
+                listening=order.listening,
+                seat=premises.seats.seat(order.seat, local=False),
+                supervision=Supervision(
+                    report,
+                    multiprocess=True,
+                    slot=order.slot,
+                    main=main,
+                ),
+                owns_process=True,
             ),
-            owns_process=True,
         )
         stopped = True
         try:

@@ -18,7 +18,8 @@ from ppserver.app import lifespan
 from ppserver.app.loader import Application
 from ppserver.config import Config
 from ppserver.context.exits import exit_code_of
-from ppserver.context.server import Server, Supervision
+from ppserver.context.server import Server
+from ppserver.context.wiring import Supervision, Wiring
 from ppserver.freezing import FreezeReport
 from ppserver.machine import gil, topology
 from ppserver.supervision.places.base import Order, Place, Premises
@@ -120,13 +121,15 @@ class Threads(Place):
         report = ChannelReport(premises.channel, key, order.listening)
         server = self._servers[key] = Server(
             premises.config,
-            listening=order.listening,
-            make_application=self._application,
-            seat=premises.seats.seat(order.seat, local=True),
-            supervision=Supervision(
-                report,
-                slot=order.slot,
-                main=None if premises.errands is None else premises.errands.local,
+            _wiring=Wiring(
+                listening=order.listening,
+                make_application=self._application,
+                seat=premises.seats.seat(order.seat, local=True),
+                supervision=Supervision(
+                    report,
+                    slot=order.slot,
+                    main=None if premises.errands is None else premises.errands.local,
+                ),
             ),
         )
         begun.set()
