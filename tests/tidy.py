@@ -1,4 +1,4 @@
-"""House rules that a machine can check: sizes, layers, circles, banned calls, machine paths.
+"""House rules that a machine can check: sizes, layers and their picture, banned calls, paths.
 
     python tests/tidy.py [FOLDER]
 
@@ -14,8 +14,10 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import floors
 import layers
 import ranks
 from csource import includes, without_comments
@@ -186,6 +188,8 @@ def check_tree(root: Path) -> Iterator[str]:
             yield f"{path}:{number}: {rule}: {message}"
     yield from layers.check(package)
     yield from ranks.check(native)
+    if (root / floors.PICTURE).parent.is_dir():
+        yield from floors.check(root)
 
 
 def main(arguments: list[str]) -> int:
