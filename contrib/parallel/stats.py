@@ -202,9 +202,9 @@ def _first(values: Mapping[str, int], *names: str) -> int:
 
 
 def _online(root: str) -> int:
-    from ppserver.machine import topology
+    from ppserver.machine import kernel
 
-    online = topology.parse_list(_read(root, "sys/devices/system/cpu/online"))
+    online = kernel.parse_list(_read(root, "sys/devices/system/cpu/online"))
     return len(online) if online else os.sysconf("SC_NPROCESSORS_ONLN")
 
 

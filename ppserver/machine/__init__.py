@@ -1,1 +1,1 @@
-"""The machine and this process: processors, GIL, terminal, folders, signal handlers."""
+"""The machine and this process: processors, cgroups, GIL, terminal, folders, signal handlers."""

@@ -17,12 +17,13 @@ import logging
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from ppserver.config import Config
 from ppserver.errors import ConfigError
+from ppserver.machine.cgroups import cpu_quota, memory_limit, usable
+from ppserver.machine.kernel import format_list, parse_list, read_text
 
 logger = logging.getLogger("ppserver.error")
 
@@ -31,7 +32,6 @@ logger = logging.getLogger("ppserver.error")
 CONTEXT_BYTES = 64 << 20
 
 _CAPACITY_MAX = 1024
-_CPU_MAX = 1 << 16
 
 _before_pin: frozenset[int] | None = None  # The affinity this process had before it was narrowed.
 
@@ -70,11 +70,11 @@ def available(root: str = "/", *, bytes_each: int = CONTEXT_BYTES) -> Cores:
     ``bytes_each`` is what a context is allowed for under a memory limit; 0 leaves memory out.
     """
     affinity = _affinity(root)
-    usable = _usable(root, affinity)
+    allowed = usable(root, affinity)
     count = len(affinity)
     steps = [f"{count} by affinity"]
-    if len(usable) < count:
-        count = len(usable)
+    if len(allowed) < count:
+        count = len(allowed)
         steps.append(f"{count} by the cgroup's cpuset")
     quota = cpu_quota(root)
     if quota is not None and math.ceil(quota) < count:
@@ -88,41 +88,11 @@ def available(root: str = "/", *, bytes_each: int = CONTEXT_BYTES) -> Cores:
     return Cores(count, ", ".join(steps))
 
 
-def cpu_quota(root: str = "/") -> float | None:
-    """The least CPU quota of this process's cgroups and those above, in cores; None if none."""
-    quotas = [_quota_of(directory) for directory in _groups(root, "cpu")]
-    return min((quota for quota in quotas if quota is not None), default=None)
-
-
-def memory_limit(root: str = "/") -> int | None:
-    """The least memory limit, hard or soft, of those cgroups, in bytes; None if none."""
-    limits = []
-    for directory in _groups(root, "memory"):
-        for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):
-            text = _read(directory / name)
-            # "max", or by version 1 nearly 2**63, is no limit.
-            if text is not None and text.isdecimal() and 0 < int(text) < 1 << 62:
-                limits.append(int(text))
-    return min(limits, default=None)
-
-
-def _quota_of(directory: Path) -> float | None:
-    text = _read(directory / "cpu.max")
-    if text is None:
-        quota_text = _read(directory / "cpu.cfs_quota_us")
-        period_text = _read(directory / "cpu.cfs_period_us")
-        text = f"{quota_text} {period_text}"
-    match = re.fullmatch(r"([0-9]+) ([0-9]+)", text)  # Else "max", -1, or no such file.
-    if match is None or int(match[1]) == 0 or int(match[2]) == 0:
-        return None
-    return int(match[1]) / int(match[2])
-
-
 def _affinity(root: str) -> frozenset[int]:
     """The CPUs the scheduler may put us on, as they were before anything was pinned."""
     if root == "/":
         return _before_pin or frozenset(os.sched_getaffinity(0))
-    status = _read(Path(root, "proc/self/status")) or ""
+    status = read_text(Path(root, "proc/self/status")) or ""
     match = re.search(r"^Cpus_allowed_list:\s*(\S+)$", status, re.MULTILINE)
     allowed = parse_list(match[1]) if match else None
     online = _online(root)
@@ -132,102 +102,8 @@ def _affinity(root: str) -> frozenset[int]:
     return (allowed & online if online else allowed) or allowed
 
 
-def _usable(root: str, affinity: frozenset[int]) -> frozenset[int]:
-    """``affinity`` within the cpuset of the nearest cgroup that has one."""
-    for directory in _groups(root, "cpuset"):
-        for name in ("cpuset.cpus.effective", "cpuset.effective_cpus", "cpuset.cpus"):
-            cpuset = parse_list(_read(directory / name))
-            if cpuset is not None:
-                return affinity & cpuset or affinity
-    return affinity
-
-
 def _online(root: str) -> frozenset[int] | None:
-    return parse_list(_read(Path(root, "sys/devices/system/cpu/online")))
-
-
-def parse_list(text: str | None) -> frozenset[int] | None:
-    """The numbers of a kernel list such as ``0-3,8``; None if it is empty or malformed."""
-    found: set[int] = set()
-    for part in (text or "").strip().split(","):
-        match = re.fullmatch(r"([0-9]{1,6})(?:-([0-9]{1,6}))?", part)
-        if match is None or int(match[2] or match[1]) >= _CPU_MAX:
-            return None
-        found.update(range(int(match[1]), int(match[2] or match[1]) + 1))
-    return frozenset(found) or None
-
-
-def format_list(numbers: Iterable[int]) -> str:
-    """The opposite of :func:`parse_list`."""
-    runs: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if runs and runs[-1][1] == number - 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in runs)
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return None
-
-
-# Control groups.
-
-
-def _groups(root: str, controller: str) -> Iterator[Path]:
-    """The directories of this process's cgroup and those above it, nearest first.
-
-    With both versions mounted a controller is in one of them only, so both are looked at.
-    """
-    for line in (_read(Path(root, "proc/self/cgroup")) or "").splitlines():
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if not path.startswith("/") or (controllers and controller not in controllers.split(",")):
-            continue
-        for base, inside in _mounts(root, controllers, controller):
-            group = base / _below(path, inside)
-            for directory in (group, *group.parents):
-                yield directory
-                if directory == base:
-                    break
-
-
-def _below(path: str, inside: str) -> str:
-    """Where under a mount of cgroup ``inside`` the cgroup ``path`` is, "" for the mount itself.
-
-    A container may be given the name its group has on the host, beside a mount that shows only
-    that group or what is below it: then what can be seen is what counts.
-    """
-    parts, top = [[p for p in text.split("/") if p] for text in (path, inside)]
-    if ".." in parts or parts[: len(top)] != top:
-        return ""
-    return "/".join(parts[len(top) :])
-
-
-def _mounts(root: str, controllers: str, controller: str) -> Iterator[tuple[Path, str]]:
-    """(mount point, the cgroup that is its root) of the hierarchy of a line of proc/self/cgroup."""
-    found = False
-    for line in (_read(Path(root, "proc/self/mountinfo")) or "").splitlines():
-        left, _, right = line.partition(" - ")
-        fields, kind = left.split(" "), right.split(" ")
-        if len(fields) < 5 or len(kind) < 3 or kind[0] != ("cgroup" if controllers else "cgroup2"):
-            continue
-        if not controllers or controller in kind[2].split(","):
-            found = True
-            yield Path(root, _unescape(fields[4]).lstrip("/")), _unescape(fields[3])
-    if not found:  # No mountinfo: the usual places.
-        for name in (controllers, controller) if controllers else ("", "unified"):
-            base = Path(root, "sys/fs/cgroup", name)
-            if base.is_dir():
-                yield base, "/"
-
-
-def _unescape(text: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
+    return parse_list(read_text(Path(root, "sys/devices/system/cpu/online")))
 
 
 # Processors.
@@ -235,17 +111,17 @@ def _unescape(text: str) -> str:
 
 def read(root: str = "/") -> Topology:
     """The CPUs that may be used, with their cores and nodes."""
-    usable = _usable(root, _affinity(root))
+    allowed = usable(root, _affinity(root))
     nodes = _nodes(root)
     # Intel's mixed processors list the small cores here; ARM gives a capacity to each.
-    small = parse_list(_read(Path(root, "sys/devices/cpu_atom/cpus"))) or frozenset()
+    small = parse_list(read_text(Path(root, "sys/devices/cpu_atom/cpus"))) or frozenset()
     cpus = []
-    for number in sorted(usable):
+    for number in sorted(allowed):
         folder = Path(root, f"sys/devices/system/cpu/cpu{number}")
-        siblings = parse_list(_read(folder / "topology/core_cpus_list")) or parse_list(
-            _read(folder / "topology/thread_siblings_list")
+        siblings = parse_list(read_text(folder / "topology/core_cpus_list")) or parse_list(
+            read_text(folder / "topology/thread_siblings_list")
         )
-        capacity = _read(folder / "cpu_capacity") or ""
+        capacity = read_text(folder / "cpu_capacity") or ""
         cpus.append(
             Cpu(
                 number,
@@ -256,14 +132,14 @@ def read(root: str = "/") -> Topology:
                 else _CAPACITY_MAX // (2 if number in small else 1),
             )
         )
-    return Topology(tuple(cpus), has_nodes=all(number in nodes for number in usable))
+    return Topology(tuple(cpus), has_nodes=all(number in nodes for number in allowed))
 
 
 def _nodes(root: str) -> dict[int, int]:
     nodes = {}
     folder = Path(root, "sys/devices/system/node")
-    for node in sorted(parse_list(_read(folder / "online")) or ()):
-        for number in parse_list(_read(folder / f"node{node}/cpulist")) or ():
+    for node in sorted(parse_list(read_text(folder / "online")) or ()):
+        for number in parse_list(read_text(folder / f"node{node}/cpulist")) or ():
             nodes[number] = node
     return nodes
 

@@ -12,7 +12,7 @@ import pytest
 
 from ppserver.config import Config
 from ppserver.errors import ConfigError
-from ppserver.machine import topology
+from ppserver.machine import cgroups, kernel, topology
 from ppserver.machine.topology import Cores, Cpu, Topology
 
 MIB = 1 << 20
@@ -47,7 +47,7 @@ class Machine:
             f"Name:\tx\nCpus_allowed:\tff\nCpus_allowed_list:\t{allowed or present}\n",
         )
         name = "thread_siblings_list" if old_names else "core_cpus_list"
-        for number in topology.parse_list(present) or ():
+        for number in kernel.parse_list(present) or ():
             if siblings is not None:
                 folder = f"sys/devices/system/cpu/cpu{number}/topology"
                 self.write(f"{folder}/{name}", siblings(number) + "\n")
@@ -133,7 +133,7 @@ V1 = "4:memory:/c\n3:cpuset:/c\n2:cpu,cpuacct:/c\n1:name=systemd:/c\n"
 )
 def test_quota(machine: Machine, lines: str, files: dict[str, str], quota: float | None) -> None:
     machine.groups(lines, files)
-    assert topology.cpu_quota(str(machine)) == quota
+    assert cgroups.cpu_quota(str(machine)) == quota
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_where_the_group_is(
     machine: Machine, lines: str, mounts: str, files: dict[str, str]
 ) -> None:
     machine.groups(lines, files, mounts)
-    assert topology.cpu_quota(str(machine)) == 2.0
+    assert cgroups.cpu_quota(str(machine)) == 2.0
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_memory_limit(
     machine: Machine, lines: str, files: dict[str, str], limit: int | None
 ) -> None:
     machine.groups(lines, files)
-    assert topology.memory_limit(str(machine)) == limit
+    assert cgroups.memory_limit(str(machine)) == limit
 
 
 @pytest.mark.parametrize(
@@ -320,9 +320,9 @@ def test_this_machine() -> None:
     ],
 )
 def test_lists(text: str | None, numbers: set[int] | None) -> None:
-    assert topology.parse_list(text) == numbers
+    assert kernel.parse_list(text) == numbers
     if numbers:
-        assert topology.format_list(numbers) == (text or "").strip()
+        assert kernel.format_list(numbers) == (text or "").strip()
 
 
 # Which ones.
