@@ -2,8 +2,9 @@
 
 A file includes headers, and uses functions and tables, of lower ranks only; files of one rank do
 not know each other, so that there is no circle. What does otherwise today is listed, so that
-nothing is added. A new file is given its rank here first. A name stands for its `.c` and its `.h`;
-`name*` for all whose names begin so, as one file. A layer without ranks is not checked.
+nothing is added. A new file is given its rank here first. A name stands for its `.c` and its `.h`,
+unless one of them is named itself; `name*` for all whose names begin so, as one file. A layer
+without ranks is not checked.
 """
 
 from __future__ import annotations
@@ -18,6 +19,31 @@ Ranks = Mapping[str, tuple[tuple[str, ...], ...]]
 Pairs = set[tuple[str, str]]
 
 RANKS: Ranks = {
+    "net": (
+        # the kernel, one thing a file
+        ("file.h", "park", "poll", "proto.h", "quick", "shm", "spool", "stats", "thread"),
+        ("address", "poll_epoll", "sock"),
+        ("board.h", "forwarded"),
+        # a loop: what it is made of, and what every file may do with it
+        ("loop.h",),
+        ("accesslog.h", "balance.h", "block.h", "exchange.h", "mailbox.h", "out.h"),
+        ("loop_impl.h",),
+        ("accesslog", "board", "block", "mailbox", "settings"),
+        ("loop", "foreign"),
+        ("file",),
+        ("out",),
+        # the transport, exchanges above it, and the protocols
+        ("exchange_impl.h",),
+        ("http1_impl.h", "raw_impl.h"),
+        ("conn*",),
+        ("exchange",),
+        ("raw",),
+        ("http1*",),
+        # where connections come from, and the turn
+        ("balance",),
+        ("listen",),
+        ("turn",),
+    ),
     "bridge": (
         # the ground
         ("compat",),
@@ -63,6 +89,9 @@ def place(path: str, ranks: Ranks) -> tuple[str, str, int] | None:
     layer, _, name = path.removeprefix(NATIVE).rpartition("/")
     if layer not in ranks:
         return None
+    for rank, names in enumerate(ranks[layer]):
+        if name in names:
+            return layer, name, rank
     name = name.rpartition(".")[0]
     for rank, names in enumerate(ranks[layer]):
         for pattern in names:

@@ -16,7 +16,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     return 0;
 }
 
-static struct pp_h1_head head;
+static struct pp_field head_fields[PP_FIELDS_MAX];
+static struct pp_head head = {.fields = head_fields, .field_room = PP_FIELDS_MAX};
 
 static int begin(struct pp_h1_body *body, uint64_t limit)
 {
@@ -54,7 +55,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 4) {
         return 0;
     }
-    memset(&head, 0, sizeof head);
+    head = (struct pp_head){.fields = head_fields, .field_room = PP_FIELDS_MAX};
     head.chunked = (data[0] & 1) != 0;
     head.has_content_length = !head.chunked;
     head.content_length = data[1];

@@ -17,16 +17,16 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     return 0;
 }
 
-static void check_span(struct pp_span span, const struct pp_h1_head *head)
+static void check_span(struct pp_span span, const struct pp_head *head)
 {
     FUZZ_CHECK(span.off <= head->head_bytes && span.len <= head->head_bytes - span.off);
 }
 
-static void check_fields(const uint8_t *buf, const struct pp_h1_head *head)
+static void check_fields(const uint8_t *buf, const struct pp_head *head)
 {
     unsigned hosts = 0, lengths = 0, codings = 0;
     for (unsigned i = 0; i < head->field_count; i++) {
-        const struct pp_h1_field *f = &head->fields[i];
+        const struct pp_field *f = &head->fields[i];
         check_span((struct pp_span){f->name_off, f->name_len}, head);
         check_span((struct pp_span){f->value_off, f->value_len}, head);
         FUZZ_CHECK(f->name_len > 0);
@@ -51,7 +51,7 @@ static void check_fields(const uint8_t *buf, const struct pp_h1_head *head)
     FUZZ_CHECK(!head->has_content_length || head->content_length <= INT64_MAX);
 }
 
-static void check_head(const uint8_t *buf, size_t size, const struct pp_h1_head *head,
+static void check_head(const uint8_t *buf, size_t size, const struct pp_head *head,
                        const struct pp_h1_limits *limits)
 {
     FUZZ_CHECK(head->head_bytes <= size && head->head_bytes <= limits->head_bytes);
@@ -78,7 +78,9 @@ static void check_head(const uint8_t *buf, size_t size, const struct pp_h1_head 
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static struct pp_h1_head whole, pieces;
+    static struct pp_field fields[2][PP_FIELDS_MAX];
+    static struct pp_head whole = {.fields = fields[0], .field_room = PP_FIELDS_MAX};
+    static struct pp_head pieces = {.fields = fields[1], .field_room = PP_FIELDS_MAX};
     struct pp_h1_limits limits = {8192, 32768, 100, 0};
     struct pp_h1_parser p;
     uint32_t state;
@@ -98,6 +100,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         check_head(a, size, &whole, &limits);
     }
 
+    pieces.field_room = (uint16_t)(fuzz_next(&state) % 8);
     pp_h1_parser_init(&p);
     uint8_t *b = fuzz_copy(data, size);
     int rc = PP_AGAIN;
@@ -107,6 +110,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         /* Only what has arrived is readable; what was lower-cased comes along. */
         uint8_t *piece = fuzz_copy(b, seen);
         rc = pp_h1_parse_head(&p, piece, seen, &limits, &pieces);
+        while (rc == PP_NO_ROOM) {
+            FUZZ_CHECK(pieces.field_count == pieces.field_room);
+            pieces.field_room = (uint16_t)(pieces.field_room + 1 + fuzz_next(&state) % 8);
+            rc = pp_h1_parse_head(&p, piece, seen, &limits, &pieces);
+        }
         memcpy(b, piece, seen);
         free(piece);
     }

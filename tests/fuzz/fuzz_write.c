@@ -51,27 +51,27 @@ static void check(const uint8_t *out, size_t len, const struct pp_h1_framed *fra
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct pp_h1_out_field fields[FIELDS_MAX];
+    struct pp_out_field fields[FIELDS_MAX];
     struct pp_h1_framed framed;
     struct input in = {data + 4, size - 4};
     size_t written;
     if (size < 4) {
         return 0;
     }
-    struct pp_h1_response r = {.status = data[0] * 4 + (data[1] & 3),
-                               .fields = fields,
-                               .complete = (data[1] & 4) != 0,
-                               .body_bytes = data[2],
-                               .request_head = (data[1] & 8) != 0,
-                               .request_minor = (data[1] >> 4) & 1,
-                               .keep_alive = (data[1] & 32) != 0,
-                               .date = data[1] & 64 ? "Sun, 06 Nov 1994 08:49:37 GMT" : NULL,
-                               .server = (data[1] & 128) != 0};
+    struct pp_response r = {.status = data[0] * 4 + (data[1] & 3),
+                            .fields = fields,
+                            .complete = (data[1] & 4) != 0,
+                            .body_bytes = data[2],
+                            .request_head = (data[1] & 8) != 0,
+                            .request_minor = (data[1] >> 4) & 1,
+                            .keep_alive = (data[1] & 32) != 0,
+                            .date = data[1] & 64 ? "Sun, 06 Nov 1994 08:49:37 GMT" : NULL,
+                            .server = (data[1] & 128) != 0};
     if (data[3] & 1) {
         r.reason = take(&in, &r.reason_len);
     }
     while (in.size > 0 && r.field_count < FIELDS_MAX) {
-        struct pp_h1_out_field *f = &fields[r.field_count++];
+        struct pp_out_field *f = &fields[r.field_count++];
         f->name = take(&in, &f->name_len);
         f->value = take(&in, &f->value_len);
     }

@@ -39,7 +39,8 @@ static double now_ns(void)
 
 static void parse(void *arg)
 {
-    static struct pp_h1_head head;
+    static struct pp_field fields[PP_FIELDS_MAX];
+    static struct pp_head head = {.fields = fields, .field_room = PP_FIELDS_MAX};
     static uint8_t buf[4096];
     const char *text = arg;
     size_t len = strlen(text);
@@ -56,22 +57,22 @@ static void parse(void *arg)
 static void respond(void *arg)
 {
     static uint8_t out[1024];
-    struct pp_h1_out_field fields[] = {
+    struct pp_out_field fields[] = {
         {(const uint8_t *)"content-type", (const uint8_t *)"text/plain; charset=utf-8", 12, 25},
         {(const uint8_t *)"content-length", (const uint8_t *)"13", 14, 2}};
     struct pp_h1_framed framed;
     size_t written;
     (void)arg;
     for (int i = 0; i < REPEAT; i++) {
-        struct pp_h1_response r = {.status = 200,
-                                   .fields = fields,
-                                   .field_count = 2,
-                                   .complete = true,
-                                   .body_bytes = 13,
-                                   .request_minor = 1,
-                                   .keep_alive = true,
-                                   .date = "Sun, 06 Nov 1994 08:49:37 GMT",
-                                   .server = true};
+        struct pp_response r = {.status = 200,
+                                .fields = fields,
+                                .field_count = 2,
+                                .complete = true,
+                                .body_bytes = 13,
+                                .request_minor = 1,
+                                .keep_alive = true,
+                                .date = "Sun, 06 Nov 1994 08:49:37 GMT",
+                                .server = true};
         if (pp_h1_write_head(&r, out, sizeof out, &written, &framed) != PP_OK) {
             abort();
         }

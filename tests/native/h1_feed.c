@@ -18,7 +18,7 @@ enum outcome { WAITS, GOES_ON, ENDS };
 
 struct feed {
     struct pp_h1_conn conn;
-    struct pp_h1_head *head;
+    struct pp_head *head;
     const struct pp_h1_limits *limits;
     struct feed_log *log;
     uint8_t *buf;      /* owned; arrived bytes of this request and behind */
@@ -91,7 +91,7 @@ static void say_span(struct feed *f, const char *before, struct pp_span span, co
 static void say_head(struct feed *f)
 {
     static const char *const FORMS[] = {"origin", "absolute", "authority", "asterisk"};
-    const struct pp_h1_head *h = f->head;
+    const struct pp_head *h = f->head;
     say_span(f, "request ", h->method, " ");
     say_span(f, "", h->target, "");
     say(f->log, " HTTP/1.%d\n", h->minor);
@@ -102,7 +102,7 @@ static void say_head(struct feed *f)
     say_span(f, " path=", h->path, "");
     say_span(f, " query=", h->query, "\n");
     for (unsigned i = 0; i < h->field_count; i++) {
-        const struct pp_h1_field *field = &h->fields[i];
+        const struct pp_field *field = &h->fields[i];
         say_span(f, "field ", (struct pp_span){field->name_off, field->name_len}, ": ");
         say_span(f, "", (struct pp_span){field->value_off, field->value_len}, "\n");
         if (field->name_id != pp_h1_name_find(f->buf + field->name_off, field->name_len)) {
@@ -146,7 +146,7 @@ static enum outcome answer(struct feed *f)
 {
     uint8_t out[512];
     size_t written;
-    struct pp_h1_response r = {.status = 200, .complete = true};
+    struct pp_response r = {.status = 200, .complete = true};
     int rc = pp_h1_conn_respond(&f->conn, &r, out, sizeof out, &written);
     if (rc != PP_OK) {
         return say_error(f, rc);
@@ -225,7 +225,12 @@ static enum outcome arrive(struct feed *f, const uint8_t *data, size_t len)
 void feed_run(const uint8_t *data, size_t len, const struct pp_h1_limits *limits, feed_cut *cut,
               void *arg, struct feed_log *log)
 {
-    struct feed f = {.limits = limits, .log = log, .head = must(malloc(sizeof *f.head))};
+    struct feed f = {.limits = limits,
+                     .log = log,
+                     .head =
+                         must(malloc(sizeof *f.head + PP_FIELDS_MAX * sizeof(struct pp_field)))};
+    f.head->fields = (struct pp_field *)(void *)(f.head + 1);
+    f.head->field_room = PP_FIELDS_MAX;
     enum outcome outcome = WAITS;
     size_t done = 0;
     log->len = 0;

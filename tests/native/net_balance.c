@@ -500,8 +500,8 @@ TEST(balance_leaves_what_has_to_stay)
         clients[i] = rig_connect(&p.a);
         rig_settle(&p.a);
     }
-    struct pp_conn *first = pp_loop_next_conn(p.a.loop, NULL), *conn = first;
-    while ((conn = pp_loop_next_conn(p.a.loop, conn)) != NULL) {
+    struct pp_conn *first = rig_next_conn(p.a.loop, NULL), *conn = first;
+    while ((conn = rig_next_conn(p.a.loop, conn)) != NULL) {
         pp_conn_stay(conn);
     }
     pp_board_slot(p.board, 1)->life = PP_SLOT_OPEN;

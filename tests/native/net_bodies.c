@@ -1,4 +1,4 @@
-/* Bodies that stay in the socket until the application has room for them (pp_conn_body_take). */
+/* Bodies that stay in the socket until the application has room for them (pp_exchange_take). */
 #include "net_rig.h"
 
 #include <stdlib.h>
@@ -93,7 +93,7 @@ TEST(net_take_leaves_the_rest_in_the_socket)
     int fd = upload(&rig, "/count", 100000, 0);
     CHECK(pp_loop_counters(rig.loop)->bytes_in <= PP_BLOCK_BYTES);
     rig.hold_body = false;
-    pp_conn_body_want(rig.requests->conn);
+    pp_exchange_want(rig.requests->ex);
     rig_expect(&rig, fd, "", "HTTP/1.1 200", "\r\n\r\n100000 ");
     (void)close(fd);
     rig_stop(&rig);
@@ -156,7 +156,7 @@ TEST(net_take_peer_shut)
     CHECK(shutdown(fd, SHUT_WR) == 0);
     rig_settle(&rig);
     rig.hold_body = false;
-    pp_conn_body_want(rig.requests->conn);
+    pp_exchange_want(rig.requests->ex);
     rig_expect(&rig, fd, "", "HTTP/1.1 200", "\r\n\r\n40000 ");
     (void)close(fd);
     rig_stop(&rig);
@@ -177,7 +177,7 @@ TEST(net_take_idle_body)
     rig_settle(&rig);
     CHECK_EQ(rig.closed_seen, 0);
     rig.hold_body = false;
-    pp_conn_body_want(rig.requests->conn);
+    pp_exchange_want(rig.requests->ex);
     rig_settle(&rig);
     rig_clock(rig_now_ms + 5000);
     rig_expect(&rig, fd, "", "HTTP/1.1 408", NULL);

@@ -6,15 +6,13 @@
 #include <unistd.h>
 
 #include "net/address.h"
-#include "net/conn_impl.h"
+#include "net/conn.h"
 #include "net_rig.h"
-
-#define GET(path) "GET " path " HTTP/1.1\r\nHost: a\r\n\r\n"
 
 static struct pp_conn *only(struct rig *rig)
 {
-    struct pp_conn *conn = pp_loop_next_conn(rig->loop, NULL);
-    CHECK(conn != NULL && pp_loop_next_conn(rig->loop, conn) == NULL);
+    struct pp_conn *conn = rig_next_conn(rig->loop, NULL);
+    CHECK(conn != NULL && rig_next_conn(rig->loop, conn) == NULL);
     return conn;
 }
 
@@ -27,7 +25,7 @@ static int half_answered(struct rig *rig)
     only(rig)->writable = false;
     rig_answer(rig, rig->requests, "still to be sent");
     rig_settle(rig);
-    CHECK(only(rig)->state == PP_CONN_IDLE && only(rig)->out_bytes > 0);
+    CHECK(only(rig)->http1.state == PP_HTTP1_IDLE && only(rig)->out.bytes > 0);
     return fd;
 }
 
@@ -45,7 +43,7 @@ TEST(net_end_of_stream_while_answering)
     int fd = half_answered(&rig);
     CHECK(shutdown(fd, SHUT_WR) == 0);
     rig_settle(&rig);
-    if (pp_loop_connections(rig.loop) == 1 && only(&rig)->out_bytes > 0) {
+    if (pp_loop_connections(rig.loop) == 1 && only(&rig)->out.bytes > 0) {
         CHECK_EQ(only(&rig)->state, PP_CONN_CLOSE);
         let_out(&rig);
     }
@@ -91,19 +89,19 @@ TEST(net_lingers_while_the_application_works)
         rig_say(&rig, fd, "POST /hold HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc");
         rig_settle(&rig);
         struct rig_request *req = rig.requests;
-        struct pp_h1_response r = {.status = 200, .complete = true, .body_bytes = 2};
+        struct pp_response r = {.status = 200, .complete = true, .body_bytes = 2};
         (void)snprintf(req->path, sizeof req->path, "/keep");
-        CHECK_EQ(pp_conn_respond(req->conn, &r, (const uint8_t *)"ok", 0, NULL, NULL), PP_OK);
+        CHECK_EQ(pp_exchange_respond(req->ex, &r, (const uint8_t *)"ok", 0, NULL, NULL), PP_OK);
         unsigned events = 0;
         CHECK(pp_loop_turn(rig.loop, 0) > 0);
-        CHECK(pp_loop_take_event(rig.loop, &events) == req->conn && events == PP_EV_CLOSED);
-        CHECK_EQ(req->conn->state, PP_CONN_LINGER);
+        CHECK(pp_loop_take_event(rig.loop, &events) == req->ex && events == PP_EV_CLOSED);
+        CHECK_EQ(req->ex->conn->state, PP_CONN_LINGER);
         rig_say(&rig, fd, "more");
         CHECK(pp_loop_turn(rig.loop, 0) >= 0);
         const uint8_t *data;
         size_t len;
-        CHECK_EQ(pp_conn_body_peek(req->conn, &data, &len), PP_BODY_FAILED);
-        CHECK_EQ(pp_conn_head(req->conn, &data)->path.len, 5);
+        CHECK_EQ(pp_exchange_peek(req->ex, &data, &len), PP_BODY_FAILED);
+        CHECK_EQ(pp_exchange_head(req->ex, &data)->path.len, 5);
         if (reset) {
             (void)close(fd); /* with the answer unread: a reset */
             CHECK(pp_loop_turn(rig.loop, 100) >= 0);
@@ -154,7 +152,7 @@ TEST(net_freed_with_requests)
     rig_settle(&rig);
     struct pp_loop *loop = rig.loop;
     struct rig_request *req = rig.requests;
-    pp_conn_set_app(req->conn, NULL);
+    pp_exchange_set_app(req->ex, NULL);
     pp_loop_free(loop);
     rig.loop = NULL;
     rig_forget(req);
@@ -204,7 +202,7 @@ TEST(net_access_log_to_a_socket_from_ipv6)
         rig_settle(&rig);
         /* Behind a wildcard the local address is the connection's own. */
         const struct sockaddr_in6 *local =
-            (const struct sockaddr_in6 *)pp_conn_local(rig.requests->conn);
+            (const struct sockaddr_in6 *)pp_exchange_local(rig.requests->ex);
         CHECK(local->sin6_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&local->sin6_addr));
         CHECK_EQ(ntohs(local->sin6_port), port);
         rig_answer(&rig, rig.requests, "six");
@@ -232,7 +230,7 @@ TEST(net_access_log_where_opening_again_fails)
     char got[100000];
     uint8_t base[] = "GET/path\x1b\x7f";
     union pp_sock_addr peer = {.family = AF_UNIX};
-    struct pp_h1_head *head = pp_mem_zalloc(sizeof *head);
+    struct pp_head *head = pp_mem_zalloc(sizeof *head);
     CHECK(head != NULL && pipe2(ends, O_CLOEXEC) == 0);
     head->method = (struct pp_span){0, 3};
     head->target = (struct pp_span){3, 7};

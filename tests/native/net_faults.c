@@ -11,8 +11,6 @@
 
 #include "net_rig.h"
 
-#define GET(path) "GET " path " HTTP/1.1\r\nHost: a\r\n\r\n"
-
 #ifdef PP_FAILURE_INJECTION
 
 /* A bit of everything that allocates. Nothing is expected of the answers but that the rig lives. */
@@ -72,10 +70,10 @@ TEST(net_every_allocation_fails)
     for (uint64_t nth = 1;; nth++) {
         struct rig rig;
         struct pp_settings s = rig_settings();
-        s.extra_fields = &(struct pp_h1_out_field){.name = (const uint8_t *)"x",
-                                                   .name_len = 1,
-                                                   .value = (const uint8_t *)"y",
-                                                   .value_len = 1};
+        s.extra_fields = &(struct pp_out_field){.name = (const uint8_t *)"x",
+                                                .name_len = 1,
+                                                .value = (const uint8_t *)"y",
+                                                .value_len = 1};
         s.extra_count = 1;
         s.access_log_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
         s.access_log_prefix = "";
@@ -286,7 +284,7 @@ TEST(net_access_log_lines_of_two_on_one_pipe)
     uint8_t *base = malloc(TARGET + 3);
     char *got = malloc(cap + 1);
     union pp_sock_addr peer = {.family = AF_UNIX};
-    struct pp_h1_head *head = pp_mem_zalloc(sizeof *head);
+    struct pp_head *head = pp_mem_zalloc(sizeof *head);
     CHECK(head != NULL && base != NULL && got != NULL && pipe2(ends, O_CLOEXEC) == 0);
     CHECK(fcntl(ends[0], F_SETFL, O_NONBLOCK) == 0);
     CHECK(fcntl(ends[1], F_SETPIPE_SZ, 8192) > 0);

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "net/conn.h"
+#include "net/exchange.h"
 #include "proto/h1_scan.h"
 
 static struct pp_loop *main_loop;
@@ -22,22 +22,22 @@ static void on_signal(int sig)
     pp_loop_wake(main_loop);
 }
 
-static void answer(struct pp_conn *conn)
+static void answer(struct pp_exchange *ex)
 {
-    static const struct pp_h1_out_field fields[] = {{.name = (const uint8_t *)"content-type",
-                                                     .name_len = 12,
-                                                     .value = (const uint8_t *)"text/plain",
-                                                     .value_len = 10}};
+    static const struct pp_out_field fields[] = {{.name = (const uint8_t *)"content-type",
+                                                  .name_len = 12,
+                                                  .value = (const uint8_t *)"text/plain",
+                                                  .value_len = 10}};
     static const uint8_t body[] = "Hello, world!";
-    struct pp_h1_response r = {.status = 200,
-                               .fields = fields,
-                               .field_count = 1,
-                               .complete = true,
-                               .body_bytes = sizeof body - 1};
-    if (pp_conn_respond(conn, &r, body, 0, NULL, NULL) != PP_OK) {
-        pp_conn_fail(conn, 500);
+    struct pp_response r = {.status = 200,
+                            .fields = fields,
+                            .field_count = 1,
+                            .complete = true,
+                            .body_bytes = sizeof body - 1};
+    if (pp_exchange_respond(ex, &r, body, 0, NULL, NULL) != PP_OK) {
+        pp_exchange_fail(ex, 500);
     }
-    pp_conn_finish(conn);
+    pp_exchange_finish(ex);
 }
 
 static int listen_on(unsigned port)
@@ -89,17 +89,17 @@ int main(int argc, char **argv)
     (void)signal(SIGTERM, on_signal);
     (void)signal(SIGINT, on_signal);
     while (!stop) {
-        struct pp_conn *conn;
+        struct pp_exchange *ex;
         unsigned events;
         if (pp_loop_turn(main_loop, -1) < 0) {
             perror("net_hello: turn");
             return 1;
         }
-        while ((conn = pp_loop_take_event(main_loop, &events)) != NULL) {
+        while ((ex = pp_loop_take_event(main_loop, &events)) != NULL) {
             if (events & PP_EV_REQUEST) {
-                answer(conn);
+                answer(ex);
             } else if (events & PP_EV_CLOSED) {
-                pp_conn_finish(conn);
+                pp_exchange_finish(ex);
             }
         }
         while (pp_loop_take_released(main_loop) != NULL) {}

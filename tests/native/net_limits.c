@@ -6,8 +6,6 @@
 
 #include "net_rig.h"
 
-#define GET(path) "GET " path " HTTP/1.1\r\nHost: a\r\n\r\n"
-
 static uint64_t errors(const struct rig *rig, int code)
 {
     return pp_loop_counters(rig->loop)->errors[pp_err_index(code)];
@@ -360,7 +358,7 @@ TEST(net_disconnect_grace)
     CHECK_EQ(rig.eof_seen, 1); /* the next one has a grace of its own */
     later(&rig, 1200);
     CHECK_EQ(rig.eof_seen, 2);
-    pp_conn_abandon(rig_held(&rig, "/hold")->conn);
+    pp_exchange_abandon(rig_held(&rig, "/hold")->ex);
     rig_settle(&rig);
     CHECK_EQ(errors(&rig, PP_ERR_DISCONNECTED), 1);
     buf[rig_read(&rig, fd, buf, sizeof buf - 1, &ended)] = '\0';
@@ -398,7 +396,7 @@ TEST(net_body_idle_timeout)
     later(&rig, 200000);
     CHECK(rig_held(&rig, "/count") != NULL);
     rig.hold_body = false;
-    pp_conn_body_want(rig_held(&rig, "/count")->conn);
+    pp_exchange_want(rig_held(&rig, "/count")->ex);
     rig_expect(&rig, fd, "defghij", "HTTP/1.1 200 ", "\r\n\r\n10 ");
     (void)close(fd);
     /* After the start of the response it is cut. */

@@ -9,32 +9,33 @@
 #include "net_rig.h"
 
 #define HEAD(method, path) method " " path " HTTP/1.1\r\nHost: a\r\n"
-#define GET(path) HEAD("GET", path) "\r\n"
+#define PLAIN_GET(path) HEAD("GET", path) "\r\n"
 
 enum { PEERS = 12, STEPS = 1500 };
 
 static const char *const scripts[] = {
-    GET("/hello") GET("/hello") GET("/hello"),
-    GET("/hold") GET("/hello"),
-    GET("/big") GET("/big"),
-    GET("/stream") GET("/hello"),
-    GET("/fail"),
-    GET("/failmid"),
-    GET("/silent"),
+    PLAIN_GET("/hello") GET("/hello") GET("/hello"),
+    PLAIN_GET("/hold") GET("/hello"),
+    PLAIN_GET("/big") GET("/big"),
+    PLAIN_GET("/stream") GET("/hello"),
+    PLAIN_GET("/fail"),
+    PLAIN_GET("/failmid"),
+    PLAIN_GET("/silent"),
     HEAD("GET", "/hello") "Connection: close\r\n\r\n",
     "GET /hello HTTP/1.0\r\n\r\n",
     "GET /stream HTTP/1.0\r\n\r\n",
-    HEAD("HEAD", "/big") "\r\n" GET("/hello"),
-    HEAD("POST", "/count") "Content-Length: 12\r\n\r\nhello, world" GET("/hello"),
-    HEAD("POST", "/count") "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n" GET("/hello"),
+    HEAD("HEAD", "/big") "\r\n" PLAIN_GET("/hello"),
+    HEAD("POST", "/count") "Content-Length: 12\r\n\r\nhello, world" PLAIN_GET("/hello"),
+    HEAD("POST",
+         "/count") "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n" PLAIN_GET("/hello"),
     HEAD("POST", "/count") "Transfer-Encoding: chunked\r\n\r\nnonsense",
     HEAD("POST", "/count") "Content-Length: 5000\r\nExpect: 100-continue\r\n\r\nab",
     HEAD("POST", "/echo") "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n3\r\nyou\r\n0\r\n\r\n",
-    HEAD("POST", "/early") "Content-Length: 12\r\n\r\nhello, world" GET("/hello"),
+    HEAD("POST", "/early") "Content-Length: 12\r\n\r\nhello, world" PLAIN_GET("/hello"),
     HEAD("POST", "/want") "Content-Length: 3\r\n\r\na",
     HEAD("POST", "/count") "Content-Length: 5001\r\n\r\n",
-    "\r\n" GET("/hello"),
-    "BROKEN\r\n\r\n" GET("/hello"),
+    "\r\n" PLAIN_GET("/hello"),
+    "BROKEN\r\n\r\n" PLAIN_GET("/hello"),
     "GET /hello HTTP/1.1\r\n\r\n",
 };
 
@@ -105,14 +106,14 @@ static void application_step(struct rig *rig)
         rig_answer(rig, req, "at last");
         break;
     case 1:
-        pp_conn_fail(req->conn, 503);
+        pp_exchange_fail(req->ex, 503);
         rig_finish(rig, req);
         break;
     case 2:
         rig_finish(rig, req);
         break;
     case 3:
-        pp_conn_body_want(req->conn);
+        pp_exchange_want(req->ex);
         break;
     default:
         break;

@@ -31,7 +31,7 @@ TEST(net_raw_echo)
     rig_settle(&rig);
     struct rig_request *req = rig_held(&rig, "raw");
     CHECK(req != NULL); /* it is the application's before it has said a word */
-    CHECK_EQ(pp_conn_tag(req->conn), TAG);
+    CHECK_EQ(pp_exchange_tag(req->ex), TAG);
     CHECK_EQ(pp_loop_in_flight(rig.loop), 1);
     for (int i = 0; i < 3; i++) {
         rig_say(&rig, fd, "one\r\ntwo");
@@ -39,7 +39,7 @@ TEST(net_raw_echo)
         CHECK(memcmp(buf, "one\r\ntwo", 8) == 0 && !ended);
     }
     CHECK_EQ(rig.finished_seen, 3);
-    CHECK_EQ(pp_conn_out_bytes(req->conn), 0);
+    CHECK_EQ(pp_raw_out_bytes(req->ex), 0);
     (void)close(fd);
     rig_settle(&rig);
     CHECK_EQ(rig.eof_seen, 1);
@@ -65,13 +65,13 @@ TEST(net_raw_reset_at_once)
     while (pp_loop_connections(rig.loop) > 0) {
         CHECK(pp_loop_turn(rig.loop, 1000) >= 0);
     }
-    struct pp_conn *conn = pp_loop_take_event(rig.loop, &events);
-    CHECK(conn != NULL);
+    struct pp_exchange *ex = pp_loop_take_event(rig.loop, &events);
+    CHECK(ex != NULL);
     CHECK_EQ(events, PP_EV_REQUEST | PP_EV_BODY | PP_EV_CLOSED);
-    CHECK_EQ(pp_conn_raw_peek(conn, &data), 10);
+    CHECK_EQ(rig_raw_peek(ex, &data), 10);
     CHECK(memcmp(data, "last words", 10) == 0);
-    pp_conn_raw_consume(conn, 10);
-    pp_conn_finish(conn);
+    pp_exchange_consume(ex, 10);
+    pp_exchange_finish(ex);
     CHECK_EQ(pp_loop_in_flight(rig.loop), 0);
     rig_stop(&rig);
 }
@@ -169,18 +169,18 @@ TEST(net_raw_back_pressure)
     }
     const uint8_t *data;
     struct rig_request *req = rig_held(&rig, "raw");
-    CHECK_EQ(pp_conn_raw_peek(req->conn, &data), PP_BLOCK_BYTES);
+    CHECK_EQ(rig_raw_peek(req->ex, &data), PP_BLOCK_BYTES);
     rig.hold_body = false;
-    pp_conn_raw_consume(req->conn, 0); /* nothing: it stays full */
+    pp_exchange_consume(req->ex, 0); /* nothing: it stays full */
     (void)rig_turn(&rig, 0);
-    CHECK_EQ(pp_conn_raw_peek(req->conn, &data), PP_BLOCK_BYTES);
-    CHECK_EQ(pp_conn_raw_send(req->conn, data, PP_BLOCK_BYTES, NULL, NULL), PP_OK);
-    pp_conn_raw_consume(req->conn, PP_BLOCK_BYTES);
+    CHECK_EQ(rig_raw_peek(req->ex, &data), PP_BLOCK_BYTES);
+    CHECK_EQ(pp_exchange_send(req->ex, data, PP_BLOCK_BYTES, true, NULL, NULL), PP_OK);
+    pp_exchange_consume(req->ex, PP_BLOCK_BYTES);
     /* Its own input comes back; not reading it holds the rest. */
     while (back < put) {
         size_t n = rig_read(&rig, fd, buf, sizeof buf, &ended);
         CHECK(n > 0 && !ended);
-        CHECK(pp_conn_out_bytes(req->conn) <= PP_OUT_HIGH_BYTES + PP_BLOCK_BYTES);
+        CHECK(pp_raw_out_bytes(req->ex) <= PP_OUT_HIGH_BYTES + PP_BLOCK_BYTES);
         back += n;
     }
     CHECK_EQ(back, put);
@@ -200,7 +200,7 @@ TEST(net_raw_attempts)
     int fd = rig_connect(&rig);
     rig_settle(&rig);
     struct rig_request *req = rig_held(&rig, "raw");
-    pp_conn_raw_attempts(req->conn, 3, 3);
+    pp_raw_attempts(req->ex, 3, 3);
     rig_say(&rig, fd, "ask");
     CHECK_EQ(rig_read(&rig, fd, buf, sizeof buf, &ended), 3);
     rig_settle(&rig); /* the attempts end: this returns */
@@ -222,7 +222,7 @@ TEST(net_raw_rate)
     raw_start(&rig, &s);
     int fd = rig_connect(&rig);
     rig_settle(&rig);
-    pp_conn_raw_rate(rig_held(&rig, "raw")->conn, 10000);
+    pp_raw_rate(rig_held(&rig, "raw")->ex, 10000);
     memset(buf, 'x', 5000);
     rig_write(&rig, fd, buf, 5000);
     size_t got = rig_read(&rig, fd, buf, sizeof buf, &ended);
@@ -253,8 +253,8 @@ TEST(net_raw_idle)
     raw_start(&rig, &s);
     int fd = rig_connect(&rig);
     rig_settle(&rig);
-    struct pp_conn *conn = rig_held(&rig, "raw")->conn;
-    pp_conn_raw_idle(conn, 3000);
+    struct pp_exchange *ex = rig_held(&rig, "raw")->ex;
+    pp_raw_idle(ex, 3000);
     rig_clock(rig_now_ms + 2500);
     rig_say(&rig, fd, "hello");
     CHECK_EQ(rig_read(&rig, fd, buf, sizeof buf, &ended), 5);
@@ -268,7 +268,7 @@ TEST(net_raw_idle)
     rig_settle(&rig);
     CHECK_EQ(rig.idle_seen, 2);
     /* While something waits to be sent it is not idle, however long that takes. */
-    pp_conn_raw_rate(conn, 1000);
+    pp_raw_rate(ex, 1000);
     memset(buf, 'x', 8000);
     rig_write(&rig, fd, buf, 8000);
     size_t got = 0;

@@ -110,6 +110,19 @@ static void owners_collect(struct rig *rig)
     }
 }
 
+struct pp_conn *rig_next_conn(struct pp_loop *loop, struct pp_conn *conn)
+{
+    struct pp_list *n = conn == NULL ? loop->conns.next : conn->all.next;
+    return n == &loop->conns ? NULL : PP_CONTAINER(n, struct pp_conn, all);
+}
+
+size_t rig_raw_peek(struct pp_exchange *ex, const uint8_t **data)
+{
+    size_t len;
+    (void)pp_exchange_peek(ex, data, &len);
+    return len;
+}
+
 void rig_stop(struct rig *rig)
 {
     if (rig->loop != NULL) {
@@ -146,8 +159,8 @@ void rig_finish(struct rig *rig, struct rig_request *req)
         at = &(*at)->next;
     }
     *at = req->next;
-    pp_conn_set_app(req->conn, NULL);
-    pp_conn_finish(req->conn);
+    pp_exchange_set_app(req->ex, NULL);
+    pp_exchange_finish(req->ex);
     free(req);
 }
 
@@ -158,10 +171,10 @@ void rig_forget(struct rig_request *req)
 
 static int respond(struct rig_request *req, int status, bool complete, const void *body, size_t len)
 {
-    struct pp_h1_response r = {
+    struct pp_response r = {
         .status = status, .complete = complete, .body_bytes = complete ? len : 0};
     req->responded = true;
-    return pp_conn_respond(req->conn, &r, body, complete ? 0 : len, NULL, NULL);
+    return pp_exchange_respond(req->ex, &r, body, complete ? 0 : len, NULL, NULL);
 }
 
 void rig_answer(struct rig *rig, struct rig_request *req, const char *body)
@@ -181,17 +194,17 @@ struct rig_request *rig_held(struct rig *rig, const char *path)
 }
 
 /* What is there of the body, received into `own` if it is left to be (pp_loop_take_bodies). */
-static enum pp_body_status body_next(struct rig *rig, struct pp_conn *conn, const uint8_t **data,
+static enum pp_body_status body_next(struct rig *rig, struct pp_exchange *ex, const uint8_t **data,
                                      size_t *len)
 {
     static uint8_t own[PP_BODY_BLOCK_BYTES + PP_BODY_TAKE_MAX];
-    enum pp_body_status status = pp_conn_body_peek(conn, data, len);
-    size_t ahead = pp_conn_body_ahead(conn), room = *len + ahead;
+    enum pp_body_status status = pp_exchange_peek(ex, data, len);
+    size_t ahead = pp_exchange_ahead(ex), room = *len + ahead;
     if (status == PP_BODY_FAILED || ahead == 0) {
         return status;
     }
     CHECK(rig->loop->take_bodies && ahead <= PP_BODY_TAKE_MAX && room <= sizeof own);
-    status = pp_conn_body_take(conn, own, room, len);
+    status = pp_exchange_take(ex, own, room, len);
     CHECK(*len <= room);
     rig->bytes_taken += *len;
     *data = own;
@@ -205,10 +218,10 @@ static bool body_take(struct rig *rig, struct rig_request *req, bool echo)
         const uint8_t *data;
         size_t len;
         uint64_t taken = rig->bytes_taken;
-        enum pp_body_status status = body_next(rig, req->conn, &data, &len);
+        enum pp_body_status status = body_next(rig, req->ex, &data, &len);
         if (status == PP_BODY_FAILED) {
             req->failed_body = true;
-            req->body_error = pp_conn_error(req->conn);
+            req->body_error = pp_exchange_error(req->ex);
             return true;
         }
         for (size_t i = 0; i < len; i++) {
@@ -216,16 +229,16 @@ static bool body_take(struct rig *rig, struct rig_request *req, bool echo)
         }
         req->body_bytes += len;
         if (echo && len > 0) {
-            (void)!pp_conn_send(req->conn, data, len, true, NULL, NULL);
+            (void)!pp_exchange_send(req->ex, data, len, true, NULL, NULL);
         }
         if (rig->bytes_taken == taken) {
-            pp_conn_body_consume(req->conn, len);
+            pp_exchange_consume(req->ex, len);
         }
         if (status == PP_BODY_END) {
             return true;
         }
         if (len == 0) {
-            pp_conn_body_want(req->conn);
+            pp_exchange_want(req->ex);
             return false;
         }
     }
@@ -233,19 +246,19 @@ static bool body_take(struct rig *rig, struct rig_request *req, bool echo)
 
 static void stream_on(struct rig *rig, struct rig_request *req)
 {
-    while (req->to_send > 0 && !pp_conn_out_full(req->conn)) {
+    while (req->to_send > 0 && !pp_exchange_out_full(req->ex)) {
         size_t len = req->to_send < sizeof big ? (size_t)req->to_send : sizeof big;
         bool borrowed = false;
-        int rc = pp_conn_send(req->conn, big, len, true, big, &borrowed);
+        int rc = pp_exchange_send(req->ex, big, len, true, big, &borrowed);
         rig->owners_lent += borrowed;
-        if (rc != PP_OK || pp_conn_closed(req->conn)) {
+        if (rc != PP_OK || pp_exchange_closed(req->ex)) {
             rig_finish(rig, req);
             return;
         }
         req->to_send -= len;
     }
     if (req->to_send == 0) {
-        (void)!pp_conn_send(req->conn, NULL, 0, false, NULL, NULL);
+        (void)!pp_exchange_send(req->ex, NULL, 0, false, NULL, NULL);
         rig_finish(rig, req);
     }
 }
@@ -274,7 +287,7 @@ static void run(struct rig *rig, struct rig_request *req)
         }
         if (body_take(rig, req, true)) {
             if (!req->failed_body) {
-                (void)!pp_conn_send(req->conn, NULL, 0, false, NULL, NULL);
+                (void)!pp_exchange_send(req->ex, NULL, 0, false, NULL, NULL);
             }
             rig_finish(rig, req);
         }
@@ -282,8 +295,8 @@ static void run(struct rig *rig, struct rig_request *req)
         rig_answer(rig, req, "no, thanks");
     } else if (strcmp(p, "/big") == 0) {
         bool borrowed = false;
-        struct pp_h1_response r = {.status = 200, .complete = true, .body_bytes = sizeof big};
-        (void)!pp_conn_respond(req->conn, &r, big, 0, big, &borrowed);
+        struct pp_response r = {.status = 200, .complete = true, .body_bytes = sizeof big};
+        (void)!pp_exchange_respond(req->ex, &r, big, 0, big, &borrowed);
         rig->owners_lent += borrowed;
         rig_finish(rig, req);
     } else if (strcmp(p, "/stream") == 0) {
@@ -293,18 +306,18 @@ static void run(struct rig *rig, struct rig_request *req)
         }
         stream_on(rig, req);
     } else if (strcmp(p, "/fail") == 0) {
-        pp_conn_fail(req->conn, 500);
+        pp_exchange_fail(req->ex, 500);
         rig_finish(rig, req);
     } else if (strcmp(p, "/silent") == 0) {
         rig_finish(rig, req);
     } else if (strcmp(p, "/failmid") == 0) {
         (void)!respond(req, 200, false, "part", 4);
-        pp_conn_fail(req->conn, 500);
+        pp_exchange_fail(req->ex, 500);
         rig_finish(rig, req);
     } else if (strcmp(p, "/want") == 0) {
         if (!req->wanted) { /* once: to ask again without taking would go round for ever */
             req->wanted = true;
-            pp_conn_body_want(req->conn);
+            pp_exchange_want(req->ex);
         }
     } /* "/hold...": waits for the test */
 }
@@ -322,31 +335,31 @@ static void run_raw(struct rig *rig, struct rig_request *req)
     if (rig->hold_body) {
         return;
     }
-    size_t len = pp_conn_raw_peek(req->conn, &data);
+    size_t len = rig_raw_peek(req->ex, &data);
     if (len == 3 && memcmp(data, "big", 3) == 0) {
-        (void)!pp_conn_raw_send(req->conn, big, sizeof big, big, &borrowed);
+        (void)!pp_exchange_send(req->ex, big, sizeof big, true, big, &borrowed);
         rig->owners_lent += borrowed;
     } else if (len == 4 && memcmp(data, "file", 4) == 0) {
         uint64_t size;
         struct pp_file *file = pp_file_open(rig->file, &size);
         CHECK(file != NULL);
-        (void)!pp_conn_raw_send(req->conn, (const uint8_t *)"<", 1, NULL, NULL);
-        (void)!pp_conn_raw_send_file(req->conn, file, rig->file_at, rig->file_len);
-        (void)!pp_conn_raw_send(req->conn, (const uint8_t *)">", 1, NULL, NULL);
+        (void)!pp_exchange_send(req->ex, (const uint8_t *)"<", 1, true, NULL, NULL);
+        (void)!pp_exchange_send_file(req->ex, file, rig->file_at, rig->file_len);
+        (void)!pp_exchange_send(req->ex, (const uint8_t *)">", 1, true, NULL, NULL);
     } else {
-        (void)!pp_conn_raw_send(req->conn, data, len, NULL, NULL);
+        (void)!pp_exchange_send(req->ex, data, len, true, NULL, NULL);
     }
-    pp_conn_raw_consume(req->conn, len);
+    pp_exchange_consume(req->ex, len);
     req->body_bytes += len;
     if (req->eof || (rig->close_raw && len > 0)) {
-        pp_conn_raw_close(req->conn);
+        pp_raw_close(req->ex);
     }
 }
 
-static void event(struct rig *rig, struct pp_conn *conn, unsigned events)
+static void event(struct rig *rig, struct pp_exchange *ex, unsigned events)
 {
-    struct rig_request *req = pp_conn_app(conn);
-    bool raw = pp_conn_is_raw(conn);
+    struct rig_request *req = pp_exchange_app(ex);
+    bool raw = pp_exchange_is_raw(ex);
     rig->closed_seen += (events & PP_EV_CLOSED) != 0;
     rig->eof_seen += (events & PP_EV_EOF) != 0;
     rig->drained_seen += (events & PP_EV_DRAINED) != 0;
@@ -355,21 +368,21 @@ static void event(struct rig *rig, struct pp_conn *conn, unsigned events)
     rig->idle_seen += (events & PP_EV_IDLE) != 0;
     if (events & PP_EV_REQUEST) {
         const uint8_t *base = (const uint8_t *)"raw";
-        static const struct pp_h1_head none = {.path = {.len = 3}};
-        const struct pp_h1_head *head = raw ? &none : pp_conn_head(conn, &base);
+        static const struct pp_head none = {.path = {.len = 3}};
+        const struct pp_head *head = raw ? &none : pp_exchange_head(ex, &base);
         CHECK(req == NULL);
         req = calloc(1, sizeof *req);
         CHECK(req != NULL);
         rig->requests_seen++;
-        req->conn = conn;
+        req->ex = ex;
         size_t n = head->path.len < sizeof req->path ? head->path.len : sizeof req->path - 1;
         memcpy(req->path, base + head->path.off, n);
         req->next = rig->requests;
         rig->requests = req;
-        pp_conn_set_app(conn, req);
+        pp_exchange_set_app(ex, req);
     }
-    CHECK(req != NULL && req->conn == conn);
-    CHECK((events & PP_EV_CLOSED) == 0 || pp_conn_closed(conn));
+    CHECK(req != NULL && req->ex == ex);
+    CHECK((events & PP_EV_CLOSED) == 0 || pp_exchange_closed(ex));
     req->closed = req->closed || (events & PP_EV_CLOSED) != 0;
     req->eof = req->eof || (events & PP_EV_EOF) != 0;
     if (raw) {
@@ -381,12 +394,12 @@ static void event(struct rig *rig, struct pp_conn *conn, unsigned events)
 
 int rig_turn(struct rig *rig, int timeout_ms)
 {
-    struct pp_conn *conn;
+    struct pp_exchange *ex;
     unsigned events;
     int taken = 0, count = pp_loop_turn(rig->loop, timeout_ms);
     CHECK(count >= 0);
-    while ((conn = pp_loop_take_event(rig->loop, &events)) != NULL) {
-        event(rig, conn, events);
+    while ((ex = pp_loop_take_event(rig->loop, &events)) != NULL) {
+        event(rig, ex, events);
         taken++;
     }
     owners_collect(rig);

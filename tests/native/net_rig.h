@@ -5,12 +5,13 @@
 
 #include "harness.h"
 #include "net/conn.h"
-#include "net/loop_impl.h"
+#include "net/raw.h"
 
+#define GET(path) "GET " path " HTTP/1.1\r\nHost: a\r\n\r\n"
 #define RIG_BIG_BYTES 200000 /* of /big, and of the answer to "big" on a raw connection */
 
 struct rig_request {
-    struct pp_conn *conn; /* NULL: the loop has been told that we let go */
+    struct pp_exchange *ex; /* NULL: the loop has been told that we let go */
     char path[64];
     uint64_t body_bytes, body_sum;
     uint64_t to_send; /* of /stream */
@@ -32,7 +33,7 @@ struct rig {
     uint64_t file_at, file_len; /* ...which part of it; sent between "<" and ">" */
     bool close_raw;             /* a raw connection is closed after its first answer */
     uint64_t sink_bytes;
-    uint64_t bytes_taken; /* of bodies, by pp_conn_body_take */
+    uint64_t bytes_taken; /* of bodies, by pp_exchange_take */
     bool beside_another;  /* which will look for what is lost: this one's is among it */
     uint64_t blocks_before;
     unsigned fds_before;
@@ -50,6 +51,11 @@ int rig_turn(struct rig *rig, int timeout_ms); /* one turn and the application's
 void rig_settle(struct rig *rig);              /* turns until nothing happens any more */
 void rig_clock(uint64_t now_ms);               /* failure injection builds only */
 extern uint64_t rig_now_ms;
+
+/* Iteration over the connections: NULL starts and ends. */
+struct pp_conn *rig_next_conn(struct pp_loop *loop, struct pp_conn *conn);
+/* What is there of a raw connection and was not consumed. */
+size_t rig_raw_peek(struct pp_exchange *ex, const uint8_t **data);
 
 /* ---- the application's hand ---- */
 struct rig_request *rig_held(struct rig *rig, const char *path); /* NULL when there is none */

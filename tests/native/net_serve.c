@@ -7,8 +7,6 @@
 
 #include "net_rig.h"
 
-#define GET(path) "GET " path " HTTP/1.1\r\nHost: a\r\n\r\n"
-
 TEST(net_hello_keep_alive)
 {
     struct rig rig;
@@ -22,9 +20,9 @@ TEST(net_hello_keep_alive)
     CHECK_EQ(pp_loop_connections(rig.loop), 1);
     CHECK_EQ(pp_loop_counters(rig.loop)->responses[2], 5);
     /* Between requests there is the connection and nothing else. */
-    struct pp_conn *conn = pp_loop_next_conn(rig.loop, NULL);
-    CHECK(conn != NULL && pp_loop_next_conn(rig.loop, conn) == NULL);
-    CHECK_EQ(pp_conn_requests(conn), 5);
+    struct pp_conn *conn = rig_next_conn(rig.loop, NULL);
+    CHECK(conn != NULL && rig_next_conn(rig.loop, conn) == NULL);
+    CHECK_EQ(conn->requests, 5);
     CHECK_EQ(rig.loop->block_pool.used_count, 0);
     CHECK_EQ(rig.loop->out_pool.used_count, 0);
     (void)close(fd);
@@ -229,7 +227,7 @@ TEST(net_body_back_pressure)
     uint64_t taken = pp_loop_counters(rig.loop)->bytes_in;
     CHECK(taken < 70000 && sent < 12000000); /* one block, the rest waits with the peer */
     rig.hold_body = false;
-    pp_conn_body_want(rig.requests->conn);
+    pp_exchange_want(rig.requests->ex);
     while (sent < 12000000) {
         size_t n = sent + 1000000 < 12000000 ? 1000000 : (size_t)(12000000 - sent);
         rig_write(&rig, fd, piece, n);
@@ -255,16 +253,16 @@ TEST(net_body_taken_in_small_pieces)
     rig_say(&rig, fd, "POST /count HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n");
     rig_write(&rig, fd, body, 300000);
     rig_settle(&rig);
-    struct pp_conn *conn = rig.requests->conn;
+    struct pp_exchange *ex = rig.requests->ex;
     uint64_t taken = 0, calls = pp_loop_counters(rig.loop)->bytes_in, reads = 0;
     for (;;) {
         const uint8_t *data;
         size_t len;
-        enum pp_body_status status = pp_conn_body_peek(conn, &data, &len);
+        enum pp_body_status status = pp_exchange_peek(ex, &data, &len);
         CHECK(status != PP_BODY_FAILED);
         if (len > 0) {
             size_t n = len < 7 ? len : 7;
-            pp_conn_body_consume(conn, n);
+            pp_exchange_consume(ex, n);
             taken += n;
         } else if (status == PP_BODY_END) {
             break;
@@ -292,8 +290,8 @@ TEST(net_stream_waits_for_the_peer)
     rig_say(&rig, fd, GET("/stream"));
     rig_settle(&rig);
     CHECK_EQ(rig.requests != NULL, 1); /* not everything fits: the application waits */
-    struct pp_conn *conn = pp_loop_next_conn(rig.loop, NULL);
-    CHECK(pp_conn_out_full(conn));
+    struct pp_conn *conn = rig_next_conn(rig.loop, NULL);
+    CHECK(pp_exchange_out_full(&conn->http1.ex));
     char *buf = malloc(6000000);
     bool ended;
     CHECK(buf != NULL);
@@ -414,7 +412,7 @@ TEST(net_half_close_still_answered)
     CHECK_EQ(rig.eof_seen, 1);
     CHECK_EQ(rig.closed_seen, 0);
     struct rig_request *req = rig_held(&rig, "/hold");
-    CHECK(req != NULL && req->eof && !pp_conn_closed(req->conn));
+    CHECK(req != NULL && req->eof && !pp_exchange_closed(req->ex));
     rig_answer(&rig, req, "late");
     rig_settle(&rig);
     CHECK_EQ(rig.eof_seen, 2); /* the pipelined one hears of it, too */
@@ -524,7 +522,7 @@ TEST(net_send_after_disconnect)
     int fd = rig_connect(&rig);
     rig_say(&rig, fd, "POST /want HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n");
     rig_settle(&rig);
-    struct pp_conn *conn = rig.requests->conn;
+    struct pp_exchange *ex = rig.requests->ex;
     const uint8_t *base;
     rig.requests->responded = true;
     memcpy(rig.requests->path, "/keep", 6);
@@ -532,20 +530,20 @@ TEST(net_send_after_disconnect)
     struct rig_request *req = rig.requests;
     unsigned events = 0;
     CHECK(pp_loop_turn(rig.loop, 100) > 0);
-    CHECK(pp_loop_take_event(rig.loop, &events) == conn);
+    CHECK(pp_loop_take_event(rig.loop, &events) == ex);
     CHECK_EQ(events & PP_EV_CLOSED, PP_EV_CLOSED);
-    CHECK(pp_conn_closed(conn));
-    CHECK_EQ(pp_conn_error(conn), PP_ERR_DISCONNECTED);
-    CHECK_EQ(pp_conn_head(conn, &base)->path.len, 5);
+    CHECK(pp_exchange_closed(ex));
+    CHECK_EQ(pp_exchange_error(ex), PP_ERR_DISCONNECTED);
+    CHECK_EQ(pp_exchange_head(ex, &base)->path.len, 5);
     for (int i = 0; i < 3; i++) {
-        struct pp_h1_response r = {.status = 200};
+        struct pp_response r = {.status = 200};
         static uint8_t large[100000];
         bool borrowed = true;
         if (i == 0) {
-            CHECK_EQ(pp_conn_respond(conn, &r, NULL, 0, NULL, NULL), PP_OK);
+            CHECK_EQ(pp_exchange_respond(ex, &r, NULL, 0, NULL, NULL), PP_OK);
         }
-        CHECK_EQ(pp_conn_send(conn, large, sizeof large, i < 2, large, &borrowed), PP_OK);
-        CHECK(!borrowed && !pp_conn_out_full(conn));
+        CHECK_EQ(pp_exchange_send(ex, large, sizeof large, i < 2, large, &borrowed), PP_OK);
+        CHECK(!borrowed && !pp_exchange_out_full(ex));
         CHECK(pp_loop_turn(rig.loop, 0) >= 0);
     }
     rig_finish(&rig, req);
@@ -592,11 +590,11 @@ TEST(net_report_finished)
     rig_say(&rig, fd, GET("/hold"));
     rig_settle(&rig);
     struct rig_request *req = rig_held(&rig, "/hold");
-    struct pp_h1_response r = {.status = 200, .complete = true, .body_bytes = 2};
-    CHECK_EQ(pp_conn_respond(req->conn, &r, (const uint8_t *)"ok", 0, NULL, NULL), PP_OK);
+    struct pp_response r = {.status = 200, .complete = true, .body_bytes = 2};
+    CHECK_EQ(pp_exchange_respond(req->ex, &r, (const uint8_t *)"ok", 0, NULL, NULL), PP_OK);
     rig_settle(&rig);
     CHECK_EQ(rig.finished_seen, 1);
-    CHECK_EQ(pp_conn_status(req->conn), 200);
+    CHECK_EQ(pp_exchange_status(req->ex), 200);
     rig_finish(&rig, req);
     (void)close(fd);
     rig_stop(&rig);
@@ -614,8 +612,8 @@ TEST(net_work_after_the_response)
     rig_say(&rig, fd, "GET /hold HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     rig_settle(&rig);
     struct rig_request *req = rig_held(&rig, "/hold");
-    struct pp_h1_response r = {.status = 200, .complete = true, .body_bytes = 2};
-    CHECK_EQ(pp_conn_respond(req->conn, &r, (const uint8_t *)"ok", 0, NULL, NULL), PP_OK);
+    struct pp_response r = {.status = 200, .complete = true, .body_bytes = 2};
+    CHECK_EQ(pp_exchange_respond(req->ex, &r, (const uint8_t *)"ok", 0, NULL, NULL), PP_OK);
     CHECK(rig_read(&rig, fd, buf, sizeof buf, &ended) > 0);
     CHECK(ended);
     if (rig.requests != NULL) {

@@ -2,16 +2,14 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "net/conn_impl.h"
+#include "net/conn.h"
 #include "net_rig.h"
-
-#define GET(path) "GET " path " HTTP/1.1\r\nHost: a\r\n\r\n"
 
 #ifdef PP_TEST_CLOCK
 static struct pp_conn *only(struct rig *rig)
 {
-    struct pp_conn *conn = pp_loop_next_conn(rig->loop, NULL);
-    CHECK(conn != NULL && pp_loop_next_conn(rig->loop, conn) == NULL);
+    struct pp_conn *conn = rig_next_conn(rig->loop, NULL);
+    CHECK(conn != NULL && rig_next_conn(rig->loop, conn) == NULL);
     return conn;
 }
 
@@ -19,7 +17,7 @@ static struct pp_conn *only(struct rig *rig)
  */
 static void unseen(struct pp_conn *conn)
 {
-    CHECK_EQ(pp_poll_del(conn->loop->epoll_fd, conn->fd), PP_OK);
+    CHECK_EQ(pp_poll_del(conn->loop->poll_fd, conn->fd), PP_OK);
 }
 
 static void say_unseen(int fd, const char *text)
@@ -29,7 +27,7 @@ static void say_unseen(int fd, const char *text)
 
 TEST(net_stall_with_more_than_one_turn_of_events)
 {
-    enum { COUNT = PP_EPOLL_EVENTS + 100 };
+    enum { COUNT = PP_POLL_EVENTS + 100 };
     static int fds[COUNT];
     struct rig rig;
     struct pp_settings s = rig_settings();
@@ -78,7 +76,7 @@ TEST(net_stall_within_a_head)
             rig_expect(&rig, fd, "", whole ? "HTTP/1.1 200" : "HTTP/1.1 408", NULL);
             (void)close(fd);
             if (pp_loop_connections(rig.loop) > 0) { /* it hears of nothing, or lingers */
-                pp_conn_on_event(only(&rig), EPOLLRDHUP);
+                pp_conn_on_event(only(&rig), PP_POLL_PEER_SHUT);
             }
             rig_settle(&rig);
             CHECK_EQ(pp_loop_connections(rig.loop), 0);
@@ -113,7 +111,7 @@ TEST(net_stall_within_a_body)
         rig_expect(&rig, fd, "", "HTTP/1.1 408", NULL);
         (void)close(fd);
         if (pp_loop_connections(rig.loop) > 0) {
-            pp_conn_on_event(only(&rig), EPOLLRDHUP);
+            pp_conn_on_event(only(&rig), PP_POLL_PEER_SHUT);
         }
         rig_settle(&rig);
         rig_stop(&rig);
@@ -131,7 +129,7 @@ TEST(net_stall_of_a_raw_connection)
     CHECK_EQ(pp_loop_listen(rig.loop, rig.listen_fd, PP_LISTEN_ALONE, PP_TAG_RAW), PP_OK);
     int fd = rig_connect(&rig);
     rig_settle(&rig);
-    pp_conn_raw_idle(rig.requests->conn, 5000);
+    pp_raw_idle(rig.requests->ex, 5000);
     unseen(only(&rig));
     say_unseen(fd, "there");
     rig_clock(rig_now_ms + 5100);
@@ -147,19 +145,19 @@ TEST(net_stall_of_a_raw_connection)
 
 /* ---- handlers that take their time ---- */
 
-static struct pp_conn *next_request(struct rig *rig)
+static struct pp_exchange *next_request(struct rig *rig)
 {
     unsigned events;
-    struct pp_conn *conn = pp_loop_take_event(rig->loop, &events);
-    CHECK(conn == NULL || events == PP_EV_REQUEST);
-    return conn;
+    struct pp_exchange *ex = pp_loop_take_event(rig->loop, &events);
+    CHECK(ex == NULL || events == PP_EV_REQUEST);
+    return ex;
 }
 
-static void answer(struct pp_conn *conn)
+static void answer(struct pp_exchange *ex)
 {
-    struct pp_h1_response r = {.status = 200, .complete = true, .body_bytes = 2};
-    CHECK_EQ(pp_conn_respond(conn, &r, (const uint8_t *)"ok", 0, NULL, NULL), PP_OK);
-    pp_conn_finish(conn);
+    struct pp_response r = {.status = 200, .complete = true, .body_bytes = 2};
+    CHECK_EQ(pp_exchange_respond(ex, &r, (const uint8_t *)"ok", 0, NULL, NULL), PP_OK);
+    pp_exchange_finish(ex);
 }
 
 TEST(net_no_answer_waits_for_the_handlers_behind_it)
@@ -182,10 +180,10 @@ TEST(net_no_answer_waits_for_the_handlers_behind_it)
     for (int i = 0; i < COUNT; i++) {
         CHECK_EQ(pp_loop_pending(rig.loop), true);
         CHECK_EQ(rig.loop->ready_count, (uint32_t)(COUNT - i));
-        struct pp_conn *conn = next_request(&rig);
-        CHECK(conn != NULL);
+        struct pp_exchange *ex = next_request(&rig);
+        CHECK(ex != NULL);
         rig_clock(rig_now_ms + 30);
-        answer(conn);
+        answer(ex);
         CHECK(next_request(&rig) == NULL); /* what is left has to wait for the flush */
         CHECK(pp_loop_turn(rig.loop, 0) >= 0);
         CHECK(recv(fds[i], buf, sizeof buf, MSG_DONTWAIT) > 0);
@@ -196,9 +194,9 @@ TEST(net_no_answer_waits_for_the_handlers_behind_it)
     }
     CHECK(pp_loop_turn(rig.loop, 1000) > 0);
     for (int i = 0; i < COUNT; i++) {
-        struct pp_conn *conn = next_request(&rig);
-        CHECK(conn != NULL);
-        answer(conn);
+        struct pp_exchange *ex = next_request(&rig);
+        CHECK(ex != NULL);
+        answer(ex);
     }
     CHECK(next_request(&rig) == NULL);
     for (int i = 0; i < COUNT; i++) {
@@ -239,12 +237,12 @@ TEST(net_body_time_counts_from_when_it_is_asked_for)
     rig_say(&rig, fd, "POST /hold HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
     rig_settle(&rig);
     rig_clock(rig_now_ms + s.body_idle_ms + 1000);
-    pp_conn_body_want(rig.requests->conn);
+    pp_exchange_want(rig.requests->ex);
     rig_settle(&rig);
-    CHECK_EQ(pp_conn_error(rig.requests->conn), PP_OK);
+    CHECK_EQ(pp_exchange_error(rig.requests->ex), PP_OK);
     rig_clock(rig_now_ms + s.body_idle_ms + 100);
     rig_settle(&rig);
-    CHECK_EQ(pp_conn_error(rig.requests->conn), PP_ERR_BODY_TIMEOUT);
+    CHECK_EQ(pp_exchange_error(rig.requests->ex), PP_ERR_BODY_TIMEOUT);
     (void)close(fd);
     rig_stop(&rig);
 }

@@ -267,7 +267,7 @@ TEST(timer_fires_at_the_first_tick_at_or_after_due)
     struct pp_wheel wheel;
     struct pp_timer timer;
     pp_wheel_init(&wheel, 1000);
-    pp_timer_init(&timer);
+    pp_timer_init(&timer, NULL);
     CHECK(!pp_timer_armed(&timer));
     CHECK_EQ(pp_wheel_wait_ms(&wheel, 1000), -1);
     pp_timer_set(&wheel, &timer, 1500);
@@ -289,7 +289,7 @@ TEST(timer_of_the_past_fires_with_the_next_tick)
     struct pp_wheel wheel;
     struct pp_timer timer;
     pp_wheel_init(&wheel, 64000);
-    pp_timer_init(&timer);
+    pp_timer_init(&timer, NULL);
     pp_timer_set(&wheel, &timer, 5);
     pp_wheel_advance(&wheel, 64000);
     CHECK(pp_wheel_pop(&wheel) == NULL);
@@ -303,8 +303,8 @@ TEST(timer_cancel_and_rearm)
     struct pp_wheel wheel;
     struct pp_timer a, b;
     pp_wheel_init(&wheel, 0);
-    pp_timer_init(&a);
-    pp_timer_init(&b);
+    pp_timer_init(&a, NULL);
+    pp_timer_init(&b, NULL);
     pp_timer_cancel(&wheel, &a);
     pp_timer_set(&wheel, &a, 100);
     pp_timer_set(&wheel, &b, 100);
@@ -330,7 +330,7 @@ static void walk(uint64_t start_ms, const uint64_t *delays_ms, size_t count, uin
     CHECK(count <= 256);
     pp_wheel_init(&wheel, now);
     for (size_t i = 0; i < count; i++) {
-        pp_timer_init(&timers[i]);
+        pp_timer_init(&timers[i], NULL);
         pp_timer_set(&wheel, &timers[i], now + delays_ms[i]);
     }
     uint64_t before = now;
@@ -385,7 +385,7 @@ TEST(timer_beyond_the_reach_of_the_wheel)
     struct pp_timer timer;
     uint64_t reach_ms = ((uint64_t)1 << 24) * PP_TIMER_TICK_MS;
     pp_wheel_init(&wheel, 12345);
-    pp_timer_init(&timer);
+    pp_timer_init(&timer, NULL);
     pp_timer_set(&wheel, &timer, reach_ms * 2);
     pp_wheel_advance(&wheel, reach_ms * 2 - 1);
     CHECK(pp_wheel_pop(&wheel) == NULL);

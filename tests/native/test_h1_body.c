@@ -2,14 +2,15 @@
 #include "harness.h"
 #include "proto/h1_body.h"
 
-static struct pp_h1_head head;
+static struct pp_field head_fields[PP_FIELDS_MAX];
+static struct pp_head head = {.fields = head_fields, .field_room = PP_FIELDS_MAX};
 static struct pp_h1_body body;
 static size_t consumed, produced;
 
 static void begin(bool chunked, uint64_t length, uint64_t limit)
 {
     struct pp_h1_limits limits = {8192, 32768, 100, limit};
-    memset(&head, 0, sizeof head);
+    head = (struct pp_head){.fields = head_fields, .field_room = PP_FIELDS_MAX};
     head.chunked = chunked;
     head.has_content_length = !chunked;
     head.content_length = length;
@@ -26,7 +27,7 @@ static int decode(const char *text)
 TEST(body_none)
 {
     struct pp_h1_limits limits = {8192, 32768, 100, 1};
-    memset(&head, 0, sizeof head);
+    head = (struct pp_head){.fields = head_fields, .field_room = PP_FIELDS_MAX};
     CHECK_EQ(pp_h1_body_init(&body, &head, &limits), PP_OK);
     CHECK(body.done && body.kind == PP_H1_BODY_NONE);
     CHECK_EQ(decode("rest"), PP_OK);
@@ -53,7 +54,7 @@ TEST(body_length)
 TEST(body_length_over_the_limit)
 {
     struct pp_h1_limits limits = {8192, 32768, 100, 4};
-    memset(&head, 0, sizeof head);
+    head = (struct pp_head){.fields = head_fields, .field_room = PP_FIELDS_MAX};
     head.has_content_length = true;
     head.content_length = 5;
     CHECK_EQ(pp_h1_body_init(&body, &head, &limits), PP_ERR_BODY_TOO_LARGE);

@@ -9,7 +9,8 @@
 #include "proto/h1_conn.h"
 
 static const struct pp_h1_limits LIMITS = {8192, 32768, 100, 100};
-static struct pp_h1_head head;
+static struct pp_field head_fields[PP_FIELDS_MAX];
+static struct pp_head head = {.fields = head_fields, .field_room = PP_FIELDS_MAX};
 static uint8_t buf[4096], out[1024], prefix[18];
 static size_t written, prefix_len, suffix_len, consumed, produced;
 static const char *suffix;
@@ -29,7 +30,7 @@ static int read_body(struct pp_h1_conn *c, const char *text)
 
 static int respond(struct pp_h1_conn *c, int status, bool complete)
 {
-    struct pp_h1_response r = {.status = status, .complete = complete};
+    struct pp_response r = {.status = status, .complete = complete};
     int rc = pp_h1_conn_respond(c, &r, out, sizeof out, &written);
     if (rc == PP_OK) {
         out[written] = '\0';
@@ -309,9 +310,9 @@ TEST(conn_bad_response_changes_nothing)
 static struct pp_h1_conn start_response(const char *request, const char *content_length)
 {
     struct pp_h1_conn c = start(request);
-    struct pp_h1_out_field f = {(const uint8_t *)"content-length", (const uint8_t *)content_length,
-                                14, strlen(content_length)};
-    struct pp_h1_response r = {.status = 200, .fields = &f, .field_count = *content_length != '\0'};
+    struct pp_out_field f = {(const uint8_t *)"content-length", (const uint8_t *)content_length, 14,
+                             strlen(content_length)};
+    struct pp_response r = {.status = 200, .fields = &f, .field_count = *content_length != '\0'};
     CHECK_EQ(pp_h1_conn_respond(&c, &r, out, sizeof out, &written), PP_OK);
     return c;
 }

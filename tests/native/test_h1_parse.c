@@ -6,7 +6,8 @@
 #include "proto/h1_scan.h"
 
 static const struct pp_h1_limits LIMITS = {8192, 32768, 100, 0};
-static struct pp_h1_head head;
+static struct pp_field head_fields[PP_FIELDS_MAX];
+static struct pp_head head = {.fields = head_fields, .field_room = PP_FIELDS_MAX};
 
 static int parse_with(const char *text, const struct pp_h1_limits *limits)
 {

@@ -9,32 +9,32 @@
 static uint8_t out[4096];
 static size_t written;
 static struct pp_h1_framed framed;
-static struct pp_h1_out_field fields[8];
+static struct pp_out_field fields[8];
 
-static struct pp_h1_out_field field(const char *name, const char *value)
+static struct pp_out_field field(const char *name, const char *value)
 {
-    return (struct pp_h1_out_field){(const uint8_t *)name, (const uint8_t *)value, strlen(name),
-                                    strlen(value)};
+    return (struct pp_out_field){(const uint8_t *)name, (const uint8_t *)value, strlen(name),
+                                 strlen(value)};
 }
 
-static struct pp_h1_response response(int status, const char *name, const char *value)
+static struct pp_response response(int status, const char *name, const char *value)
 {
     fields[0] = field(name, value);
-    return (struct pp_h1_response){.status = status,
-                                   .fields = fields,
-                                   .field_count = *name != '\0',
-                                   .complete = true,
-                                   .request_minor = 1,
-                                   .keep_alive = true};
+    return (struct pp_response){.status = status,
+                                .fields = fields,
+                                .field_count = *name != '\0',
+                                .complete = true,
+                                .request_minor = 1,
+                                .keep_alive = true};
 }
 
 /* Writes into exactly the bound, flush against an unreadable page. */
-static int write_head(const struct pp_h1_response *r)
+static int write_head(const struct pp_response *r)
 {
     size_t bound = pp_h1_write_bound(r);
-    struct pp_h1_response counted = *r;
+    struct pp_response counted = *r;
     for (size_t i = 0; i < r->field_count; i++) {
-        counted.field_bytes += pp_h1_field_bytes(&r->fields[i]);
+        counted.field_bytes += pp_out_field_bytes(&r->fields[i]);
     }
     CHECK_EQ(pp_h1_write_bound(&counted), bound);
     CHECK(bound <= sizeof out);
@@ -46,7 +46,7 @@ static int write_head(const struct pp_h1_response *r)
     return rc;
 }
 
-static void check(const struct pp_h1_response *r, const char *text)
+static void check(const struct pp_response *r, const char *text)
 {
     CHECK_EQ(write_head(r), PP_OK);
     CHECK_BYTES(out, written, text);
@@ -54,7 +54,7 @@ static void check(const struct pp_h1_response *r, const char *text)
 
 TEST(write_single_shot)
 {
-    struct pp_h1_response r = response(200, "content-type", "text/plain");
+    struct pp_response r = response(200, "content-type", "text/plain");
     r.body_bytes = 12;
     r.date = "Sun, 06 Nov 1994 08:49:37 GMT";
     r.server = true;
@@ -67,7 +67,7 @@ TEST(write_single_shot)
 
 TEST(write_streams)
 {
-    struct pp_h1_response r = response(200, "", "");
+    struct pp_response r = response(200, "", "");
     r.complete = false;
     check(&r, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
     CHECK_EQ(framed.framing, PP_H1_FRAME_CHUNKED);
@@ -84,7 +84,7 @@ TEST(write_streams)
 
 TEST(write_keep_alive_of_1_0_is_said)
 {
-    struct pp_h1_response r = response(200, "", "");
+    struct pp_response r = response(200, "", "");
     r.request_minor = 0;
     check(&r, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: keep-alive\r\n\r\n");
     r.keep_alive = false;
@@ -93,7 +93,7 @@ TEST(write_keep_alive_of_1_0_is_said)
 
 TEST(write_no_body_statuses)
 {
-    struct pp_h1_response r = response(204, "content-length", "5");
+    struct pp_response r = response(204, "content-length", "5");
     check(&r, "HTTP/1.1 204 No Content\r\n\r\n");
     CHECK_EQ(framed.framing, PP_H1_FRAME_NONE);
     r.complete = false;
@@ -107,7 +107,7 @@ TEST(write_no_body_statuses)
 
 TEST(write_to_head_requests)
 {
-    struct pp_h1_response r = response(200, "content-length", "5");
+    struct pp_response r = response(200, "content-length", "5");
     r.request_head = true;
     check(&r, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n");
     CHECK_EQ(framed.framing, PP_H1_FRAME_NONE);
@@ -126,7 +126,7 @@ TEST(write_drops_hop_by_hop)
     static const char *const NAMES[] = {"connection",       "keep-alive",        "Upgrade",
                                         "proxy-connection", "Transfer-Encoding", "Keep-Alive"};
     for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0]; i++) {
-        struct pp_h1_response r = response(200, NAMES[i], "x");
+        struct pp_response r = response(200, NAMES[i], "x");
         check(&r, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
     }
 }
@@ -169,7 +169,7 @@ TEST(write_keeps_what_an_application_says_as_a_proxy)
     static const char *const NAMES[] = {"proxy-authenticate", "Proxy-Authorization", "te",
                                         "trailers"};
     for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0]; i++) {
-        struct pp_h1_response r = response(200, NAMES[i], "x");
+        struct pp_response r = response(200, NAMES[i], "x");
         char expected[128];
         (void)snprintf(expected, sizeof expected,
                        "HTTP/1.1 200 OK\r\n%s: x\r\ncontent-length: 0\r\n\r\n", NAMES[i]);
@@ -179,7 +179,7 @@ TEST(write_keeps_what_an_application_says_as_a_proxy)
 
 TEST(write_upgrade_of_426)
 {
-    struct pp_h1_response r = response(426, "Upgrade", "websocket");
+    struct pp_response r = response(426, "Upgrade", "websocket");
     check(&r, "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\ncontent-length: 0\r\n"
               "connection: upgrade\r\n\r\n");
     r.keep_alive = false;
@@ -193,20 +193,19 @@ TEST(write_honours_close)
 {
     static const char *const VALUES[] = {"close", "Close", "x, close", "\"\",close ;"};
     for (size_t i = 0; i < sizeof VALUES / sizeof VALUES[0]; i++) {
-        struct pp_h1_response r = response(200, "Connection", VALUES[i]);
+        struct pp_response r = response(200, "Connection", VALUES[i]);
         check(&r, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
         CHECK(!framed.keep_alive);
     }
-    struct pp_h1_response r = response(200, "connection", "closed, enclose");
+    struct pp_response r = response(200, "connection", "closed, enclose");
     CHECK_EQ(write_head(&r), PP_OK);
     CHECK(framed.keep_alive);
 }
 
 TEST(write_extra_fields_and_ours_yield)
 {
-    struct pp_h1_out_field extra[] = {field("X-A", "1"), field("server", "mine"),
-                                      field("x-b", "2")};
-    struct pp_h1_response r = response(200, "x-a", "app");
+    struct pp_out_field extra[] = {field("X-A", "1"), field("server", "mine"), field("x-b", "2")};
+    struct pp_response r = response(200, "x-a", "app");
     r.extra_fields = extra;
     r.extra_count = 3;
     r.server = true;
@@ -220,7 +219,7 @@ TEST(write_extra_fields_and_ours_yield)
 
 TEST(write_reasons)
 {
-    struct pp_h1_response r = response(299, "", "");
+    struct pp_response r = response(299, "", "");
     check(&r, "HTTP/1.1 299 \r\ncontent-length: 0\r\n\r\n");
     r.reason = (const uint8_t *)"My \xe4 Reason";
     r.reason_len = 11;
@@ -236,10 +235,10 @@ TEST(write_refuses_statuses)
 {
     static const int BAD[] = {-200, 0, 99, 100, 101, 199, 1000, 20000};
     for (size_t i = 0; i < sizeof BAD / sizeof BAD[0]; i++) {
-        struct pp_h1_response r = response(BAD[i], "", "");
+        struct pp_response r = response(BAD[i], "", "");
         CHECK_EQ(write_head(&r), PP_ERR_APP_BAD_STATUS);
     }
-    struct pp_h1_response r = response(999, "", "");
+    struct pp_response r = response(999, "", "");
     CHECK_EQ(write_head(&r), PP_OK);
 }
 
@@ -250,7 +249,7 @@ TEST(write_refuses_every_bad_byte)
             char bytes[40];
             memset(bytes, 'a', sizeof bytes);
             bytes[place] = (char)c;
-            struct pp_h1_response r = response(200, "x", "y");
+            struct pp_response r = response(200, "x", "y");
             fields[0].name = (const uint8_t *)bytes;
             fields[0].name_len = sizeof bytes;
             CHECK_EQ(write_head(&r),
@@ -263,7 +262,7 @@ TEST(write_refuses_every_bad_byte)
                      pp_h1_is((uint8_t)c, PP_H1_VALUE) ? PP_OK : PP_ERR_APP_BAD_HEADER_VALUE);
         }
     }
-    struct pp_h1_response r = response(200, "x", "");
+    struct pp_response r = response(200, "x", "");
     fields[0].name_len = 0;
     CHECK_EQ(write_head(&r), PP_ERR_APP_BAD_HEADER_NAME);
     fields[0].name_len = 1;
@@ -283,10 +282,10 @@ TEST(write_content_length_of_the_application)
                                       "9223372036854775808",
                                       "99999999999999999999"};
     for (size_t i = 0; i < sizeof BAD / sizeof BAD[0]; i++) {
-        struct pp_h1_response r = response(200, "content-length", BAD[i]);
+        struct pp_response r = response(200, "content-length", BAD[i]);
         CHECK_EQ(write_head(&r), PP_ERR_APP_BAD_CONTENT_LENGTH);
     }
-    struct pp_h1_response r = response(200, "content-length", "5");
+    struct pp_response r = response(200, "content-length", "5");
     fields[1] = field("Content-Length", "5");
     r.field_count = 2;
     r.body_bytes = 5;

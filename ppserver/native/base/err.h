@@ -1,13 +1,15 @@
 /* Error table: every failure the server can name, with its HTTP status and text.
  *
- * Functions return PP_OK, PP_AGAIN (more input or time needed) or one of the codes below, always
- * as `int`. Codes are negative, so `rc < 0` means failure. The table is the one place that decides
- * which status a peer sees (RFC 9110 section 15) and under which name the event is counted. */
+ * Functions return PP_OK, PP_AGAIN (more input or time needed), PP_NO_ROOM (more memory) or one of
+ * the codes below, always as `int`. Codes are negative, so `rc < 0` means failure. The table is the
+ * one place that decides which status a peer sees (RFC 9110 section 15) and under which name the
+ * event is counted. */
 #ifndef PP_BASE_ERR_H
 #define PP_BASE_ERR_H
 
 #define PP_OK 0
 #define PP_AGAIN 1
+#define PP_NO_ROOM 2
 
 /* X(name, status, class, text): class is P (peer), A (application), O (ours). */
 #define PP_ERR_TABLE(X) \

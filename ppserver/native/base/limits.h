@@ -5,9 +5,11 @@
 #include <assert.h>
 #include <stdint.h>
 
-#define PP_FIELDS_MAX 256        /* header fields a head can hold; --limit-request-fields <= this */
-#define PP_BLOCK_BYTES 16384     /* data bytes of a pooled input block */
-#define PP_HEAD_ASIDE_BYTES 2048 /* of a head that is waited for are kept without a block */
+#define PP_FIELDS_MAX 256    /* header fields a head can hold; --limit-request-fields <= this */
+#define PP_BLOCK_BYTES 16384 /* data bytes of a pooled input block... */
+#define PP_SMALL_BLOCK_BYTES 1280 /* ...of one for a request that fits into it, and... */
+#define PP_SMALL_BLOCK_FIELDS 32  /* ...the header fields that such a request may have */
+#define PP_HEAD_ASIDE_BYTES 2048  /* of a head that is waited for are kept without a block */
 #define PP_BODY_BLOCK_BYTES 65536 /* a request body that does not fit grows its block to this */
 #define PP_BODY_TAKE_MIN 16384    /* smaller bodies are received ahead of the application */
 /* The most that it is given of a larger one at once; with a block before it still below the size
@@ -27,7 +29,7 @@
 #define PP_LINGER_MS 2000
 #define PP_HEAD_WAIT_MS 100  /* a response head waits so long for the first piece of its body */
 #define PP_DRAIN_IDLE_MS 200 /* a request may be under way to an idle connection that drains */
-#define PP_EPOLL_EVENTS 256
+#define PP_POLL_EVENTS 256   /* taken from the kernel per turn */
 #define PP_ACCEPT_BATCH 64
 #define PP_BATCH_REQUESTS 256 /* application events handed over per loop turn */
 #ifndef PP_BATCH_US           /* contrib/bench counts under callgrind, which is slow */

@@ -63,10 +63,11 @@ void pp_wheel_init(struct pp_wheel *wheel, uint64_t now_ms)
     pp_list_init(&wheel->expired);
 }
 
-void pp_timer_init(struct pp_timer *timer)
+void pp_timer_init(struct pp_timer *timer, pp_timer_fn *fire)
 {
     pp_list_init(&timer->link);
     timer->due_ms = 0;
+    timer->fire = fire;
 }
 
 void pp_timer_set(struct pp_wheel *wheel, struct pp_timer *timer, uint64_t due_ms)

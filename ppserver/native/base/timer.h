@@ -1,5 +1,5 @@
 /* Timer wheel. It is given the time, never asks for it. Coarse on purpose (a tick is
- * PP_TIMER_TICK_MS): it carries connection time-outs, not application timers.
+ * PP_TIMER_TICK_MS): it carries time-outs of connections and requests, not application timers.
  *
  * Owners that move their deadline with every request do not touch the wheel: they keep the true
  * deadline themselves, let the timer fire at the old one and re-arm it for the rest. */
@@ -15,9 +15,14 @@
 #define PP_TIMER_SLOTS 256 /* per level */
 #define PP_TIMER_LEVELS 3
 
+struct pp_timer;
+/* What a timer does when it has fired; context: of who pops it (the loop). It may set it again. */
+typedef void pp_timer_fn(struct pp_timer *timer, void *context);
+
 struct pp_timer {
     struct pp_list link; /* a slot's list, or unlinked */
     uint64_t due_ms;
+    pp_timer_fn *fire;
 };
 
 struct pp_wheel {
@@ -29,7 +34,7 @@ struct pp_wheel {
 };
 
 void pp_wheel_init(struct pp_wheel *wheel, uint64_t now_ms);
-void pp_timer_init(struct pp_timer *timer);
+void pp_timer_init(struct pp_timer *timer, pp_timer_fn *fire);
 /* (Re-)arms; fires at the first tick at or after due_ms, never before. Deadlines beyond the
  * wheel's reach are kept in its last slot and re-sorted. */
 void pp_timer_set(struct pp_wheel *wheel, struct pp_timer *timer, uint64_t due_ms);

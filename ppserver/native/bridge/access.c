@@ -9,25 +9,25 @@ static PyObject *text_of(const uint8_t *base, struct pp_span span)
     return PyUnicode_DecodeLatin1((const char *)base + span.off, (Py_ssize_t)span.len, NULL);
 }
 
-static PyObject *client_of(PpCore *core, const struct pp_conn *conn)
+static PyObject *client_of(PpCore *core, const struct pp_exchange *ex)
 {
     char text[PP_ADDRESS_TEXT_MAX];
     unsigned port;
-    return pp_address_text(pp_conn_client(conn), text, &port) > 0
+    return pp_address_text(pp_exchange_client(ex), text, &port) > 0
                ? PyUnicode_FromFormat("%s:%u", text, port)
                : Py_NewRef(core->k.empty_str);
 }
 
-PyObject *pp_access_of(PpCore *core, const struct pp_conn *conn)
+PyObject *pp_access_of(PpCore *core, const struct pp_exchange *ex)
 {
     if (PP_LIKELY(core->access_log == NULL)) {
         return NULL;
     }
     const uint8_t *base;
-    const struct pp_h1_head *head = pp_conn_head(conn, &base);
+    const struct pp_head *head = pp_exchange_head(ex, &base);
     int gc = pp_compat_gc_pause();
     PyObject *args =
-        Py_BuildValue("(NNNO)", client_of(core, conn), text_of(base, head->method),
+        Py_BuildValue("(NNNO)", client_of(core, ex), text_of(base, head->method),
                       text_of(base, head->target), head->minor == 0 ? core->k.v1_0 : core->k.v1_1);
     pp_compat_gc_resume(gc);
     if (args == NULL) {

@@ -5,7 +5,7 @@
  *   asgi_receive.c   receive()
  *   asgi_end.c       the end of the application's call
  *
- * A request's `conn` is NULL from the end of its response on, and after a disconnect. */
+ * A request's `ex` is NULL from the end of its response on, and after a disconnect. */
 #include "bridge/asgi.h"
 #include "bridge/asgi_end.h"
 #include "bridge/asgi_receive.h"
@@ -19,24 +19,24 @@
 
 #include "net/thread.h"
 
-static void start_request(PpCore *core, struct pp_conn *conn)
+static void start_request(PpCore *core, struct pp_exchange *ex)
 {
-    PyObject *scope = core->app != NULL ? pp_scope_new(core, conn) : NULL;
-    PpRequest *req = scope != NULL ? pp_request_new(core, conn, pp_asgi_send) : NULL;
+    PyObject *scope = core->app != NULL ? pp_scope_new(core, ex) : NULL;
+    PpRequest *req = scope != NULL ? pp_request_new(core, ex, pp_asgi_send) : NULL;
     PyObject *receive = req != NULL ? pp_receive_new(core, req) : NULL;
     if (receive != NULL) {
         pp_worker_run(core,
                       &(struct pp_app_call){scope, receive, (PyObject *)req, pp_request_app_ended});
-        if (req->state == REQ_HEAD && req->conn != NULL) {
-            pp_conn_head_wait(conn);
+        if (req->state == REQ_HEAD && req->ex != NULL) {
+            pp_exchange_head_wait(ex);
         }
     } else {
         pp_core_report_error(core, scope);
-        pp_conn_fail(conn, 503);
+        pp_exchange_fail(ex, 503);
         if (req != NULL) {
             pp_request_release(req);
         } else {
-            pp_conn_finish(conn);
+            pp_exchange_finish(ex);
         }
     }
     Py_XDECREF(receive);
@@ -44,19 +44,19 @@ static void start_request(PpCore *core, struct pp_conn *conn)
     Py_XDECREF(scope);
 }
 
-static void handle_event(PpCore *core, struct pp_conn *conn, unsigned events)
+static void handle_event(PpCore *core, struct pp_exchange *ex, unsigned events)
 {
     if (events & PP_EV_REQUEST) {
         if (events & PP_EV_CLOSED) {
-            pp_conn_finish(conn); /* gone before anybody looked at it */
+            pp_exchange_finish(ex); /* gone before anybody looked at it */
         } else {
-            start_request(core, conn);
+            start_request(core, ex);
             if (!(events & PP_EV_EOF)) {
                 return;
             }
         }
     }
-    PpRequest *req = pp_conn_app(conn);
+    PpRequest *req = pp_exchange_app(ex);
     if (req == NULL) {
         return;
     }
@@ -84,7 +84,7 @@ static void handle_event(PpCore *core, struct pp_conn *conn, unsigned events)
 
 static void run_batch(PpCore *core)
 {
-    struct pp_conn *conn;
+    struct pp_exchange *ex;
     unsigned events;
     if (core->in_batch) {
         return; /* a nested event loop inside an application */
@@ -95,10 +95,10 @@ static void run_batch(PpCore *core)
             pp_forked_back(core);
             break;
         }
-        if ((conn = pp_loop_take_event(core->loop, &events)) == NULL) {
+        if ((ex = pp_loop_take_event(core->loop, &events)) == NULL) {
             break;
         }
-        handle_event(core, conn, events);
+        handle_event(core, ex, events);
     }
     pp_worker_batch_end(core);
     core->in_batch = false;
@@ -109,7 +109,7 @@ static void run_batch(PpCore *core)
 static void on_forked(void *app)
 {
     PpRequest *req = app;
-    req->conn = NULL;
+    req->ex = NULL;
 }
 
 static const struct pp_mode asgi_mode = {

@@ -51,8 +51,8 @@ static bool is_disconnect(PpRequest *req, PyObject *exc)
 static void answer_failure(PpRequest *req)
 {
     Py_CLEAR(req->headers);
-    if (req->conn != NULL) {
-        pp_conn_fail(req->conn, 500);
+    if (req->ex != NULL) {
+        pp_exchange_fail(req->ex, 500);
     }
 }
 
@@ -80,8 +80,8 @@ int pp_request_app_ended(PyObject *send, PyObject *scope, bool failed)
             pp_core_report_error(core, scope);
         }
     }
-    if (req->conn != NULL && req->state != REQ_COMPLETE) {
-        if (!failed && !pp_conn_closed(req->conn) && !req->disconnect_told) {
+    if (req->ex != NULL && req->state != REQ_COMPLETE) {
+        if (!failed && !pp_exchange_closed(req->ex) && !req->disconnect_told) {
             PyErr_SetString(PyExc_RuntimeError,
                             req->state == REQ_BODY
                                 ? "the ASGI application returned without completing its response"
@@ -90,7 +90,7 @@ int pp_request_app_ended(PyObject *send, PyObject *scope, bool failed)
         }
         if (req->disconnect_told && req->state != REQ_BODY && !pp_request_body_failed(req) &&
             (!failed || cancelled != NULL)) {
-            pp_conn_abandon(req->conn); /* nobody is there, as it was told */
+            pp_exchange_abandon(req->ex); /* nobody is there, as it was told */
         }
         answer_failure(req);
     }

@@ -1,7 +1,7 @@
 /* receive() of an ASGI request: http.request messages with its body, then http.disconnect.
  *
- * What pp_conn_body_peek shows is copied into a bytes object; a large body that is still in the
- * socket is received into it (pp_conn_body_take). */
+ * What pp_exchange_peek shows is copied into a bytes object; a large body that is still in the
+ * socket is received into it (pp_exchange_take). */
 #include "bridge/asgi_receive.h"
 #include "bridge/attached.h"
 #include "bridge/awaitable.h"
@@ -62,7 +62,7 @@ static int receive_into(PpRequest *req, size_t room, PyObject **message)
         return -1;
     }
     enum pp_body_status status =
-        pp_conn_body_take(req->conn, (uint8_t *)PyBytes_AS_STRING(body), room, &len);
+        pp_exchange_take(req->ex, (uint8_t *)PyBytes_AS_STRING(body), room, &len);
     if (status == PP_BODY_FAILED) {
         Py_DECREF(body);
         req->body_read = true;
@@ -81,14 +81,14 @@ static int receive_into(PpRequest *req, size_t room, PyObject **message)
 
 static int body_wanted(PpRequest *req)
 {
-    pp_conn_body_want(req->conn);
+    pp_exchange_want(req->ex);
     return pp_attached_output_queued(req->core) < 0 ? -1 : 0; /* 100 Continue may be due */
 }
 
 static int look_receive(PyObject *op, PyObject **message)
 {
     PpRequest *req = (PpRequest *)op;
-    if (req->conn == NULL || (req->body_read && req->peer_eof)) {
+    if (req->ex == NULL || (req->body_read && req->peer_eof)) {
         *message = disconnect_message(req);
         return *message != NULL ? 1 : -1;
     }
@@ -96,8 +96,8 @@ static int look_receive(PyObject *op, PyObject **message)
         return 0; /* until the peer goes, or the response is complete */
     }
     const uint8_t *data;
-    size_t len, ahead = pp_conn_body_ahead(req->conn);
-    enum pp_body_status status = pp_conn_body_peek(req->conn, &data, &len);
+    size_t len, ahead = pp_exchange_ahead(req->ex);
+    enum pp_body_status status = pp_exchange_peek(req->ex, &data, &len);
     if (status == PP_BODY_FAILED) {
         req->body_read = true;
         *message = disconnect_message(req);
@@ -115,7 +115,7 @@ static int look_receive(PyObject *op, PyObject **message)
     if (body == NULL) {
         return -1;
     }
-    pp_conn_body_consume(req->conn, len);
+    pp_exchange_consume(req->ex, len);
     return hand_on(req, body, status, message);
 }
 

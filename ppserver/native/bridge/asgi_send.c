@@ -57,11 +57,11 @@ static int read_fields(const PpRequest *req, PyObject *headers)
         if (PP_UNLIKELY(!PyBytes_Check(name) || !PyBytes_Check(value))) {
             return not_bytes(name, value);
         }
-        struct pp_h1_out_field field = {.name = (const uint8_t *)PyBytes_AS_STRING(name),
-                                        .value = (const uint8_t *)PyBytes_AS_STRING(value),
-                                        .name_len = (size_t)PyBytes_GET_SIZE(name),
-                                        .value_len = (size_t)PyBytes_GET_SIZE(value)};
-        bytes += pp_h1_field_bytes(&field);
+        struct pp_out_field field = {.name = (const uint8_t *)PyBytes_AS_STRING(name),
+                                     .value = (const uint8_t *)PyBytes_AS_STRING(value),
+                                     .name_len = (size_t)PyBytes_GET_SIZE(name),
+                                     .value_len = (size_t)PyBytes_GET_SIZE(value)};
+        bytes += pp_out_field_bytes(&field);
         if (i < PP_HEAD_FIELDS_KEPT) {
             head->fields[i] = field;
         }
@@ -199,7 +199,7 @@ static int send_start(PpRequest *req, struct pp_message *message)
     req->state = REQ_HEAD;
     if (!req->core
              ->in_batch) { /* in a batch, it counts when the application waits: start_request */
-        pp_conn_head_wait(req->conn);
+        pp_exchange_head_wait(req->ex);
     }
     return 0;
 }
@@ -209,7 +209,7 @@ static int send_start(PpRequest *req, struct pp_message *message)
 static int look_drain(PyObject *op, PyObject **none)
 {
     PpRequest *req = (PpRequest *)op;
-    if (req->conn != NULL && req->state != REQ_COMPLETE && pp_conn_out_full(req->conn)) {
+    if (req->ex != NULL && req->state != REQ_COMPLETE && pp_exchange_out_full(req->ex)) {
         return 0;
     }
     /* Also when the peer has gone meanwhile: then the message went nowhere. */
@@ -312,7 +312,7 @@ static PyObject *send_nowhere(PpRequest *req, struct pp_message *message, bool h
 /* The fields of a head, of which send_start has kept the headers: those that the core has room for
  * are still there, unless another response has begun since. *many: to be freed (PyMem), or NULL.
  * -1 with an exception. */
-static int head_fields(PpRequest *req, struct pp_h1_response *r, struct pp_h1_out_field **many)
+static int head_fields(PpRequest *req, struct pp_response *r, struct pp_out_field **many)
 {
     struct pp_head_fields *head = &req->core->head;
     *many = NULL;
@@ -330,7 +330,7 @@ static int head_fields(PpRequest *req, struct pp_h1_response *r, struct pp_h1_ou
     if (PP_LIKELY(count <= PP_HEAD_FIELDS_KEPT)) {
         return 0;
     }
-    struct pp_h1_out_field *fields = PyMem_New(struct pp_h1_out_field, count);
+    struct pp_out_field *fields = PyMem_New(struct pp_out_field, count);
     if (fields == NULL) {
         PyErr_NoMemory();
         return -1;
@@ -350,15 +350,15 @@ static int head_fields(PpRequest *req, struct pp_h1_response *r, struct pp_h1_ou
 /* Head and first body bytes. */
 static int write_head(PpRequest *req, PyObject *body, const uint8_t *data, size_t len, bool more)
 {
-    struct pp_h1_out_field *many;
-    struct pp_h1_response r = {.status = req->status, .complete = !more, .body_bytes = len};
+    struct pp_out_field *many;
+    struct pp_response r = {.status = req->status, .complete = !more, .body_bytes = len};
     if (head_fields(req, &r, &many) < 0) {
         return -1;
     }
     int result = -1;
     bool borrowed = false;
     PyObject *owner = body != NULL && PyBytes_CheckExact(body) ? Py_NewRef(body) : NULL;
-    int rc = pp_conn_respond(req->conn, &r, data, len, owner, &borrowed);
+    int rc = pp_exchange_respond(req->ex, &r, data, len, owner, &borrowed);
     if (!borrowed) {
         Py_XDECREF(owner);
     }
@@ -379,7 +379,7 @@ static int write_more(PpRequest *req, PyObject *body, const uint8_t *data, size_
 {
     bool borrowed = false;
     PyObject *owner = body != NULL && PyBytes_CheckExact(body) ? Py_NewRef(body) : NULL;
-    int rc = pp_conn_send(req->conn, data, len, more, owner, &borrowed);
+    int rc = pp_exchange_send(req->ex, data, len, more, owner, &borrowed);
     if (!borrowed) {
         Py_XDECREF(owner);
     }
@@ -398,7 +398,7 @@ static PyObject *after_write(PpRequest *req)
         pp_request_release(req);
         /* A receive() that waits for a disconnect learns that nothing more comes. */
         pp_wake_waiters(core, &req->receive_waiters);
-    } else if (pp_conn_out_full(req->conn)) {
+    } else if (pp_exchange_out_full(req->ex)) {
         if (pp_attached_output_queued(core) < 0) {
             return NULL;
         }
@@ -425,9 +425,9 @@ static PyObject *send_body(PpRequest *req, struct pp_message *message)
         Py_DECREF(body);
         return NULL;
     }
-    int rc = req->state != state || req->conn == NULL ? meanwhile()
-             : state == REQ_HEAD                      ? write_head(req, body, data, len, more != 0)
-                                                      : write_more(req, body, data, len, more != 0);
+    int rc = req->state != state || req->ex == NULL ? meanwhile()
+             : state == REQ_HEAD                    ? write_head(req, body, data, len, more != 0)
+                                                    : write_more(req, body, data, len, more != 0);
     if (rc == 0) {
         result = after_write(req);
     }
@@ -469,7 +469,7 @@ static PyObject *send_typed(PpRequest *req, struct pp_message *message, PyObject
 {
     enum message_kind kind = kind_of(req->core, type);
     bool start = kind == MESSAGE_START, body = kind == MESSAGE_BODY;
-    bool gone = req->conn == NULL || pp_conn_closed(req->conn) || pp_request_body_failed(req);
+    bool gone = req->ex == NULL || pp_exchange_closed(req->ex) || pp_request_body_failed(req);
     if ((start || body) && gone && req->state != REQ_COMPLETE) {
         return send_nowhere(req, message, body); /* in whatever order: none of them is looked at */
     }
@@ -527,7 +527,7 @@ PyObject *pp_asgi_send(PyObject *op, PyObject *const *args, size_t nargsf, PyObj
 
 void pp_asgi_send_head(PpRequest *req)
 {
-    if (req->conn != NULL && req->state == REQ_HEAD && write_head(req, NULL, NULL, 0, true) < 0) {
+    if (req->ex != NULL && req->state == REQ_HEAD && write_head(req, NULL, NULL, 0, true) < 0) {
         pp_core_report_error(req->core, NULL); /* its next message will be out of order: a 500 */
     }
 }

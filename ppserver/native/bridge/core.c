@@ -215,12 +215,13 @@ static void close_loop(PpCore *core)
     pp_loop_adopt(loop); /* the last reference may go on any thread */
     pp_loop_abort(loop);
     pp_core_release_of(loop);
-    struct pp_conn *conn = NULL;
-    while ((conn = pp_loop_next_conn(loop, conn)) != NULL) {
-        PP_CHECK(pp_conn_app(conn) == NULL);
-        PyObject *user = pp_conn_user(conn);
-        pp_conn_set_user(conn, NULL);
-        Py_XDECREF(user);
+    struct pp_exchange *ex = NULL;
+    while ((ex = pp_loop_next_exchange(loop, ex)) != NULL) {
+        PP_CHECK(pp_exchange_app(ex) == NULL);
+    }
+    PyObject *user;
+    while ((user = pp_loop_take_user(loop)) != NULL) {
+        Py_DECREF(user);
     }
     pp_loop_free(loop);
 }

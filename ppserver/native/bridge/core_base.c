@@ -100,14 +100,14 @@ void pp_core_apply_requested(PpCore *core)
 
 static void refuse_all(PpCore *core)
 {
-    struct pp_conn *conn;
+    struct pp_exchange *ex;
     unsigned events;
-    while ((conn = pp_loop_take_event(core->loop, &events)) != NULL) {
+    while ((ex = pp_loop_take_event(core->loop, &events)) != NULL) {
         if (events & PP_EV_REQUEST) {
             if (!(events & PP_EV_CLOSED)) {
-                pp_conn_fail(conn, 503);
+                pp_exchange_fail(ex, 503);
             }
-            pp_conn_finish(conn);
+            pp_exchange_finish(ex);
         }
     }
 }

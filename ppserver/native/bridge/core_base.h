@@ -12,7 +12,7 @@
 #include "bridge/imprint.h"
 #include "bridge/kept.h"
 
-#include "net/conn.h"
+#include "net/exchange.h"
 #include "net/loop.h"
 
 /* Types and imported names; one per module object, so one per interpreter. */
@@ -72,7 +72,7 @@ struct pp_untouched {
 struct pp_head_fields {
     const void *of; /* whose they are, only compared; NULL: nobody's */
     size_t bytes;   /* pp_h1_response.field_bytes */
-    struct pp_h1_out_field fields[PP_HEAD_FIELDS_KEPT]; /* borrowed from the headers of `of` */
+    struct pp_out_field fields[PP_HEAD_FIELDS_KEPT]; /* borrowed from the headers of `of` */
 };
 
 typedef struct PpCore PpCore;
@@ -90,8 +90,8 @@ struct pp_mode {
     int (*traverse)(PpCore *core, visitproc visit, void *arg); /* what is the mode's own */
     /* For how long requests have waited for a thread without a break; 0: none waits. Any thread. */
     uint64_t (*waiting_ms)(const PpCore *core);
-    /* In a forked child, of what pp_conn_app gives: the connection is the parent's. NULL: the child
-     * may keep the loop. */
+    /* In a forked child, of what pp_exchange_app gives: the connection is the parent's. NULL: the
+     * child may keep the loop. */
     void (*forked)(void *app);
 };
 extern const struct pp_mode pp_mode_none; /* serves nothing yet: 503 */

@@ -150,10 +150,10 @@ PyObject *pp_core_settings_bounds(void)
 /* Everything a Core is made with, as far as it has been read. */
 struct making {
     struct pp_settings s;
-    PyObject *headers;                    /* owned tuple or NULL: what extra_fields point into */
-    struct pp_h1_out_field *extra_fields; /* owned (PyMem) or NULL */
-    struct pp_trusted *trusted;           /* owned (PyMem) or NULL */
-    PyObject *access_log, *board;         /* borrowed or NULL */
+    PyObject *headers;                 /* owned tuple or NULL: what extra_fields point into */
+    struct pp_out_field *extra_fields; /* owned (PyMem) or NULL */
+    struct pp_trusted *trusted;        /* owned (PyMem) or NULL */
+    PyObject *access_log, *board;      /* borrowed or NULL */
     unsigned slot;
 };
 
@@ -165,7 +165,7 @@ static int take_headers(struct making *m, PyObject *value)
         return -1;
     }
     Py_ssize_t n = PyTuple_GET_SIZE(m->headers);
-    struct pp_h1_out_field *fields = PyMem_Calloc((size_t)n + 1, sizeof(*fields));
+    struct pp_out_field *fields = PyMem_Calloc((size_t)n + 1, sizeof(*fields));
     if (fields == NULL) {
         PyErr_NoMemory();
         return -1;

@@ -28,10 +28,10 @@ PyObject *pp_core_forked(PyObject *self, PyObject *Py_UNUSED(ignored))
         Py_RETURN_NONE;
     }
     core->loop = NULL; /* and it is left as it is: to free it would reach what the parent has */
-    struct pp_conn *conn = NULL;
-    while ((conn = pp_loop_next_conn(loop, conn)) != NULL) {
-        if (pp_conn_app(conn) != NULL) {
-            core->mode->forked(pp_conn_app(conn));
+    struct pp_exchange *ex = NULL;
+    while ((ex = pp_loop_next_exchange(loop, ex)) != NULL) {
+        if (pp_exchange_app(ex) != NULL) {
+            core->mode->forked(pp_exchange_app(ex));
         }
     }
     Py_RETURN_NONE;

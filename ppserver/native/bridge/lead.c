@@ -278,13 +278,13 @@ bool pp_lead_serve(struct pp_lead_worker *self)
 {
     struct pp_lead *lead = self->lead;
     const struct pp_lead_ops *ops = lead->ops;
-    struct pp_conn *conn;
+    struct pp_exchange *ex;
     unsigned events;
     if (!self->manager && !ops->run_waiting(self)) {
         return false;
     }
-    while ((conn = pp_loop_take_event(lead->loop, &events)) != NULL) {
-        if (!ops->on_event(self, conn, events)) {
+    while ((ex = pp_loop_take_event(lead->loop, &events)) != NULL) {
+        if (!ops->on_event(self, ex, events)) {
             return false;
         }
         if (__atomic_load_n(&lead->stop_requested, __ATOMIC_RELAXED) && !self->manager) {

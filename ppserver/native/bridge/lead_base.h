@@ -86,8 +86,8 @@ struct pp_lead_ops {
     const char *thread_name; /* "-" and a number follow */
     /* Leader, not the manager: runs what waits for a thread. False: leadership lost. May attach. */
     bool (*run_waiting)(struct pp_lead_worker *self);
-    /* Leader: conn has news; result as above. May attach, runs nothing on the manager. */
-    bool (*on_event)(struct pp_lead_worker *self, struct pp_conn *conn, unsigned events);
+    /* Leader: ex has news; result as above. May attach, runs nothing on the manager. */
+    bool (*on_event)(struct pp_lead_worker *self, struct pp_exchange *ex, unsigned events);
     /* Leader: whether run_waiting has something to do. */
     bool (*waits)(const struct pp_lead *lead);
     /* What has to be seen to while calls go on: whether there is something (manager or leader), and
@@ -95,7 +95,7 @@ struct pp_lead_ops {
     bool (*has_chores)(struct pp_lead *lead);
     void (*do_chores)(struct pp_lead *lead);
     /* Leader, the end, without Python: lets go of a connection that has an app pointer. */
-    void (*abandon)(struct pp_lead *lead, struct pp_conn *conn);
+    void (*abandon)(struct pp_lead *lead, struct pp_exchange *ex);
     /* The end, attached: drops what abandon has left; may run code of the application. NULL. */
     void (*ended)(struct pp_lead *lead);
     int (*traverse)(struct pp_lead *lead, visitproc visit, void *arg);

@@ -144,10 +144,10 @@ static void end_lead(struct pp_lead *lead)
 /* Lets go of every connection. Leader. */
 static void abandon(struct pp_lead *lead)
 {
-    struct pp_conn *conn = NULL;
-    while ((conn = pp_loop_next_conn(lead->loop, conn)) != NULL) {
-        if (pp_conn_app(conn) != NULL) {
-            lead->ops->abandon(lead, conn);
+    struct pp_exchange *ex = NULL;
+    while ((ex = pp_loop_next_exchange(lead->loop, ex)) != NULL) {
+        if (pp_exchange_app(ex) != NULL) {
+            lead->ops->abandon(lead, ex);
         }
     }
 }

@@ -17,7 +17,7 @@
  * waits in t->events. So one connection never runs in two threads, and its output is in order.
  *
  *   raw      the transport has the connection from its beginning to its end
- *   http11   the transport is the connection's user (conn.h) and has it during each request */
+ *   http11   the transport is the connection's user (ex.h) and has it during each request */
 #include "bridge/parallel.h"
 #include "bridge/lead.h"
 #include "bridge/lead_word.h"
@@ -27,6 +27,8 @@
 #include "bridge/parallel_raw.h"
 #include "bridge/parallel_run.h"
 #include "bridge/queue.h"
+
+#include "net/raw.h"
 
 /* ---- what the executor asks ---- */
 
@@ -41,23 +43,23 @@ static bool waits(const struct pp_lead *lead)
     return pp_queue_has_ready(&par->queue) || !pp_list_empty(&par->ready);
 }
 
-static bool on_event(struct pp_lead_worker *self, struct pp_conn *conn, unsigned events)
+static bool on_event(struct pp_lead_worker *self, struct pp_exchange *ex, unsigned events)
 {
-    struct pp_queue_slot *slot = pp_conn_app(conn);
-    if (pp_conn_is_raw(conn)) {
-        return pp_par_raw_event(self, conn, events);
+    struct pp_queue_slot *slot = pp_exchange_app(ex);
+    if (pp_exchange_is_raw(ex)) {
+        return pp_par_raw_event(self, ex, events);
     }
     if (events & PP_EV_REQUEST) {
         PP_ASSERT(slot == NULL);
-        return pp_queue_request(&pp_par_of(self->lead)->queue, self, conn);
+        return pp_queue_request(&pp_par_of(self->lead)->queue, self, ex);
     }
     /* The answer to a request that runs finds out what happened meanwhile. */
     return slot == NULL || !slot->queued || pp_queue_event(self, slot, events);
 }
 
-static void abandon(struct pp_lead *Py_UNUSED(lead), struct pp_conn *conn)
+static void abandon(struct pp_lead *Py_UNUSED(lead), struct pp_exchange *ex)
 {
-    struct pp_queue_slot *slot = pp_conn_app(conn);
+    struct pp_queue_slot *slot = pp_exchange_app(ex);
     if (slot->queued) {
         pp_queue_abandon(slot);
     } else {

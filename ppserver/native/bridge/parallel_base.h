@@ -107,9 +107,9 @@ typedef struct PpTransport {
     uint64_t began_us;
 
     /* Leader only. */
-    struct pp_queue_slot slot; /* pp_conn_app points here */
+    struct pp_queue_slot slot; /* pp_exchange_app points here */
     struct pp_list link;       /* pp_par.ready or .left */
-    struct pp_conn *conn;      /* borrowed; raw: until let go; http11: during a request */
+    struct pp_exchange *ex;    /* borrowed; raw: until let go; http11: during a request */
     unsigned events;           /* not yet told */
     bool busy;                 /* a thread runs callbacks */
 

@@ -15,35 +15,35 @@
 
 static void settle(PpTransport *t, struct pp_par_turn *turn)
 {
-    struct pp_conn *conn = t->conn;
+    struct pp_exchange *ex = t->ex;
     if (turn->stays) {
-        pp_conn_stay(conn);
+        pp_exchange_stay(ex);
     }
     struct pp_par_out *out = turn->count > 0 ? &turn->outs[0] : NULL;
-    struct pp_h1_out_field fields[2];
+    struct pp_out_field fields[2];
     size_t count = 0, len = out != NULL ? (size_t)PyBytes_GET_SIZE(out->owner) : 0;
     if (out != NULL) {
-        fields[count++] = (struct pp_h1_out_field){.name = (const uint8_t *)"content-type",
-                                                   .name_len = strlen("content-type"),
-                                                   .value = (const uint8_t *)turn->media,
-                                                   .value_len = strlen(turn->media)};
+        fields[count++] = (struct pp_out_field){.name = (const uint8_t *)"content-type",
+                                                .name_len = strlen("content-type"),
+                                                .value = (const uint8_t *)turn->media,
+                                                .value_len = strlen(turn->media)};
     }
     if (t->closing) {
-        fields[count++] = (struct pp_h1_out_field){.name = (const uint8_t *)"connection",
-                                                   .name_len = strlen("connection"),
-                                                   .value = (const uint8_t *)"close",
-                                                   .value_len = strlen("close")};
+        fields[count++] = (struct pp_out_field){.name = (const uint8_t *)"connection",
+                                                .name_len = strlen("connection"),
+                                                .value = (const uint8_t *)"close",
+                                                .value_len = strlen("close")};
     }
     t->closing = false;
-    struct pp_h1_response r = {.status = turn->status,
-                               .complete = true,
-                               .body_bytes = len,
-                               .fields = fields,
-                               .field_count = count};
+    struct pp_response r = {.status = turn->status,
+                            .complete = true,
+                            .body_bytes = len,
+                            .fields = fields,
+                            .field_count = count};
     const uint8_t *body = out != NULL ? (const uint8_t *)PyBytes_AS_STRING(out->owner) : NULL;
-    if (turn->status == 0 || pp_conn_respond(conn, &r, body, 0, out != NULL ? out->owner : NULL,
-                                             out != NULL ? &out->borrowed : NULL) != PP_OK) {
-        pp_conn_fail(conn, 500);
+    if (turn->status == 0 || pp_exchange_respond(ex, &r, body, 0, out != NULL ? out->owner : NULL,
+                                                 out != NULL ? &out->borrowed : NULL) != PP_OK) {
+        pp_exchange_fail(ex, 500);
     }
     pp_par_let_go(t);
 }
@@ -52,10 +52,10 @@ uint8_t *pp_par_head(PpTransport *t, size_t *len)
 {
     const uint8_t *base;
     *len = 0;
-    if (t->conn == NULL || t->protocol->raw) {
+    if (t->ex == NULL || t->protocol->raw) {
         return NULL;
     }
-    *len = pp_conn_head(t->conn, &base)->head_bytes;
+    *len = pp_exchange_head(t->ex, &base)->head_bytes;
     uint8_t *copy = pp_mem_alloc(*len);
     if (copy != NULL) {
         memcpy(copy, base, *len);
@@ -94,24 +94,24 @@ static void call_method(PpTransport *t, PyObject *name, PyObject *data)
     turn->status = turn->count > 0 ? 500 : 0;
 }
 
-void pp_par_request(struct pp_lead_worker *self, struct pp_conn *conn, struct pp_queue_body body)
+void pp_par_request(struct pp_lead_worker *self, struct pp_exchange *ex, struct pp_queue_body body)
 {
     PpCore *core = self->lead->core;
     const uint8_t *base;
-    const struct pp_h1_head *head = pp_conn_head(conn, &base);
+    const struct pp_head *head = pp_exchange_head(ex, &base);
     struct pp_par_turn turn;
     struct pp_lead_trip trip;
-    PpTransport *t = pp_conn_user(conn);
+    PpTransport *t = pp_exchange_user(ex);
     PyObject *name = NULL, *data = NULL, *access = NULL;
-    if (t == NULL && (t = pp_par_transport_of(self, conn)) != NULL) {
-        pp_conn_set_user(conn, t); /* the reference is the connection's */
+    if (t == NULL && (t = pp_par_transport_of(self, ex)) != NULL) {
+        pp_exchange_set_user(ex, t); /* the reference is the connection's */
     }
     if (t != NULL) {
         name = pp_par_route(t->protocol, (const char *)base + head->path.off, head->path.len);
         data = body.len > 0
                    ? PyBytes_FromStringAndSize((const char *)body.data, (Py_ssize_t)body.len)
                    : Py_NewRef(core->k.empty_bytes);
-        access = data != NULL ? pp_access_of(core, conn) : NULL;
+        access = data != NULL ? pp_access_of(core, ex) : NULL;
     }
     if (body.data != NULL) {
         pp_mem_free(body.data, body.cap);
@@ -122,9 +122,9 @@ void pp_par_request(struct pp_lead_worker *self, struct pp_conn *conn, struct pp
     if (name == NULL || data == NULL) {
         int status = data == NULL ? 500 : 404;
         if (data == NULL) {
-            pp_par_refuse(self, conn);
+            pp_par_refuse(self, ex);
         } else {
-            pp_queue_answer(conn, status);
+            pp_queue_answer(ex, status);
         }
         Py_XDECREF(data);
         if (access != NULL && self->word != 0) {
@@ -136,8 +136,8 @@ void pp_par_request(struct pp_lead_worker *self, struct pp_conn *conn, struct pp
         }
         return;
     }
-    t->conn = conn;
-    pp_conn_set_app(conn, &t->slot);
+    t->ex = ex;
+    pp_exchange_set_app(ex, &t->slot);
     turn.settle = settle;
     pp_par_begin(t, self, &turn, &trip);
     __atomic_store_n(&t->recv_id, t->recv_id + 1, __ATOMIC_RELAXED);

@@ -4,6 +4,8 @@
 #include "bridge/parallel_callbacks.h"
 #include "bridge/parallel_run.h"
 
+#include "net/raw.h"
+
 /* ---- the leader's part ---- */
 
 static void later(PpTransport *t)
@@ -15,16 +17,17 @@ static void later(PpTransport *t)
 
 static void settle_raw(PpTransport *t, struct pp_par_turn *turn)
 {
-    struct pp_conn *conn = t->conn;
+    struct pp_exchange *ex = t->ex;
     for (uint32_t i = 0; i < turn->count; i++) {
         struct pp_par_out *out = &turn->outs[i];
         int rc;
         if (out->file != NULL) {
-            rc = pp_conn_raw_send_file(conn, out->file, out->at, out->len);
+            rc = pp_exchange_send_file(ex, out->file, out->at, out->len);
             out->file = NULL;
         } else {
-            rc = pp_conn_raw_send(conn, (const uint8_t *)PyBytes_AS_STRING(out->owner),
-                                  (size_t)PyBytes_GET_SIZE(out->owner), out->owner, &out->borrowed);
+            rc = pp_exchange_send(ex, (const uint8_t *)PyBytes_AS_STRING(out->owner),
+                                  (size_t)PyBytes_GET_SIZE(out->owner), true, out->owner,
+                                  &out->borrowed);
         }
         if (rc != PP_OK) {
             break; /* it is closed, and CLOSED will say so */
@@ -35,12 +38,12 @@ static void settle_raw(PpTransport *t, struct pp_par_turn *turn)
         return;
     }
     if (t->closing) {
-        pp_conn_raw_close(conn);
+        pp_raw_close(ex);
     } else if (t->protocol->low_latency) {
-        pp_conn_raw_flush(conn);
+        pp_raw_flush(ex);
     }
     if (!t->closing && turn->count == 0 && t->protocol->idle_ms != 0) {
-        pp_conn_raw_idle(conn, t->protocol->idle_ms); /* the callback's time was no silence */
+        pp_raw_idle(ex, t->protocol->idle_ms); /* the callback's time was no silence */
     }
     if (t->events != 0) {
         later(t);
@@ -57,13 +60,14 @@ static void run(PpTransport *t, struct pp_lead_worker *self)
     struct pp_lead_trip trip;
     t->events = 0;
     if (news.events & PP_EV_CLOSED) {
-        news.code = pp_conn_error(t->conn);
-        news.ours = pp_conn_raw_ours(t->conn);
+        news.code = pp_exchange_error(t->ex);
+        news.ours = pp_raw_ours(t->ex);
     }
-    size_t len = pp_conn_raw_peek(t->conn, &data);
+    size_t len;
+    (void)pp_exchange_peek(t->ex, &data, &len);
     if (len > 0) {
         news.data = PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)len);
-        pp_conn_raw_consume(t->conn, len);
+        pp_exchange_consume(t->ex, len);
     }
     turn.settle = settle_raw;
     pp_par_begin(t, self, &turn, &trip);
@@ -77,23 +81,23 @@ static void run(PpTransport *t, struct pp_lead_worker *self)
     pp_par_end(t, self, &turn, &trip);
 }
 
-bool pp_par_raw_event(struct pp_lead_worker *self, struct pp_conn *conn, unsigned events)
+bool pp_par_raw_event(struct pp_lead_worker *self, struct pp_exchange *ex, unsigned events)
 {
     struct pp_par *par = pp_par_of(self->lead);
-    struct pp_queue_slot *slot = pp_conn_app(conn);
+    struct pp_queue_slot *slot = pp_exchange_app(ex);
     PpTransport *t;
     if (events & PP_EV_REQUEST) {
-        if ((t = pp_par_transport_of(self, conn)) == NULL) {
+        if ((t = pp_par_transport_of(self, ex)) == NULL) {
             return self->word != 0;
         }
-        t->conn = conn;
-        pp_conn_set_app(conn, &t->slot); /* the reference is the connection's */
-        pp_conn_raw_attempts(conn, t->protocol->receive_again, t->protocol->send_again);
+        t->ex = ex;
+        pp_exchange_set_app(ex, &t->slot); /* the reference is the connection's */
+        pp_raw_attempts(ex, t->protocol->receive_again, t->protocol->send_again);
         if (t->protocol->rate_limit != 0) {
-            pp_conn_raw_rate(conn, t->protocol->rate_limit);
+            pp_raw_rate(ex, t->protocol->rate_limit);
         }
         if (t->protocol->idle_ms != 0) {
-            pp_conn_raw_idle(conn, t->protocol->idle_ms);
+            pp_raw_idle(ex, t->protocol->idle_ms);
         }
     } else if (slot != NULL) {
         t = PP_CONTAINER(slot, PpTransport, slot);

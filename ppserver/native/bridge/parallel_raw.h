@@ -5,7 +5,7 @@
 #include "bridge/parallel_base.h"
 
 /* A raw connection's events. Leader; may attach. False: leadership lost. */
-bool pp_par_raw_event(struct pp_lead_worker *self, struct pp_conn *conn, unsigned events);
+bool pp_par_raw_event(struct pp_lead_worker *self, struct pp_exchange *ex, unsigned events);
 /* Runs what waits in par->ready; leader, not the manager. False: leadership lost. */
 bool pp_par_run_ready(struct pp_lead_worker *self);
 

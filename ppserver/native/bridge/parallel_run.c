@@ -8,32 +8,32 @@
 #include "bridge/lead_word.h"
 #include "bridge/transport.h"
 
+#include "net/raw.h"
+
 /* ---- the leader's part ---- */
 
 void pp_par_let_go(PpTransport *t)
 {
-    struct pp_conn *conn = t->conn;
-    t->conn = NULL;
-    pp_conn_set_app(conn, NULL);
-    pp_conn_finish(conn);
+    struct pp_exchange *ex = t->ex;
+    t->ex = NULL;
+    pp_exchange_set_app(ex, NULL);
+    pp_exchange_finish(ex);
 }
 
 void pp_par_close(PpTransport *t)
 {
     if (t->protocol->raw) {
-        if (t->conn != NULL) {
-            pp_conn_raw_close(t->conn);
+        if (t->ex != NULL) {
+            pp_raw_close(t->ex);
         }
         return;
     }
     /* Between requests it does not know its connection; rare enough to look for. */
-    struct pp_conn *conn = t->conn;
-    while (conn == NULL || pp_conn_user(conn) != t) {
-        if ((conn = pp_loop_next_conn(t->par->lead.loop, conn)) == NULL) {
-            return; /* it has ended */
-        }
+    if (t->ex != NULL) {
+        pp_exchange_end(t->ex);
+    } else {
+        pp_loop_end_user(t->par->lead.loop, t);
     }
-    pp_conn_end(conn);
 }
 
 void pp_par_abandon(PpTransport *t)
@@ -47,23 +47,23 @@ void pp_par_abandon(PpTransport *t)
 }
 
 /* Nothing of the application ran: the raised exception is ours. The thread leads. */
-void pp_par_refuse(struct pp_lead_worker *self, struct pp_conn *conn)
+void pp_par_refuse(struct pp_lead_worker *self, struct pp_exchange *ex)
 {
-    if (!pp_conn_is_raw(conn)) {
-        pp_conn_fail(conn, 500);
+    if (!pp_exchange_is_raw(ex)) {
+        pp_exchange_fail(ex, 500);
     }
-    pp_conn_finish(conn);
+    pp_exchange_finish(ex);
     pp_lead_report(self);
 }
 
-PpTransport *pp_par_transport_of(struct pp_lead_worker *self, struct pp_conn *conn)
+PpTransport *pp_par_transport_of(struct pp_lead_worker *self, struct pp_exchange *ex)
 {
     pp_lead_attach(self);
     int gc = pp_compat_gc_pause();
-    PpTransport *t = pp_transport_new(pp_par_of(self->lead), conn);
+    PpTransport *t = pp_transport_new(pp_par_of(self->lead), ex);
     pp_compat_gc_resume(gc);
     if (t == NULL) {
-        pp_par_refuse(self, conn);
+        pp_par_refuse(self, ex);
     }
     return t;
 }
@@ -110,7 +110,7 @@ struct settle_op {
 static void settle(PpTransport *t, struct pp_par_turn *turn)
 {
     t->busy = false;
-    if (t->conn != NULL) {
+    if (t->ex != NULL) {
         turn->settle(t, turn);
     }
 }

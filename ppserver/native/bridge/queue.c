@@ -7,7 +7,7 @@
 struct pp_queued {
     struct pp_queue_slot slot; /* first */
     struct pp_list link;
-    struct pp_conn *conn;   /* borrowed */
+    struct pp_exchange *ex; /* borrowed */
     struct pp_queue *queue; /* borrowed */
     struct pp_queue_body body;
     size_t body_max; /* up to which it grows in memory */
@@ -16,7 +16,7 @@ struct pp_queued {
 };
 
 void pp_queue_init(struct pp_queue *q, struct pp_lead *lead, bool whole,
-                   void (*run)(struct pp_lead_worker *self, struct pp_conn *conn,
+                   void (*run)(struct pp_lead_worker *self, struct pp_exchange *ex,
                                struct pp_queue_body body))
 {
     q->lead = lead;
@@ -49,7 +49,7 @@ void pp_queue_body_drop(struct pp_queue_body *body)
 /* ---- one that waits ---- */
 
 /* body_max: how long the body may become; it takes memory as it comes, body_first bytes at once. */
-static struct pp_queued *queued_new(struct pp_queue *q, struct pp_conn *conn, size_t body_max,
+static struct pp_queued *queued_new(struct pp_queue *q, struct pp_exchange *ex, size_t body_max,
                                     size_t body_first)
 {
     struct pp_queued *p = pp_mem_zalloc(sizeof(*p));
@@ -57,7 +57,7 @@ static struct pp_queued *queued_new(struct pp_queue *q, struct pp_conn *conn, si
         return NULL;
     }
     p->slot.queued = true;
-    p->conn = conn;
+    p->ex = ex;
     p->queue = q;
     pp_list_init(&p->link);
     if (body_first > 0) {
@@ -70,7 +70,7 @@ static struct pp_queued *queued_new(struct pp_queue *q, struct pp_conn *conn, si
         q->gathered_bytes += body_first;
     }
     p->body_max = body_max;
-    pp_conn_set_app(conn, &p->slot);
+    pp_exchange_set_app(ex, &p->slot);
     return p;
 }
 
@@ -84,7 +84,7 @@ static struct pp_queue_body queued_take(struct pp_queued *p)
     if (q->lead->waiting_since_ms != 0 && pp_list_empty(&q->ready)) {
         __atomic_store_n(&q->lead->waiting_since_ms, 0, __ATOMIC_RELAXED);
     }
-    pp_conn_set_app(p->conn, NULL);
+    pp_exchange_set_app(p->ex, NULL);
     pp_mem_free(p, sizeof(*p));
     return body;
 }
@@ -103,10 +103,10 @@ static void queued_drop(struct pp_queued *p)
 
 static void queued_refuse(struct pp_queued *p)
 {
-    struct pp_conn *conn = p->conn;
+    struct pp_exchange *ex = p->ex;
     queued_drop(p);
-    pp_conn_fail(conn, 503);
-    pp_conn_finish(conn);
+    pp_exchange_fail(ex, 503);
+    pp_exchange_finish(ex);
 }
 
 /* Room for len more bytes: PP_OK, BODY_TOO_LARGE (also of all bodies together) or NO_MEMORY. */
@@ -186,7 +186,7 @@ static int gather(struct pp_queued *p)
     for (;;) {
         const uint8_t *data;
         size_t len;
-        enum pp_body_status status = pp_conn_body_peek(p->conn, &data, &len);
+        enum pp_body_status status = pp_exchange_peek(p->ex, &data, &len);
         if (status == PP_BODY_FAILED) {
             return PP_ERR_DISCONNECTED;
         }
@@ -195,24 +195,24 @@ static int gather(struct pp_queued *p)
             return rc;
         }
         if (len > 0) {
-            pp_conn_body_consume(p->conn, len);
+            pp_exchange_consume(p->ex, len);
         }
         if (status == PP_BODY_END) {
             p->whole = true;
             return PP_OK;
         }
         if (len == 0) {
-            pp_conn_body_want(p->conn);
+            pp_exchange_want(p->ex);
             return PP_AGAIN;
         }
     }
 }
 
-static void run(struct pp_queue *q, struct pp_lead_worker *self, struct pp_conn *conn,
+static void run(struct pp_queue *q, struct pp_lead_worker *self, struct pp_exchange *ex,
                 struct pp_queue_body body)
 {
     pp_lead_attach(self);
-    q->run(self, conn, body);
+    q->run(self, ex, body);
 }
 
 /* The request waits for a thread from now on. */
@@ -226,16 +226,16 @@ static void push_ready(struct pp_queue *q, struct pp_queued *p)
 }
 
 /* Runs the application, or puts the request behind those that wait. False: leadership lost. */
-static bool start(struct pp_queue *q, struct pp_lead_worker *self, struct pp_conn *conn,
+static bool start(struct pp_queue *q, struct pp_lead_worker *self, struct pp_exchange *ex,
                   struct pp_queued *p)
 {
     if (!self->manager && pp_list_empty(&q->ready)) {
-        run(q, self, conn, p != NULL ? queued_take(p) : (struct pp_queue_body){0});
+        run(q, self, ex, p != NULL ? queued_take(p) : (struct pp_queue_body){0});
         return self->word != 0;
     }
-    if (p == NULL && (p = queued_new(q, conn, 0, 0)) == NULL) {
-        pp_conn_fail(conn, 503);
-        pp_conn_finish(conn);
+    if (p == NULL && (p = queued_new(q, ex, 0, 0)) == NULL) {
+        pp_exchange_fail(ex, 503);
+        pp_exchange_finish(ex);
         return true;
     }
     push_ready(q, p);
@@ -258,7 +258,7 @@ static bool start_stream(struct pp_lead_worker *self, struct pp_queued *p)
     }
     q->streams++;
     p->admitted = true;
-    return start(p->queue, self, p->conn, p);
+    return start(p->queue, self, p->ex, p);
 }
 
 void pp_queue_stream_ended(struct pp_queue *q)
@@ -278,41 +278,41 @@ static bool gather_or_start(struct pp_lead_worker *self, struct pp_queued *p)
 {
     int rc = gather(p);
     if (rc == PP_OK) {
-        return start(p->queue, self, p->conn, p);
+        return start(p->queue, self, p->ex, p);
     }
     if (rc == PP_ERR_BODY_TOO_LARGE && !p->queue->whole) {
         return start_stream(self, p);
     }
     if (rc == PP_ERR_BODY_TOO_LARGE) {
-        struct pp_conn *conn = p->conn;
+        struct pp_exchange *ex = p->ex;
         queued_drop(p);
-        pp_queue_answer(conn, 413);
+        pp_queue_answer(ex, 413);
     } else if (rc != PP_AGAIN) {
-        queued_refuse(p); /* pp_conn_fail knows the status that fits */
+        queued_refuse(p); /* pp_exchange_fail knows the status that fits */
     }
     return true;
 }
 
-void pp_queue_answer(struct pp_conn *conn, int status)
+void pp_queue_answer(struct pp_exchange *ex, int status)
 {
     const char *text = pp_h1_reason(status);
-    struct pp_h1_response r = {.status = status, .complete = true, .body_bytes = strlen(text)};
-    if (pp_conn_respond(conn, &r, (const uint8_t *)text, 0, NULL, NULL) != PP_OK) {
-        pp_conn_fail(conn, 500);
+    struct pp_response r = {.status = status, .complete = true, .body_bytes = strlen(text)};
+    if (pp_exchange_respond(ex, &r, (const uint8_t *)text, 0, NULL, NULL) != PP_OK) {
+        pp_exchange_fail(ex, 500);
     }
-    pp_conn_finish(conn);
+    pp_exchange_finish(ex);
 }
 
-bool pp_queue_request(struct pp_queue *q, struct pp_lead_worker *self, struct pp_conn *conn)
+bool pp_queue_request(struct pp_queue *q, struct pp_lead_worker *self, struct pp_exchange *ex)
 {
     const uint8_t *base;
-    const struct pp_h1_head *head = pp_conn_head(conn, &base);
+    const struct pp_head *head = pp_exchange_head(ex, &base);
     uint64_t length = head->has_content_length ? head->content_length : 0;
     if (length == 0 && !head->chunked) {
-        return start(q, self, conn, NULL);
+        return start(q, self, ex, NULL);
     }
     if (q->whole && length > PP_QUEUE_GATHER_MAX) {
-        pp_queue_answer(conn, 413);
+        pp_queue_answer(ex, 413);
         return true;
     }
     size_t first = head->chunked                    ? PP_QUEUE_GATHER_FIRST
@@ -329,10 +329,10 @@ bool pp_queue_request(struct pp_queue *q, struct pp_lead_worker *self, struct pp
     size_t most =
         head->chunked || length > PP_QUEUE_GATHER_MAX ? PP_QUEUE_GATHER_MAX : (size_t)length;
     most = streams || crowded ? 0 : most;
-    struct pp_queued *p = queued_new(q, conn, most, first < most ? first : most);
+    struct pp_queued *p = queued_new(q, ex, most, first < most ? first : most);
     if (p == NULL) {
-        pp_conn_fail(conn, 503);
-        pp_conn_finish(conn);
+        pp_exchange_fail(ex, 503);
+        pp_exchange_finish(ex);
         return true;
     }
     if (streams) {
@@ -366,7 +366,7 @@ bool pp_queue_run_ready(struct pp_queue *q, struct pp_lead_worker *self)
             break;
         }
         struct pp_queued *p = PP_CONTAINER(q->ready.next, struct pp_queued, link);
-        struct pp_conn *first = p->conn;
+        struct pp_exchange *first = p->ex;
         run(q, self, first, queued_take(p));
         if (self->word == 0) {
             return false;

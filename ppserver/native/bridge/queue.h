@@ -28,16 +28,17 @@ struct pp_queue_body {
     bool spooled;
 };
 
-/* What pp_conn_app points to starts with this: a request of the queue, or something of the user. */
+/* What pp_exchange_app points to starts with this: a request of the queue, or something of the
+ * user. */
 struct pp_queue_slot {
     bool queued;
 };
 
 struct pp_queue {
     struct pp_lead *lead; /* borrowed */
-    /* Runs the application for the request on conn. body is taken over. Attached; never raises. May
+    /* Runs the application for the request on ex. body is taken over. Attached; never raises. May
      * lose the lead: self->word tells. */
-    void (*run)(struct pp_lead_worker *self, struct pp_conn *conn, struct pp_queue_body body);
+    void (*run)(struct pp_lead_worker *self, struct pp_exchange *ex, struct pp_queue_body body);
     bool whole;                  /* it gets whole bodies; one beyond PP_QUEUE_GATHER_MAX is a 413 */
     struct pp_spool_file *spool; /* owned: for large bodies, or NULL. Constant. */
     uint32_t streams_max;        /* threads that may be with requests whose body is on its way */
@@ -51,12 +52,12 @@ struct pp_queue {
 
 /* For the threads of lead. whole: see above. */
 void pp_queue_init(struct pp_queue *q, struct pp_lead *lead, bool whole,
-                   void (*run)(struct pp_lead_worker *self, struct pp_conn *conn,
+                   void (*run)(struct pp_lead_worker *self, struct pp_exchange *ex,
                                struct pp_queue_body body));
 void pp_queue_fini(struct pp_queue *q);
-/* conn has a new request: runs the application, or awaits its body, or a thread. May attach. False:
+/* ex has a new request: runs the application, or awaits its body, or a thread. May attach. False:
  * leadership lost. */
-bool pp_queue_request(struct pp_queue *q, struct pp_lead_worker *self, struct pp_conn *conn);
+bool pp_queue_request(struct pp_queue *q, struct pp_lead_worker *self, struct pp_exchange *ex);
 /* Events of a queued request. Same result. */
 bool pp_queue_event(struct pp_lead_worker *self, struct pp_queue_slot *slot, unsigned events);
 /* Runs what is ready, as long as a batch goes on; not on the manager. Same result. */
@@ -67,7 +68,7 @@ void pp_queue_stream_ended(struct pp_queue *q);
 /* The end: refuses a queued request. */
 void pp_queue_abandon(struct pp_queue_slot *slot);
 /* An answer of our own for a request that is not with the application. */
-void pp_queue_answer(struct pp_conn *conn, int status);
+void pp_queue_answer(struct pp_exchange *ex, int status);
 /* Gives back what body holds, once nobody reads it. Any thread. */
 void pp_queue_body_drop(struct pp_queue_body *body);
 

@@ -3,35 +3,35 @@
 #include "bridge/request.h"
 #include "bridge/access.h"
 
-PpRequest *pp_request_new(PpCore *core, struct pp_conn *conn, vectorcallfunc send)
+PpRequest *pp_request_new(PpCore *core, struct pp_exchange *ex, vectorcallfunc send)
 {
     PyTypeObject *type = core->state->request_type;
     PpRequest *req = (PpRequest *)pp_kept_take(&core->kept_requests, type);
     if (req != NULL) {
         req->vectorcall = send;
         req->core = (PpCore *)Py_NewRef((PyObject *)core);
-        req->conn = conn;
-        pp_conn_set_app(conn, Py_NewRef((PyObject *)req)); /* dropped by pp_request_release */
+        req->ex = ex;
+        pp_exchange_set_app(ex, Py_NewRef((PyObject *)req)); /* dropped by pp_request_release */
     }
     return req;
 }
 
 void pp_request_release(PpRequest *req)
 {
-    struct pp_conn *conn = req->conn;
-    if (conn == NULL) {
+    struct pp_exchange *ex = req->ex;
+    if (ex == NULL) {
         return;
     }
-    req->conn = NULL;
-    pp_access_log(req->core, pp_access_of(req->core, conn), pp_conn_status(conn));
-    pp_conn_set_app(conn, NULL);
-    pp_conn_finish(conn);
+    req->ex = NULL;
+    pp_access_log(req->core, pp_access_of(req->core, ex), pp_exchange_status(ex));
+    pp_exchange_set_app(ex, NULL);
+    pp_exchange_finish(ex);
     Py_DECREF((PyObject *)req); /* the connection's reference; the caller has its own */
 }
 
 bool pp_request_body_failed(const PpRequest *req)
 {
-    return req->disconnect_told && pp_conn_error(req->conn) != PP_OK;
+    return req->disconnect_told && pp_exchange_error(req->ex) != PP_OK;
 }
 
 /* ---- its type ---- */
@@ -61,7 +61,7 @@ static void request_dealloc(PyObject *op)
     PpRequest *req = (PpRequest *)op;
     PpCore *core = req->core;
     PyObject_GC_UnTrack(op);
-    PP_ASSERT(req->conn == NULL);
+    PP_ASSERT(req->ex == NULL);
     request_clear(op);
     pp_kept_give(&core->kept_requests, op);
     Py_DECREF((PyObject *)core);

@@ -10,7 +10,7 @@ typedef struct PpRequest {
     PyObject_HEAD
     vectorcallfunc vectorcall; /* send(message) */
     PpCore *core;              /* owned */
-    struct pp_conn *conn;      /* borrowed; NULL when the connection is not ours any more */
+    struct pp_exchange *ex;    /* borrowed; NULL when the connection is not ours any more */
     PyObject *headers;         /* owned in REQ_HEAD (settle_headers), else NULL */
     PyObject *receive_waiters; /* owned list or NULL */
     PyObject *drain_waiters;   /* owned list or NULL */
@@ -26,9 +26,9 @@ typedef struct PpRequest {
 } PpRequest;
 
 extern PyType_Spec pp_request_spec;
-/* The request that begins on conn, which holds a reference until pp_request_release; send: what
+/* The request that begins on ex, which holds a reference until pp_request_release; send: what
  * calls of the object do. NULL with an exception. */
-PpRequest *pp_request_new(PpCore *core, struct pp_conn *conn, vectorcallfunc send);
+PpRequest *pp_request_new(PpCore *core, struct pp_exchange *ex, vectorcallfunc send);
 /* Lets go of the connection: it may begin its next request, or be freed. */
 void pp_request_release(PpRequest *req);
 /* The body broke a rule or a limit, and the application has heard of it as of a disconnect: the

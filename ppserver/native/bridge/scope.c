@@ -64,10 +64,10 @@ static PyObject *address_tuple(const struct sockaddr *address)
 }
 
 /* [path, None] of a Unix socket. */
-static PyObject *path_tuple(struct pp_conn *conn)
+static PyObject *path_tuple(struct pp_exchange *ex)
 {
     char text[256];
-    size_t len = pp_conn_local_path(conn, text, sizeof(text));
+    size_t len = pp_exchange_local_path(ex, text, sizeof(text));
     if (len == 0) {
         Py_RETURN_NONE;
     }
@@ -77,32 +77,32 @@ static PyObject *path_tuple(struct pp_conn *conn)
 
 /* What is kept with a connection is its peer's address, or, as a peer on a Unix socket has none,
  * that of the socket. */
-static PyObject *keep(struct pp_conn *conn, PyObject *made)
+static PyObject *keep(struct pp_exchange *ex, PyObject *made)
 {
     if (made != NULL) {
-        pp_conn_set_user(conn, made); /* dropped by pp_core_release or close */
+        pp_exchange_set_user(ex, made); /* dropped by pp_core_release or close */
     }
     return Py_XNewRef(made);
 }
 
-PyObject *pp_scope_client(PpCore *core, struct pp_conn *conn)
+PyObject *pp_scope_client(PpCore *core, struct pp_exchange *ex)
 {
     (void)core;
-    if (PP_UNLIKELY(pp_conn_client_varies(conn))) {
-        return address_tuple(pp_conn_client(conn));
+    if (PP_UNLIKELY(pp_exchange_client_varies(ex))) {
+        return address_tuple(pp_exchange_client(ex));
     }
-    const struct sockaddr *peer = pp_conn_peer(conn);
+    const struct sockaddr *peer = pp_exchange_peer(ex);
     if (peer->sa_family == AF_UNIX) {
         Py_RETURN_NONE;
     }
-    PyObject *kept = pp_conn_user(conn);
-    return kept != NULL ? Py_NewRef(kept) : keep(conn, address_tuple(peer));
+    PyObject *kept = pp_exchange_user(ex);
+    return kept != NULL ? Py_NewRef(kept) : keep(ex, address_tuple(peer));
 }
 
 /* The local address as (host, port) or (path, None). New reference. */
-static PyObject *server_of(PpCore *core, struct pp_conn *conn)
+static PyObject *server_of(PpCore *core, struct pp_exchange *ex)
 {
-    const struct sockaddr *address = pp_conn_local(conn);
+    const struct sockaddr *address = pp_exchange_local(ex);
     size_t bytes;
     switch (address->sa_family) {
     case AF_INET:
@@ -112,8 +112,8 @@ static PyObject *server_of(PpCore *core, struct pp_conn *conn)
         bytes = sizeof(struct sockaddr_in6);
         break;
     case AF_UNIX: {
-        PyObject *kept = pp_conn_user(conn);
-        return kept != NULL ? Py_NewRef(kept) : keep(conn, path_tuple(conn));
+        PyObject *kept = pp_exchange_user(ex);
+        return kept != NULL ? Py_NewRef(kept) : keep(ex, path_tuple(ex));
     }
     default:
         Py_RETURN_NONE;
@@ -218,7 +218,7 @@ static int mount(PpCore *core, PyObject **path, PyObject **raw)
 
 /* Sets path and raw_path in the template, unless they are there from the last request: then neither
  * they nor the copy's entries have to be made. */
-static int prepare_path(PpCore *core, const struct pp_h1_head *head, const uint8_t *base)
+static int prepare_path(PpCore *core, const struct pp_head *head, const uint8_t *base)
 {
     static const uint8_t slash[1] = {'/'};
     const uint8_t *data = base + head->path.off;
@@ -250,9 +250,9 @@ static int prepare_path(PpCore *core, const struct pp_h1_head *head, const uint8
 }
 
 /* The same with the peer's address, which stays for a connection's life. */
-static int prepare_client(PpCore *core, struct pp_conn *conn)
+static int prepare_client(PpCore *core, struct pp_exchange *ex)
 {
-    PyObject *client = pp_scope_client(core, conn);
+    PyObject *client = pp_scope_client(core, ex);
     if (client == NULL) {
         return -1;
     }
@@ -286,7 +286,7 @@ static inline uint32_t header_slot(uint16_t name_id, const uint8_t *name, size_t
     return (uint32_t)(h >> 40) % PP_HEADER_CACHE_SLOTS;
 }
 
-static bool worth_caching(const struct pp_h1_field *f)
+static bool worth_caching(const struct pp_field *f)
 {
     if (f->value_len > PP_HEADER_CACHE_VALUE_MAX || f->name_len == 0) {
         return false;
@@ -327,7 +327,7 @@ static PyObject *make_pair(PpCore *core, const uint8_t *name, size_t name_len, u
     return pair;
 }
 
-static PyObject *field_pair(PpCore *core, const struct pp_h1_field *f, const uint8_t *base)
+static PyObject *field_pair(PpCore *core, const struct pp_field *f, const uint8_t *base)
 {
     const uint8_t *name = base + f->name_off, *value = base + f->value_off;
     if (!worth_caching(f)) {
@@ -347,13 +347,13 @@ static PyObject *field_pair(PpCore *core, const struct pp_h1_field *f, const uin
 }
 
 /* An absolute-form target's authority replaces Host (RFC 9112 3.2.2). */
-static PyObject *host_pair(PpCore *core, const struct pp_h1_head *head, const uint8_t *base)
+static PyObject *host_pair(PpCore *core, const struct pp_head *head, const uint8_t *base)
 {
     return make_pair(core, NULL, 0, PP_H1_NAME_HOST, base + head->authority.off,
                      head->authority.len);
 }
 
-static PyObject *headers_list(PpCore *core, const struct pp_h1_head *head, const uint8_t *base)
+static PyObject *headers_list(PpCore *core, const struct pp_head *head, const uint8_t *base)
 {
     bool replace_host = head->authority.len > 0, host_seen = false;
     for (uint16_t i = 0; replace_host && i < head->field_count; i++) {
@@ -365,7 +365,7 @@ static PyObject *headers_list(PpCore *core, const struct pp_h1_head *head, const
         return NULL;
     }
     for (uint16_t i = 0; i < head->field_count; i++) {
-        const struct pp_h1_field *f = &head->fields[i];
+        const struct pp_field *f = &head->fields[i];
         PyObject *pair = replace_host && f->name_id == PP_H1_NAME_HOST ? host_pair(core, head, base)
                                                                        : field_pair(core, f, base);
         if (pair == NULL) {
@@ -397,7 +397,7 @@ static int set_new(PyObject *dict, PyObject *key, PyObject *value) /* steals val
     return rc;
 }
 
-static int set_method(PpCore *core, PyObject *scope, const struct pp_h1_head *head,
+static int set_method(PpCore *core, PyObject *scope, const struct pp_head *head,
                       const uint8_t *base)
 {
     if (head->method_id == PP_METHOD_GET) {
@@ -436,12 +436,12 @@ static int refresh_asgi(PpCore *core)
 }
 
 /* A copy of the template, with both addresses and the path. */
-static PyObject *scope_begin(PpCore *core, struct pp_conn *conn, const struct pp_h1_head *head,
+static PyObject *scope_begin(PpCore *core, struct pp_exchange *ex, const struct pp_head *head,
                              const uint8_t *base)
 {
-    PyObject *server = server_of(core, conn); /* may change the template, as all of these */
+    PyObject *server = server_of(core, ex); /* may change the template, as all of these */
     PyObject *scope = NULL;
-    if (server != NULL && refresh_asgi(core) == 0 && prepare_client(core, conn) == 0 &&
+    if (server != NULL && refresh_asgi(core) == 0 && prepare_client(core, ex) == 0 &&
         prepare_path(core, head, base) == 0) {
         scope = PyDict_Copy(core->scope_template);
     }
@@ -453,12 +453,12 @@ static PyObject *scope_begin(PpCore *core, struct pp_conn *conn, const struct pp
     return scope;
 }
 
-PyObject *pp_scope_new(PpCore *core, struct pp_conn *conn)
+PyObject *pp_scope_new(PpCore *core, struct pp_exchange *ex)
 {
     struct pp_constants *k = &core->k;
     const uint8_t *base;
-    const struct pp_h1_head *head = pp_conn_head(conn, &base);
-    PyObject *scope = scope_begin(core, conn, head, base);
+    const struct pp_head *head = pp_exchange_head(ex, &base);
+    PyObject *scope = scope_begin(core, ex, head, base);
     if (scope == NULL) {
         return NULL;
     }
@@ -471,7 +471,8 @@ PyObject *pp_scope_new(PpCore *core, struct pp_conn *conn)
     }
     /* An absolute-form https target does not make the scheme https: the connection decides, or the
      * proxy before it. */
-    if (PP_UNLIKELY(pp_conn_client_https(conn)) && PyDict_SetItem(scope, k->scheme, k->https) < 0) {
+    if (PP_UNLIKELY(pp_exchange_client_https(ex)) &&
+        PyDict_SetItem(scope, k->scheme, k->https) < 0) {
         goto fail;
     }
     if (head->query.len > 0 &&

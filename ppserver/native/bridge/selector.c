@@ -7,8 +7,10 @@
  * where it does not know how a loop keeps them): timers, callbacks, stop() and debugging go by
  * asyncio's rules. Other loops: attached.c. */
 #include "bridge/selector.h"
+
 #include "bridge/flag.h"
 #include "bridge/forked.h"
+#include "net/poll.h"
 
 #include <math.h>
 #include <sys/epoll.h>
@@ -55,10 +57,10 @@ static int append_foreign(PpCore *core, PyObject *ready, PyObject *keys)
     uint32_t events;
     while (pp_loop_take_foreign(core->loop, &fd, &events)) {
         long mask = 0;
-        if (events & ~(uint32_t)EPOLLIN) {
+        if (events & ~PP_POLL_READ) {
             mask |= 2; /* EVENT_WRITE; errors wake both sides, as selectors.EpollSelector has it */
         }
-        if (events & ~(uint32_t)EPOLLOUT) {
+        if (events & ~PP_POLL_WRITE) {
             mask |= 1; /* EVENT_READ */
         }
         PyObject *number = PyLong_FromLong(fd), *key;
@@ -381,7 +383,7 @@ static int watch_args(PpCore *core, PyObject *const *args, Py_ssize_t nargs, int
         if (mask == -1 && PyErr_Occurred()) {
             return -1;
         }
-        *events = (mask & 1 ? (uint32_t)EPOLLIN : 0) | (mask & 2 ? (uint32_t)EPOLLOUT : 0);
+        *events = (mask & 1 ? PP_POLL_READ : 0) | (mask & 2 ? PP_POLL_WRITE : 0);
     }
     return 0;
 }

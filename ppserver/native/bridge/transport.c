@@ -9,10 +9,10 @@
 
 /* ---- life ---- */
 
-PpTransport *pp_transport_new(struct pp_par *par, struct pp_conn *conn)
+PpTransport *pp_transport_new(struct pp_par *par, struct pp_exchange *ex)
 {
     PpCore *core = par->lead.core;
-    unsigned tag = pp_conn_tag(conn);
+    unsigned tag = pp_exchange_tag(ex);
     if (tag >= par->count) { /* from another context, which serves something else */
         PyErr_SetString(PyExc_RuntimeError, "a connection for a protocol that is not served");
         return NULL;
@@ -22,7 +22,7 @@ PpTransport *pp_transport_new(struct pp_par *par, struct pp_conn *conn)
     if (t == NULL) {
         return NULL;
     }
-    const struct sockaddr *peer = pp_conn_peer(conn);
+    const struct sockaddr *peer = pp_exchange_peer(ex);
     char text[PP_ADDRESS_TEXT_MAX];
     unsigned port;
     (void)pp_address_text(peer, text, &port);

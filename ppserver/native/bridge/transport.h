@@ -5,7 +5,7 @@
 #include "bridge/parallel_base.h"
 
 PpTransport *pp_transport_new(struct pp_par *par,
-                              struct pp_conn *conn); /* NULL with an exception */
+                              struct pp_exchange *ex); /* NULL with an exception */
 /* For the type. */
 int pp_transport_traverse(PyObject *self, visitproc visit, void *arg);
 int pp_transport_clear(PyObject *self);

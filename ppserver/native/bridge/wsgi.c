@@ -29,10 +29,10 @@
 /* ---- one request ---- */
 
 /* Nothing of the application ran: the raised exception is ours. The thread leads. */
-static void refuse(struct pp_lead_worker *self, struct pp_conn *conn)
+static void refuse(struct pp_lead_worker *self, struct pp_exchange *ex)
 {
-    pp_conn_fail(conn, 500);
-    pp_conn_finish(conn);
+    pp_exchange_fail(ex, 500);
+    pp_exchange_finish(ex);
     pp_lead_report(self);
 }
 
@@ -49,7 +49,7 @@ static PyObject *make_environ(PpWsgiCall *call, struct pp_queue_body body)
     if (input == NULL) {
         return NULL;
     }
-    PyObject *env = pp_wsgi_environ_new(core, call->w, call->conn, input, &body);
+    PyObject *env = pp_wsgi_environ_new(core, call->w, call->ex, input, &body);
     Py_DECREF(input);
     return env;
 }
@@ -67,17 +67,17 @@ static void run_call(PpWsgiCall *call, PyObject *env, PyObject *access)
 }
 
 /* What the queue runs. */
-static void run_request(struct pp_lead_worker *self, struct pp_conn *conn,
+static void run_request(struct pp_lead_worker *self, struct pp_exchange *ex,
                         struct pp_queue_body body)
 {
     struct pp_wsgi *w = pp_wsgi_of(self->lead);
     int gc = pp_compat_gc_pause();
-    PpWsgiCall *call = pp_wsgi_call_new(self->lead->core, w, self, conn);
+    PpWsgiCall *call = pp_wsgi_call_new(self->lead->core, w, self, ex);
     PyObject *env = call != NULL ? make_environ(call, body) : NULL;
     pp_compat_gc_resume(gc);
     if (env == NULL) {
         if (call != NULL) {
-            call->conn = NULL;
+            call->ex = NULL;
             call->ended = true;
             Py_DECREF((PyObject *)call);
         } else {
@@ -86,12 +86,12 @@ static void run_request(struct pp_lead_worker *self, struct pp_conn *conn,
         if (body.streams) {
             pp_queue_stream_ended(&w->queue);
         }
-        refuse(self, conn);
+        refuse(self, ex);
         return;
     }
-    PyObject *access = pp_access_of(call->core, conn);
+    PyObject *access = pp_access_of(call->core, ex);
     call->streams = body.streams;
-    pp_conn_set_app(conn, &call->slot);
+    pp_exchange_set_app(ex, &call->slot);
     struct pp_lead_trip trip;
     pp_lead_go(self, false, &trip);
     run_call(call, env, access);
@@ -117,12 +117,12 @@ static bool waits(const struct pp_lead *lead)
     return pp_queue_has_ready(&PP_CONTAINER(lead, struct pp_wsgi, lead)->queue);
 }
 
-static bool on_event(struct pp_lead_worker *self, struct pp_conn *conn, unsigned events)
+static bool on_event(struct pp_lead_worker *self, struct pp_exchange *ex, unsigned events)
 {
-    struct pp_queue_slot *slot = pp_conn_app(conn);
+    struct pp_queue_slot *slot = pp_exchange_app(ex);
     if (events & PP_EV_REQUEST) {
         PP_ASSERT(slot == NULL);
-        return pp_queue_request(&pp_wsgi_of(self->lead)->queue, self, conn);
+        return pp_queue_request(&pp_wsgi_of(self->lead)->queue, self, ex);
     }
     if (slot == NULL) {
         return true;
@@ -134,9 +134,9 @@ static bool on_event(struct pp_lead_worker *self, struct pp_conn *conn, unsigned
     return true;
 }
 
-static void abandon(struct pp_lead *Py_UNUSED(lead), struct pp_conn *conn)
+static void abandon(struct pp_lead *Py_UNUSED(lead), struct pp_exchange *ex)
 {
-    struct pp_queue_slot *slot = pp_conn_app(conn);
+    struct pp_queue_slot *slot = pp_exchange_app(ex);
     if (slot->queued) {
         pp_queue_abandon(slot);
     } else {

@@ -95,13 +95,13 @@ enum pp_wsgi_head {
 typedef struct PpWsgiCall {
     PyObject_HEAD
     vectorcallfunc vectorcall;
-    PpCore *core;                   /* owned */
-    struct pp_wsgi *w;              /* counted */
-    struct pp_lead_worker *worker;  /* borrowed from w: the thread it runs on */
-    PyObject *headers;              /* atomic; owned tuple of what start_response was given, or
-                                       NULL; set after all that describes it */
-    PyObject *status_text;          /* owned str or NULL */
-    struct pp_h1_out_field *fields; /* inline_fields or PyMem; text borrowed from headers */
+    PpCore *core;                  /* owned */
+    struct pp_wsgi *w;             /* counted */
+    struct pp_lead_worker *worker; /* borrowed from w: the thread it runs on */
+    PyObject *headers;             /* atomic; owned tuple of what start_response was given, or
+                                      NULL; set after all that describes it */
+    PyObject *status_text;         /* owned str or NULL */
+    struct pp_out_field *fields;   /* inline_fields or PyMem; text borrowed from headers */
     size_t field_count;
     uint64_t length, sent; /* Content-Length of the application, if has_length; body bytes so far */
     int status;
@@ -112,14 +112,14 @@ typedef struct PpWsgiCall {
     uint8_t head;     /* atomic enum pp_wsgi_head: who may do what with the head */
 
     /* Leader only. */
-    struct pp_queue_slot slot; /* pp_conn_app points here */
-    struct pp_conn *conn;      /* borrowed; NULL after finish */
+    struct pp_queue_slot slot; /* pp_exchange_app points here */
+    struct pp_exchange *ex;    /* borrowed; NULL after finish */
     bool streams;              /* counts among w->queue.streams */
     uint32_t head_ms;          /* since when its head has waited for a piece; 0 = not seen to */
     struct pp_wsgi_op *in_op;  /* waits for body bytes, or NULL */
     struct pp_wsgi_op *out_op; /* waits for the output to drain, or NULL */
 
-    struct pp_h1_out_field inline_fields[PP_WSGI_FIELDS_INLINE];
+    struct pp_out_field inline_fields[PP_WSGI_FIELDS_INLINE];
 } PpWsgiCall;
 
 enum pp_wsgi_op_kind {
@@ -140,8 +140,8 @@ struct pp_wsgi_op {
     bool eof;      /* out: no bytes behind these */
     int rc;        /* out: PP_OK or a code of the error table */
     /* RESPOND and SEND */
-    struct pp_h1_response *response; /* borrowed */
-    const uint8_t *data;             /* borrowed, kept alive by owner */
+    struct pp_response *response; /* borrowed */
+    const uint8_t *data;          /* borrowed, kept alive by owner */
     size_t len;
     PyObject *owner; /* borrowed bytes object or NULL */
     /* READ */

@@ -224,31 +224,31 @@ static PyObject *address_pair(const struct sockaddr *address)
 }
 
 /* As a trusted proxy says; REMOTE_PORT is 0 where it says none. */
-static int put_forwarded(struct pp_wsgi_consts *k, PyObject *env, struct pp_conn *conn)
+static int put_forwarded(struct pp_wsgi_consts *k, PyObject *env, struct pp_exchange *ex)
 {
-    PyObject *pair = address_pair(pp_conn_client(conn));
+    PyObject *pair = address_pair(pp_exchange_client(ex));
     int rc = pair == NULL ? -1 : PyDict_SetItem(env, k->remote_addr, PyTuple_GET_ITEM(pair, 0));
     if (rc == 0) {
         rc = PyDict_SetItem(env, k->remote_port, PyTuple_GET_ITEM(pair, 1));
     }
-    if (rc == 0 && pp_conn_client_https(conn)) {
+    if (rc == 0 && pp_exchange_client_https(ex)) {
         rc = PyDict_SetItem(env, k->wsgi_url_scheme, k->https);
     }
     Py_XDECREF(pair);
     return rc;
 }
 
-static int put_remote(struct pp_wsgi_consts *k, PyObject *env, struct pp_conn *conn)
+static int put_remote(struct pp_wsgi_consts *k, PyObject *env, struct pp_exchange *ex)
 {
-    if (PP_UNLIKELY(pp_conn_client_varies(conn))) {
-        return put_forwarded(k, env, conn);
+    if (PP_UNLIKELY(pp_exchange_client_varies(ex))) {
+        return put_forwarded(k, env, ex);
     }
-    PyObject *pair = pp_conn_user(conn);
+    PyObject *pair = pp_exchange_user(ex);
     if (pair == NULL) {
-        if ((pair = address_pair(pp_conn_peer(conn))) == NULL) {
+        if ((pair = address_pair(pp_exchange_peer(ex))) == NULL) {
             return -1;
         }
-        pp_conn_set_user(conn, pair); /* dropped by pp_core_release or close */
+        pp_exchange_set_user(ex, pair); /* dropped by pp_core_release or close */
     }
     if (PyDict_SetItem(env, k->remote_addr, PyTuple_GET_ITEM(pair, 0)) < 0) {
         return -1;
@@ -264,10 +264,10 @@ static size_t address_bytes(const struct sockaddr *address)
 }
 
 /* SERVER_NAME and SERVER_PORT: our address; on a Unix socket what the Host header says. */
-static int put_server(struct pp_wsgi_consts *k, PyObject *env, struct pp_conn *conn,
+static int put_server(struct pp_wsgi_consts *k, PyObject *env, struct pp_exchange *ex,
                       const uint8_t *host, size_t host_len)
 {
-    const struct sockaddr *local = pp_conn_local(conn);
+    const struct sockaddr *local = pp_exchange_local(ex);
     if (local != NULL && (local->sa_family == AF_INET || local->sa_family == AF_INET6)) {
         size_t bytes = address_bytes(local);
         if (k->server == NULL || memcmp(&k->server_addr, local, bytes) != 0) {
@@ -323,7 +323,7 @@ static bool name_allowed(const uint8_t *name, size_t len)
 }
 
 /* Fields but Host. seen: one bit for each known name. */
-static int put_field(struct pp_wsgi_consts *k, PyObject *env, const struct pp_h1_field *f,
+static int put_field(struct pp_wsgi_consts *k, PyObject *env, const struct pp_field *f,
                      const uint8_t *base, uint64_t *seen)
 {
     PyObject *value = latin1(base + f->value_off, f->value_len);
@@ -348,13 +348,13 @@ static int put_field(struct pp_wsgi_consts *k, PyObject *env, const struct pp_h1
 }
 
 /* All header fields; *host is the span of what HTTP_HOST says. */
-static int put_fields(struct pp_wsgi_consts *k, PyObject *env, const struct pp_h1_head *head,
+static int put_fields(struct pp_wsgi_consts *k, PyObject *env, const struct pp_head *head,
                       const uint8_t *base, struct pp_span *host)
 {
     uint64_t seen[PP_H1_NAME_COUNT / 64 + 1] = {0};
     bool has_host = false;
     for (uint16_t i = 0; i < head->field_count; i++) {
-        const struct pp_h1_field *f = &head->fields[i];
+        const struct pp_field *f = &head->fields[i];
         if (f->name_id == PP_H1_NAME_HOST) {
             *host = (struct pp_span){.off = f->value_off, .len = f->value_len};
             has_host = true;
@@ -378,7 +378,7 @@ static int put_fields(struct pp_wsgi_consts *k, PyObject *env, const struct pp_h
 /* ---- the whole ---- */
 
 /* SCRIPT_NAME is the root path; a proxy may or may not have left it in the target. */
-static PyObject *path_info(PpCore *core, PyObject *root_path, const struct pp_h1_head *head,
+static PyObject *path_info(PpCore *core, PyObject *root_path, const struct pp_head *head,
                            const uint8_t *base)
 {
     PyObject *path = head->path_encoded ? decode_path(base + head->path.off, head->path.len)
@@ -397,7 +397,7 @@ static PyObject *path_info(PpCore *core, PyObject *root_path, const struct pp_h1
 }
 
 static int put_request(PpCore *core, struct pp_wsgi_consts *k, PyObject *env,
-                       const struct pp_h1_head *head, const uint8_t *base)
+                       const struct pp_head *head, const uint8_t *base)
 {
     if (head->method_id != PP_METHOD_GET) {
         PyObject *method = head->method_id == PP_METHOD_OTHER
@@ -430,7 +430,7 @@ static int put_request(PpCore *core, struct pp_wsgi_consts *k, PyObject *env,
  * instead. Of one that is read as it comes, some only wait for the end that Content-Length says
  * when they are not told that the input ends by itself, and know then that a failure to read is the
  * client's. */
-static int put_body(struct pp_wsgi_consts *k, PyObject *env, const struct pp_h1_head *head,
+static int put_body(struct pp_wsgi_consts *k, PyObject *env, const struct pp_head *head,
                     const struct pp_queue_body *body)
 {
     if (body->streams) {
@@ -444,19 +444,19 @@ static int put_body(struct pp_wsgi_consts *k, PyObject *env, const struct pp_h1_
                : put(env, k->content_length, PyUnicode_FromFormat("%zu", body->len));
 }
 
-PyObject *pp_wsgi_environ_new(PpCore *core, struct pp_wsgi *w, struct pp_conn *conn,
+PyObject *pp_wsgi_environ_new(PpCore *core, struct pp_wsgi *w, struct pp_exchange *ex,
                               PyObject *input, const struct pp_queue_body *body)
 {
     struct pp_wsgi_consts *k = &w->k;
     const uint8_t *base;
-    const struct pp_h1_head *head = pp_conn_head(conn, &base);
+    const struct pp_head *head = pp_exchange_head(ex, &base);
     struct pp_span host = {0, 0};
     PyObject *env = PyDict_Copy(k->template);
     if (env == NULL) {
         return NULL;
     }
     if (put_request(core, k, env, head, base) < 0 || put_fields(k, env, head, base, &host) < 0 ||
-        put_remote(k, env, conn) < 0 || put_server(k, env, conn, base + host.off, host.len) < 0 ||
+        put_remote(k, env, ex) < 0 || put_server(k, env, ex, base + host.off, host.len) < 0 ||
         (input != NULL && PyDict_SetItem(env, k->wsgi_input, input) < 0) ||
         put_body(k, env, head, body) < 0) {
         Py_DECREF(env);

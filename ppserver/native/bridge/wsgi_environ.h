@@ -6,7 +6,7 @@
 
 int pp_wsgi_environ_setup(PpCore *core, struct pp_wsgi *w, int multiprocess);
 /* body: as far as it has been awaited. */
-PyObject *pp_wsgi_environ_new(PpCore *core, struct pp_wsgi *w, struct pp_conn *conn,
+PyObject *pp_wsgi_environ_new(PpCore *core, struct pp_wsgi *w, struct pp_exchange *ex,
                               PyObject *input, const struct pp_queue_body *body);
 void pp_wsgi_environ_fini(struct pp_wsgi_consts *k);
 int pp_wsgi_environ_visit(struct pp_wsgi_consts *k, visitproc visit, void *arg);

@@ -56,7 +56,7 @@ void pp_wsgi_head_reopen(PpWsgiCall *call)
 
 /* ---- the manager and the leader ---- */
 
-void pp_wsgi_head_fill(const PpWsgiCall *call, struct pp_h1_response *r, size_t len, bool more)
+void pp_wsgi_head_fill(const PpWsgiCall *call, struct pp_response *r, size_t len, bool more)
 {
     size_t status_len = (size_t)PyUnicode_GET_LENGTH(call->status_text);
     r->status = call->status;
@@ -84,8 +84,8 @@ bool pp_wsgi_head_any(struct pp_lead *lead)
 /* True when there is nothing left to look after. */
 static bool send_if_due(PpWsgiCall *call, uint32_t now_ms)
 {
-    struct pp_conn *conn = call->conn;
-    if (conn == NULL || pp_conn_closed(conn) || pp_conn_response_started(conn)) {
+    struct pp_exchange *ex = call->ex;
+    if (ex == NULL || pp_exchange_closed(ex) || pp_exchange_progress(ex) != PP_RESPONSE_NONE) {
         return true;
     }
     if (__atomic_load_n(&call->headers, __ATOMIC_ACQUIRE) == NULL) {
@@ -101,9 +101,9 @@ static bool send_if_due(PpWsgiCall *call, uint32_t now_ms)
                                      __ATOMIC_ACQUIRE)) {
         return false;
     }
-    struct pp_h1_response response = {0};
+    struct pp_response response = {0};
     pp_wsgi_head_fill(call, &response, 0, true);
-    if (pp_conn_respond(conn, &response, NULL, 0, NULL, NULL) != PP_OK) {
+    if (pp_exchange_respond(ex, &response, NULL, 0, NULL, NULL) != PP_OK) {
         /* The application hears of it with its first piece, and that is a 500. */
         __atomic_store_n(&call->head, PP_WSGI_HEAD_KEPT, __ATOMIC_RELEASE);
     }

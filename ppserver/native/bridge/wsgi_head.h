@@ -16,7 +16,7 @@ bool pp_wsgi_head_keep(PpWsgiCall *call);
 void pp_wsgi_head_reopen(PpWsgiCall *call);
 /* What the application's head says, for a body that begins with len bytes. Calls no Python; on any
  * thread that has the right to read the head. */
-void pp_wsgi_head_fill(const PpWsgiCall *call, struct pp_h1_response *r, size_t len, bool more);
+void pp_wsgi_head_fill(const PpWsgiCall *call, struct pp_response *r, size_t len, bool more);
 /* Chores: whether there are calls to look after, and sending heads that have waited for
  * PP_WSGI_HEAD_MS (leader). */
 bool pp_wsgi_head_any(struct pp_lead *lead);

@@ -18,21 +18,21 @@
 
 static bool apply_output(PpWsgiCall *call, struct pp_wsgi_op *op)
 {
-    struct pp_conn *conn = call->conn;
+    struct pp_exchange *ex = call->ex;
     bool *borrowed = op->owner != NULL ? &op->borrowed : NULL;
     if (op->kind == PP_WSGI_OP_RESPOND) {
-        op->rc = pp_conn_respond(conn, op->response, op->data, op->len, op->owner, borrowed);
+        op->rc = pp_exchange_respond(ex, op->response, op->data, op->len, op->owner, borrowed);
     } else {
-        op->rc = pp_conn_send(conn, op->data, op->len, op->more, op->owner, borrowed);
+        op->rc = pp_exchange_send(ex, op->data, op->len, op->more, op->owner, borrowed);
     }
-    op->closed = pp_conn_closed(conn);
-    if (op->rc != PP_OK || !op->more || op->closed || !pp_conn_out_full(conn)) {
+    op->closed = pp_exchange_closed(ex);
+    if (op->rc != PP_OK || !op->more || op->closed || !pp_exchange_out_full(ex)) {
         return true;
     }
     /* Often the socket takes it at once, and nobody has to wait. */
     pp_loop_flush(call->w->lead.loop);
-    op->closed = pp_conn_closed(conn);
-    if (op->closed || !pp_conn_out_full(conn)) {
+    op->closed = pp_exchange_closed(ex);
+    if (op->closed || !pp_exchange_out_full(ex)) {
         return true;
     }
     call->out_op = op;
@@ -43,11 +43,11 @@ static bool apply_read(PpWsgiCall *call, struct pp_wsgi_op *op)
 {
     const uint8_t *data;
     size_t len;
-    enum pp_body_status status = pp_conn_body_peek(call->conn, &data, &len);
+    enum pp_body_status status = pp_exchange_peek(call->ex, &data, &len);
     if (len > 0) {
         size_t n = len < op->cap ? len : op->cap;
         memcpy(op->dst, data, n);
-        pp_conn_body_consume(call->conn, n);
+        pp_exchange_consume(call->ex, n);
         op->got = n;
         op->eof = status == PP_BODY_END && n == len;
         return true;
@@ -57,7 +57,7 @@ static bool apply_read(PpWsgiCall *call, struct pp_wsgi_op *op)
         op->eof = true;
         return true;
     case PP_BODY_FAILED:
-        op->rc = pp_conn_error(call->conn);
+        op->rc = pp_exchange_error(call->ex);
         if (op->rc >= 0) {
             op->rc = PP_ERR_DISCONNECTED;
         }
@@ -65,7 +65,7 @@ static bool apply_read(PpWsgiCall *call, struct pp_wsgi_op *op)
     case PP_BODY_MORE:
         break;
     }
-    pp_conn_body_want(call->conn);
+    pp_exchange_want(call->ex);
     call->in_op = op;
     return false;
 }
@@ -86,15 +86,15 @@ static void fail_waiting(PpWsgiCall *call)
 
 void pp_wsgi_op_let_go(PpWsgiCall *call)
 {
-    struct pp_conn *conn = call->conn;
-    call->conn = NULL;
+    struct pp_exchange *ex = call->ex;
+    call->ex = NULL;
     fail_waiting(call); /* another thread of the application that still reads, say */
     if (call->streams) {
         call->streams = false;
         pp_queue_stream_ended(&call->w->queue);
     }
-    pp_conn_set_app(conn, NULL);
-    pp_conn_finish(conn);
+    pp_exchange_set_app(ex, NULL);
+    pp_exchange_finish(ex);
 }
 
 /* True when op is done; false when it waits in its call. */
@@ -102,7 +102,7 @@ static bool apply(struct pp_lead_op *asked)
 {
     struct pp_wsgi_op *op = PP_CONTAINER(asked, struct pp_wsgi_op, op);
     PpWsgiCall *call = op->call;
-    if (call->conn == NULL) {
+    if (call->ex == NULL) {
         op->rc = PP_ERR_DISCONNECTED;
         op->closed = true;
         return true;
@@ -114,7 +114,7 @@ static bool apply(struct pp_lead_op *asked)
     case PP_WSGI_OP_READ:
         return apply_read(call, op);
     case PP_WSGI_OP_FAIL:
-        pp_conn_fail(call->conn, 500);
+        pp_exchange_fail(call->ex, 500);
         return true;
     case PP_WSGI_OP_FINISH:
         pp_wsgi_op_let_go(call);
@@ -199,7 +199,8 @@ bool pp_wsgi_op_finish(PpWsgiCall *call)
 void pp_wsgi_op_event(PpWsgiCall *call, unsigned events)
 {
     struct pp_wsgi_op *in = call->in_op, *out = call->out_op;
-    if ((events & PP_EV_CLOSED) || ((events & PP_EV_EOF) && pp_conn_response_started(call->conn))) {
+    if ((events & PP_EV_CLOSED) ||
+        ((events & PP_EV_EOF) && (pp_exchange_progress(call->ex) != PP_RESPONSE_NONE))) {
         __atomic_store_n(&call->gone, true, __ATOMIC_RELEASE);
     }
     if (in != NULL && (events & (PP_EV_BODY | PP_EV_CLOSED))) {
@@ -210,7 +211,7 @@ void pp_wsgi_op_event(PpWsgiCall *call, unsigned events)
     }
     if (out != NULL && (events & (PP_EV_DRAINED | PP_EV_CLOSED))) {
         call->out_op = NULL;
-        out->closed = pp_conn_closed(call->conn);
+        out->closed = pp_exchange_closed(call->ex);
         pp_lead_op_done(&out->op);
     }
 }

@@ -37,7 +37,7 @@ enum emitted { EMIT_FAILED = -1, EMIT_OK, EMIT_CLOSED };
 
 static enum emitted emit_busy(PpWsgiCall *call, struct pp_wsgi_op *op)
 {
-    struct pp_h1_response response = {0};
+    struct pp_response response = {0};
     if (call->headers == NULL) {
         PyErr_SetString(PyExc_AssertionError, "the application has not called start_response()");
         return EMIT_FAILED;

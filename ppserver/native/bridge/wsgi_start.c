@@ -19,7 +19,7 @@ static PyObject *start_response(PyObject *self, PyObject *const *args, size_t na
                                 PyObject *kwnames);
 
 PpWsgiCall *pp_wsgi_call_new(PpCore *core, struct pp_wsgi *w, struct pp_lead_worker *self,
-                             struct pp_conn *conn)
+                             struct pp_exchange *ex)
 {
     PpWsgiCall *call = PyObject_GC_New(PpWsgiCall, core->state->wsgi_start_type);
     if (call == NULL) {
@@ -33,7 +33,7 @@ PpWsgiCall *pp_wsgi_call_new(PpCore *core, struct pp_wsgi *w, struct pp_lead_wor
     pp_lead_ref(&w->lead);
     call->w = w;
     call->worker = self;
-    call->conn = conn;
+    call->ex = ex;
     PyObject_GC_Track((PyObject *)call);
     return call;
 }
@@ -80,7 +80,7 @@ static void call_dealloc(PyObject *self)
     PpWsgiCall *call = (PpWsgiCall *)self;
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    PP_CHECK(call->conn == NULL);
+    PP_CHECK(call->ex == NULL);
     drop_fields(call);
     pp_lead_unref(&call->w->lead);
     Py_CLEAR(call->core);
@@ -135,7 +135,7 @@ static int check_status(PyObject *text, int *status)
 }
 
 /* What PEP 3333 forbids; but "Connection: close" is a wish that the server heeds. */
-static bool is_hop_by_hop(const struct pp_h1_out_field *f)
+static bool is_hop_by_hop(const struct pp_out_field *f)
 {
     enum pp_h1_hop hop = pp_h1_hop_of(f->name, f->name_len);
     return hop != PP_H1_HOP_NONE &&
@@ -151,7 +151,7 @@ static int parse_length(const uint8_t *text, size_t len, uint64_t *length)
     return 0;
 }
 
-static int check_field(PyObject *pair, struct pp_h1_out_field *f)
+static int check_field(PyObject *pair, struct pp_out_field *f)
 {
     if (!PyTuple_Check(pair) || PyTuple_GET_SIZE(pair) != 2) {
         PyErr_Format(PyExc_TypeError,
@@ -203,7 +203,7 @@ static int drop_field(PpWsgiCall *call, PyObject *pair)
 
 struct head {
     PyObject *headers; /* owned */
-    struct pp_h1_out_field *fields;
+    struct pp_out_field *fields;
     size_t count;
     uint64_t length;
     int status;
@@ -233,7 +233,7 @@ static int check_headers(PpWsgiCall *call, PyObject *given, struct head *head)
         }
     }
     for (size_t i = 0; i < count; i++) {
-        struct pp_h1_out_field *f = &head->fields[head->count];
+        struct pp_out_field *f = &head->fields[head->count];
         PyObject *pair = PyTuple_GET_ITEM(head->headers, (Py_ssize_t)i);
         if (check_field(pair, f) < 0) {
             return -1;

@@ -127,7 +127,7 @@ static size_t target_room(const struct pp_accesslog *log, size_t n)
 }
 
 void pp_accesslog_line(struct pp_accesslog *log, const union pp_sock_addr *peer,
-                       const struct pp_h1_head *head, const uint8_t *base, int status)
+                       const struct pp_head *head, const uint8_t *base, int status)
 {
     if (log->fd < 0) {
         return;

@@ -30,7 +30,7 @@ int pp_accesslog_init(struct pp_accesslog *log, int fd, const char *prefix,
                       uint64_t *dropped) PP_MUST_USE; /* PP_OK or NO_MEMORY */
 void pp_accesslog_fini(struct pp_accesslog *log);     /* writes what can be written */
 void pp_accesslog_line(struct pp_accesslog *log, const union pp_sock_addr *peer,
-                       const struct pp_h1_head *head, const uint8_t *base, int status);
+                       const struct pp_head *head, const uint8_t *base, int status);
 void pp_accesslog_flush(struct pp_accesslog *log);
 static inline bool pp_accesslog_pending(const struct pp_accesslog *log)
 {

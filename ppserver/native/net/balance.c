@@ -12,7 +12,8 @@
  * meanwhile waits in the socket, which moves as it is. The gap that it takes to begin is wide and a
  * step closes half of it, so connections do not wander back and forth.
  *
- * The seam to the connection is small: pp_conn_may_leave, pp_conn_hand_over, pp_conn_open. */
+ * The seam to the connection is small: pp_conn_may_leave, pp_conn_detach and pp_conn_left,
+ * pp_conn_open. */
 #include "net/balance.h"
 
 #include <errno.h>
@@ -20,7 +21,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "net/conn_impl.h"
+#include "net/conn.h"
 
 #define DOOR_MAGIC 0x9e11d002u
 #define TAKE_BATCH PP_ACCEPT_BATCH
@@ -52,7 +53,7 @@ int pp_loop_join(struct pp_loop *loop, struct pp_board *board, unsigned self, in
         return PP_ERR_NO_MEMORY;
     }
     memcpy(copy, doors, count * sizeof *copy);
-    int rc = pp_poll_add_inbox(loop->epoll_fd, inbox);
+    int rc = pp_poll_add_inbox(loop->poll_fd, inbox);
     if (rc != PP_OK) {
         pp_mem_free(copy, (count + 1) * sizeof *copy);
         return rc;
@@ -76,7 +77,7 @@ void pp_balance_fini(struct pp_loop *loop)
         b->doors = NULL;
     }
     if (b->inbox >= 0) {
-        (void)pp_poll_del(loop->epoll_fd, b->inbox);
+        (void)pp_poll_del(loop->poll_fd, b->inbox);
         b->inbox = -1;
     }
     b->board = NULL;
@@ -203,7 +204,7 @@ static void retry(struct pp_loop *loop)
     bool inbox = loop->slot->blocked == PP_SLOT_NO_INBOX;
     if (!descriptor_free(loop)) {
         pp_balance_block(loop, inbox ? PP_SLOT_NO_INBOX : PP_SLOT_NO_DESCRIPTORS);
-    } else if (inbox && pp_poll_add_inbox(loop->epoll_fd, b->inbox) != PP_OK) {
+    } else if (inbox && pp_poll_add_inbox(loop->poll_fd, b->inbox) != PP_OK) {
         pp_balance_block(loop, PP_SLOT_NO_INBOX);
     } else {
         b->retry_ms = 0;
@@ -231,7 +232,7 @@ bool pp_balance_pass_on(struct pp_loop *loop, int fd, const union pp_sock_addr *
 static void inbox_failed(struct pp_loop *loop, int rc)
 {
     struct pp_balance *b = &loop->balance;
-    (void)pp_poll_del(loop->epoll_fd, b->inbox);
+    (void)pp_poll_del(loop->poll_fd, b->inbox);
     pp_balance_block(loop, PP_SLOT_NO_INBOX);
     if (rc == PP_ERR_DISCONNECTED) { /* every writer is gone: nothing will come of it again */
         b->inbox = -1;
@@ -325,6 +326,18 @@ static int relief(const struct pp_balance *b, uint64_t own, uint64_t now_us, uin
     return best;
 }
 
+/* Hands a connection to the context in that slot; false: it could not be, and is as before. */
+static bool hand_over(struct pp_conn *conn, unsigned slot)
+{
+    pp_conn_detach(conn);
+    if (!pp_balance_give(conn->loop, slot, conn->fd, &conn->peer, &conn->local, conn->tag,
+                         conn->requests)) {
+        return false;
+    }
+    pp_conn_left(conn);
+    return true;
+}
+
 /* Gives up to `moves` of the connections that may leave to a context, among the first in the list;
  * only_active: those that bring load. The next look begins where this one ended. How many went. */
 static unsigned move_some(struct pp_loop *loop, unsigned target, uint64_t moves, bool only_active)
@@ -337,7 +350,7 @@ static unsigned move_some(struct pp_loop *loop, unsigned target, uint64_t moves,
         if (!pp_conn_may_leave(conn) || (only_active && !pp_conn_active(conn))) {
             continue;
         }
-        if (!pp_conn_hand_over(conn, target)) {
+        if (!hand_over(conn, target)) {
             break;
         }
         moved++;
@@ -400,7 +413,7 @@ void pp_balance_answered(struct pp_conn *conn)
         return;
     }
     b->owed--;
-    if (!open_for(b, target, b->owed_to) || !pp_conn_hand_over(conn, b->owed_to)) {
+    if (!open_for(b, target, b->owed_to) || !hand_over(conn, b->owed_to)) {
         b->owed = 0;
     }
 }

@@ -1,146 +1,187 @@
-/* One connection: socket + HTTP/1.1 machine + time-outs + output queue, seen from the application
- * side. Only the owning loop's thread calls these (attached or not: they never touch Python).
+/* The transport: a socket with its output queue, deadlines, addresses and life; for the files of
+ * net/ alone. What the bytes mean is its protocol's affair (proto.h).
  *
- * Memory: an idle keep-alive connection is this struct alone (well under 1 KB, from a pool). An
- * input block (head + PP_BLOCK_BYTES, pooled) is held from the first byte of a request until its
- * end, but not while more of a head is waited for that is small until now; it grows for heads up to
- * the limit and once to PP_BODY_BLOCK_BYTES for bodies. Head bytes stay in place until
- * pp_conn_finish; body bytes are decoded in place behind them.
- * Back-pressure: when the block is full of bytes that the application has not consumed, the socket
- * is not read; consuming starts it again.
- * Output: small pieces are copied to a pooled block, pieces above PP_COPY_BYTES_MAX are borrowed
- * (`owner`) until written. Nothing is written before the flush of the next turn or pp_loop_flush,
- * so that head, body and pipelined responses leave in one writev. */
+ * Only the owning loop's thread calls these. An idle connection is this struct alone, from a pool.
+ * Nothing is written when it is queued: the connection goes on the loop's dirty list, and the flush
+ * of the next turn (or pp_loop_flush) writes head, body and pipelined answers with one system call.
+ *
+ *   OPEN --the last output is queued--> CLOSE --written--> LINGER --> DEAD
+ *
+ * (every state goes to DEAD when the peer is gone). Whether the application holds exchanges of it
+ * (`holds`) is beside the state: a socket may die under a slow application. Memory is given back at
+ * the start of a turn, once a connection is both DEAD and let go of. */
 #ifndef PP_NET_CONN_H
 #define PP_NET_CONN_H
 
-#include "net/file.h"
-#include "net/loop.h"
+#include "net/http1_impl.h"
+#include "net/loop_impl.h"
+#include "net/out.h"
+#include "net/proto.h"
+#include "net/raw_impl.h"
 
-/* Valid from PP_EV_REQUEST to pp_conn_finish. *base: what the spans count from (it may move when
- * more input is read: ask again after each turn). */
-const struct pp_h1_head *pp_conn_head(const struct pp_conn *conn, const uint8_t **base);
-/* Peer and local address; for AF_UNIX nothing but the family may be read. */
-const struct sockaddr *pp_conn_peer(const struct pp_conn *conn);
-const struct sockaddr *pp_conn_local(const struct pp_conn *conn);
-/* Of a request: the client that a trusted proxy names, else the peer; and whether the proxy says
- * that the client speaks TLS. Valid as pp_conn_head. */
-const struct sockaddr *pp_conn_client(const struct pp_conn *conn);
-bool pp_conn_client_https(const struct pp_conn *conn);
-/* Whether pp_conn_client may be another one for each request. */
-bool pp_conn_client_varies(const struct pp_conn *conn);
-/* The path of the Unix socket it came in by: its length in buf, not NUL-terminated; 0 for none. */
-size_t pp_conn_local_path(const struct pp_conn *conn, char *buf, size_t cap);
-uint64_t pp_conn_id(const struct pp_conn *conn); /* unique per loop, never reused */
-/* Requests seen on this connection so far, this one included. */
-uint64_t pp_conn_requests(const struct pp_conn *conn);
+#define PP_CONN_MAGIC 0x9e11c044u
+#define PP_CONN_READS_MAX 8         /* recv calls for one connection per turn */
+#define PP_CONN_WRITE_BYTES 1048576 /* and bytes written */
+#define PP_RATE_PARTS 4             /* of a second: the most that a rate lets go at once */
 
-/* The application side's own pointer for the request being served; NULL at PP_EV_REQUEST. */
-void *pp_conn_app(const struct pp_conn *conn);
-void pp_conn_set_app(struct pp_conn *conn, void *app);
-/* The application side's pointer for the whole connection (survives requests; NULL at first).
- * Before freeing a connection that has one, the loop hands it out by pp_loop_take_dead_user. */
-void *pp_conn_user(const struct pp_conn *conn);
-void pp_conn_set_user(struct pp_conn *conn, void *user);
-void *pp_loop_take_dead_user(struct pp_loop *loop);
-/* HTTP: no further request: the answer to one that runs, or is under way, says "close"; a
- * connection that is idle ends after PP_DRAIN_IDLE_MS. */
-void pp_conn_end(struct pp_conn *conn);
-/* The connection is never given to another context: it means something to the application here. */
-void pp_conn_stay(struct pp_conn *conn);
+/* clang-format off */
+/* X(state, LAST, SHUT, GONE): what each event leads to; NO = must not be. */
+#define PP_CONN_STATES(X)                                                                          \
+    X(OPEN, CLOSE, LINGER, DEAD)   /* its protocol has it */                                       \
+    X(CLOSE, CLOSE, LINGER, DEAD)  /* the last output is on its way; what comes stays unread */    \
+    X(LINGER, NO, NO, DEAD)        /* our side is shut; input is dropped */                        \
+    X(DEAD, NO, NO, NO)            /* no socket any more */
+/* clang-format on */
 
-/* ---- request body ---- */
-enum pp_body_status {
-    PP_BODY_MORE,  /* more may come (len may be 0: nothing here now) */
-    PP_BODY_END,   /* these bytes are the last ones (len may be 0) */
-    PP_BODY_FAILED /* parse error, limit, time-out or disconnect: see pp_conn_error */
+enum pp_conn_state {
+#define PP_CONN_ENUM_(state, ...) PP_CONN_##state,
+    PP_CONN_STATES(PP_CONN_ENUM_)
+#undef PP_CONN_ENUM_
+        PP_CONN_NO
 };
-/* Decoded body bytes that are here now; valid until consume or the next turn. */
-enum pp_body_status pp_conn_body_peek(struct pp_conn *conn, const uint8_t **data, size_t *len);
-void pp_conn_body_consume(struct pp_conn *conn, size_t len);
-/* How much more than what peek shows pp_conn_body_take may bring now; 0 with bodies that are small
- * or of unknown length, without pp_loop_take_bodies, and when the socket is empty. */
-size_t pp_conn_body_ahead(const struct pp_conn *conn);
-/* As peek and consume: moves what is here to `to`, and receives more behind it. room: at least what
- * peek shows. Not FAILED and *len == 0: nothing was here after all. */
-enum pp_body_status pp_conn_body_take(struct pp_conn *conn, uint8_t *to, size_t room, size_t *len);
-/* The application waits: reading goes on if it was paused, 100 Continue is sent if due, and
- * PP_EV_BODY comes once as soon as peek has something new (also if it has already now: then by the
- * next take_event). */
-void pp_conn_body_want(struct pp_conn *conn);
-int pp_conn_error(const struct pp_conn *conn);   /* PP_OK or why the request failed */
-bool pp_conn_closed(const struct pp_conn *conn); /* PP_EV_CLOSED was or will be raised */
+enum pp_conn_step {
+    PP_CONN_ON_LAST, /* nothing will follow the output that is queued */
+    PP_CONN_ON_SHUT, /* that output is written, but unread input may be on its way */
+    PP_CONN_ON_GONE, /* the socket is closed */
+    PP_CONN_STEPS
+};
+extern const uint8_t pp_conn_next[PP_CONN_NO][PP_CONN_STEPS]; /* enum pp_conn_state */
 
-/* ---- response ---- */
-/* Status, reason, reason_len, fields, field_count, complete, body_bytes of r are the caller's; the
- * rest is filled in. With r->complete, data[0, body_bytes) is the whole body. Otherwise
- * data[0, len) may be a first piece (len may be 0), body_bytes is its length. `owner`: NULL = data
- * is copied; else it is kept if data is borrowed (*borrowed = true) and handed out by
- * pp_loop_take_released later; borrowed may be NULL when owner is, and NULL with an owner means
- * copying. PP_OK, also when the peer is gone (bytes are dropped: check pp_conn_closed). APP_*:
- * nothing was written. NO_MEMORY: the connection is marked for closing. */
-int pp_conn_respond(struct pp_conn *conn, struct pp_h1_response *r, const uint8_t *data, size_t len,
-                    void *owner, bool *borrowed) PP_MUST_USE;
-/* Further body bytes; more = false ends the response. Same ownership rules. */
-int pp_conn_send(struct pp_conn *conn, const uint8_t *data, size_t len, bool more, void *owner,
-                 bool *borrowed) PP_MUST_USE;
-int pp_conn_informational(struct pp_conn *conn, int status, const struct pp_h1_out_field *fields,
-                          size_t count) PP_MUST_USE;
-/* The application has given its head and not yet a piece of the body: PP_EV_HEAD comes after
- * PP_HEAD_WAIT_MS unless the response begins before. */
-void pp_conn_head_wait(struct pp_conn *conn);
-bool pp_conn_response_started(const struct pp_conn *conn);
-bool pp_conn_response_done(const struct pp_conn *conn);
-int pp_conn_status(const struct pp_conn *conn); /* of the started response, 0 before */
-/* True when more than PP_OUT_HIGH_BYTES wait; then PP_EV_DRAINED will come (or PP_EV_CLOSED). */
-bool pp_conn_out_full(struct pp_conn *conn);
-/* The application failed: before the response start a 500 is sent (status or other 5xx), after it
- * the connection is closed in a way the peer can tell from a complete response. */
-void pp_conn_fail(struct pp_conn *conn, int status);
-/* The application has heard that the peer left, and answers nothing: closed without a word. */
-void pp_conn_abandon(struct pp_conn *conn);
-/* The application side has let go of this request (app pointer must be NULL). When the response is
- * complete, the next request on the connection may begin (at once if it is already in the buffer:
- * a further PP_EV_REQUEST in this batch, within limit_pipeline); when it is not, as pp_conn_fail.
- * A closed
- * connection may be freed from here on. Writes the access line. */
-void pp_conn_finish(struct pp_conn *conn);
+struct pp_conn {
+    uint32_t magic;
+    int fd;
+    struct pp_loop *loop; /* borrowed */
+    const struct pp_proto *proto;
+    struct pp_list all;    /* pp_loop.conns */
+    struct pp_list life;   /* pp_loop.fresh, .dead or .users */
+    struct pp_list dirty;  /* pp_loop.dirty: output waits to be written */
+    struct pp_list resume; /* pp_loop.resume: input can be gone on with */
+    struct pp_timer timer; /* fires at or before the earliest of the deadlines */
+    uint64_t read_due_ms;  /* 0 = none; what it means is the protocol's affair */
+    uint64_t write_due_ms; /* 0 = none; moves with every progress of queued output */
+    uint64_t call_due_ms;  /* 0 = none; the protocol's own */
+    uint64_t rate_due_ms;  /* 0 = none; when the rate lets more output go */
+    uint64_t rate_ms;      /* when rate_left was reckoned */
+    uint32_t rate;         /* bytes of output a second; 0 = no limit */
+    uint32_t rate_left;    /* bytes that may go now */
+    uint64_t requests;     /* or whatever its protocol counts */
+    struct pp_out_queue out;
+    struct pp_file_job *reading; /* borrowed; output waits for this chunk of a file */
+    void *user;                  /* borrowed; the application side's, for the whole connection */
+    uint32_t holds;              /* exchanges that the application has */
+    uint32_t linger_bytes;
+    uint32_t unsent;         /* what the kernel held when the socket was last found full */
+    uint32_t active_round;   /* pp_balance.round when it last had a request */
+    uint16_t tag;            /* of its listener */
+    uint8_t state;           /* enum pp_conn_state; written by pp_conn_step only */
+    uint8_t send_again;      /* attempts when the socket takes nothing, as set... */
+    uint8_t send_again_left; /* ...and left until something moves */
 
-/* ---- raw connections: those that came by a listener with PP_TAG_RAW ----
- * The application has such a connection from its beginning to its end: REQUEST comes once, at the
- * beginning; BODY whenever bytes came; EOF when the peer will send no more; FINISHED when all that
- * was queued is written; IDLE when neither has happened for long; CLOSED at the end, after which
- * pp_conn_finish lets go of it. Input is not received while a block is full of bytes that were not
- * consumed, or output is above its high water mark. Of the functions above only those without
- * request or response in their names apply. */
-uint16_t pp_conn_tag(const struct pp_conn *conn); /* of its listener, without PP_TAG_RAW */
-bool pp_conn_is_raw(const struct pp_conn *conn);
-/* What is here and was not consumed; valid until consume or the next turn. */
-size_t pp_conn_raw_peek(const struct pp_conn *conn, const uint8_t **data);
-void pp_conn_raw_consume(struct pp_conn *conn, size_t len);
-/* Queues bytes; ownership as in pp_conn_respond. PP_OK, also when the peer is gone (they are
- * dropped), or NO_MEMORY: the connection is marked for closing. */
-int pp_conn_raw_send(struct pp_conn *conn, const uint8_t *data, size_t len, void *owner,
+    bool readable : 1; /* no recv has said "empty" since the last edge */
+    bool writable : 1;
+    bool peer_shut : 1;  /* the poller says so: read until 0 */
+    bool hung_up : 1;    /* its last event said that both sides are shut */
+    bool eof : 1;        /* recv gave 0 */
+    bool registered : 1; /* with the poller */
+    bool linger : 1;     /* unread input may be there when we close */
+    bool reset : 1;      /* the end must not look orderly */
+    bool draining : 1;   /* after the next answer it ends */
+    bool ends : 1;       /* pp_conn_end */
+    bool stays : 1;      /* pp_conn_stay */
+    bool chunk_read : 1; /* the next chunk of the file has been read: send it without a look */
+
+    union pp_sock_addr peer, local;
+
+    union { /* of the protocol */
+        struct pp_http1 http1;
+        struct pp_raw raw;
+    };
+};
+
+static_assert(sizeof(struct pp_conn) <= 512, "an idle connection is this struct alone");
+
+#define PP_CONN_ENTER(conn) \
+    do { \
+        PP_CHECK((conn)->magic == PP_CONN_MAGIC); \
+        PP_ASSERT(pthread_equal((conn)->loop->owner, pthread_self())); \
+    } while (0)
+
+/* The time that a deadline counts from. Between two turns the application runs, and may have taken
+ * any time. */
+static inline uint64_t pp_loop_time(struct pp_loop *loop)
+{
+    if (!loop->current) {
+        pp_loop_set_now(loop);
+    }
+    return loop->now_ms;
+}
+
+/* ---- for the loop and for who brings sockets ---- */
+/* Takes the socket over in any case. tag: its listener's, which says the protocol. requests: how
+ * many it has had elsewhere. */
+void pp_conn_open(struct pp_loop *loop, int fd, const union pp_sock_addr *peer,
+                  const union pp_sock_addr *local, uint16_t tag, uint64_t requests);
+void pp_conn_on_event(struct pp_conn *conn, uint32_t events); /* PP_POLL_* */
+void pp_conn_register_fresh(struct pp_loop *loop);
+void pp_conn_free_dead(struct pp_loop *loop);
+void pp_conn_resume_all(struct pp_loop *loop);
+void pp_conn_drain_all(struct pp_loop *loop);
+void pp_conn_abort_all(struct pp_loop *loop);
+void pp_conn_orphan_all(struct pp_loop *loop); /* dead ones that the application still holds */
+void pp_conn_files_read(struct pp_loop *loop); /* chunks that are in memory now */
+void pp_conn_flush(struct pp_conn *conn);
+/* For another context: the poller forgets it; the socket is still ours, and if it stays so the next
+ * turn registers it again. */
+void pp_conn_detach(struct pp_conn *conn);
+void pp_conn_left(struct pp_conn *conn); /* detached, and its socket is another context's now */
+/* As proto.h, and that nothing is queued or was said by the peer. */
+bool pp_conn_may_leave(const struct pp_conn *conn);
+bool pp_conn_active(const struct pp_conn *conn); /* it had a request since the last look */
+
+/* ---- for protocols ---- */
+/* Changes what lives on it. carry: as pp_proto.begin. */
+void pp_conn_become(struct pp_conn *conn, const struct pp_proto *proto, const uint8_t *carry,
+                    size_t len);
+void pp_conn_resume_later(struct pp_conn *conn); /* `resume` is called with the next turn */
+/* Deadlines; 0 = none. */
+void pp_conn_read_due(struct pp_conn *conn, uint32_t after_ms);
+void pp_conn_write_due(struct pp_conn *conn, uint32_t after_ms);
+void pp_conn_call_due(struct pp_conn *conn, uint32_t after_ms);
+/* Sets one of the fields that end in due_ms. */
+void pp_conn_due_set(struct pp_conn *conn, uint64_t *due_ms, uint32_t after_ms);
+/* A deadline may pass because the loop could not look: the application kept it, the process was
+ * stopped, the turn's events were too many. What has arrived meanwhile is read first, by `ready`.
+ * False: there is nothing. */
+bool pp_conn_look(struct pp_conn *conn);
+/* Receives up to `room` bytes to `to`. PP_OK: *got > 0. PP_AGAIN: nothing more now. DISCONNECTED:
+ * also at the peer's end of stream, then with conn->eof. */
+int pp_conn_receive(struct pp_conn *conn, uint8_t *to, size_t room, size_t *got) PP_MUST_USE;
+/* Output: PP_OK, or NO_MEMORY and the connection is killed. */
+int pp_conn_copy(struct pp_conn *conn, const void *data, size_t len) PP_MUST_USE;
+int pp_conn_bytes_of(struct pp_conn *conn, const uint8_t *data, size_t len, void *owner,
                      bool *borrowed) PP_MUST_USE;
-/* Queues [at, at + len) of a file, whose reference it takes over in any case. A file that turns out
- * to be shorter resets the connection. */
-int pp_conn_raw_send_file(struct pp_conn *conn, struct pp_file *file, uint64_t at,
-                          uint64_t len) PP_MUST_USE;
-void pp_conn_raw_flush(struct pp_conn *conn); /* now, instead of with the next turn */
-void pp_conn_raw_close(struct pp_conn *conn); /* once what is queued is written */
-/* Whether it was our side that closed: at the application's word, or because the loop drains. */
-bool pp_conn_raw_ours(const struct pp_conn *conn);
-/* How often to try again at once when the socket has nothing, or takes nothing, before waiting for
- * it to become ready; at first neither is tried again. */
-void pp_conn_raw_attempts(struct pp_conn *conn, uint8_t receive, uint8_t send);
-/* At most so many bytes a second are sent, a quarter of a second's at once; 0 = no limit. */
-void pp_conn_raw_rate(struct pp_conn *conn, uint32_t bytes_per_second);
-/* IDLE is raised whenever, for so long, nothing came and all that was queued is written; 0 = never.
- * What to do then is the application's affair: it knows whether it is about to say something. */
-void pp_conn_raw_idle(struct pp_conn *conn, uint32_t after_ms);
-uint64_t pp_conn_out_bytes(const struct pp_conn *conn); /* queued and not yet written */
+int pp_conn_file(struct pp_conn *conn, struct pp_file *file, uint64_t at, uint64_t len) PP_MUST_USE;
+struct pp_out *pp_conn_room(struct pp_conn *conn, size_t need); /* NULL: killed */
+void pp_conn_mark_dirty(struct pp_conn *conn);
+void pp_conn_out_drop(struct pp_conn *conn);
+/* Nothing follows the output that is queued: its protocol is done with it (`gone` still comes).
+ * When all is written the connection closes, after lingering where unread input may be there. */
+void pp_conn_last(struct pp_conn *conn);
+/* All output is written: shuts our side and lingers, or closes. */
+void pp_conn_shut(struct pp_conn *conn);
+/* Closes the socket now; reset as in pp_sock_end. Exchanges that the application has hear of it
+ * with `code` as the reason; the struct lives on until it lets go. */
+void pp_conn_kill(struct pp_conn *conn, int code, bool reset);
+/* The peer has gone: killed, and counted if an answer was due. */
+void pp_conn_lost(struct pp_conn *conn);
+/* Killed and counted; returns NO_MEMORY. */
+int pp_conn_no_memory(struct pp_conn *conn);
+void pp_conn_let_go(struct pp_conn *conn); /* an exchange has ended: pp_exchange_end */
 
-/* Iteration over all connections, for shutting down: NULL starts and ends. */
-struct pp_conn *pp_loop_next_conn(struct pp_loop *loop, struct pp_conn *conn);
+/* ---- for both ---- */
+void pp_conn_drain(struct pp_conn *conn);
+void pp_conn_end(struct pp_conn *conn);
+void pp_conn_stay(struct pp_conn *conn);
+void pp_conn_rate(struct pp_conn *conn, uint32_t bytes_per_second);
 
 #endif

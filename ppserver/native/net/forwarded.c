@@ -203,7 +203,7 @@ static bool read_list(const struct pp_trusted *trusted, const uint8_t *data, siz
     return true;
 }
 
-void pp_forwarded_read(const struct pp_trusted *trusted, const struct pp_h1_head *head,
+void pp_forwarded_read(const struct pp_trusted *trusted, const struct pp_head *head,
                        const uint8_t *base, struct pp_forwarded *found)
 {
     unsigned hops = 0;
@@ -211,7 +211,7 @@ void pp_forwarded_read(const struct pp_trusted *trusted, const struct pp_h1_head
     memset(found, 0, sizeof *found);
     found->client.family = AF_UNSPEC;
     for (unsigned i = head->field_count; i > 0; i--) { /* several fields are one list */
-        const struct pp_h1_field *field = &head->fields[i - 1];
+        const struct pp_field *field = &head->fields[i - 1];
         const uint8_t *value = base + field->value_off;
         if (field->name_id == PP_H1_NAME_X_FORWARDED_FOR && going_on) {
             going_on = read_list(trusted, value, field->value_len, &hops, found);
@@ -224,7 +224,7 @@ void pp_forwarded_read(const struct pp_trusted *trusted, const struct pp_h1_head
 
 /* ---- removing ---- */
 
-static bool is_forwarded(const struct pp_h1_field *field, const uint8_t *base, bool all)
+static bool is_forwarded(const struct pp_field *field, const uint8_t *base, bool all)
 {
     static const char *const names[] = {
         "forwarded",          "x-forwarded-for",    "x-forwarded-host",
@@ -254,7 +254,7 @@ static bool is_forwarded(const struct pp_h1_field *field, const uint8_t *base, b
     return false;
 }
 
-void pp_forwarded_strip(struct pp_h1_head *head, const uint8_t *base, bool all)
+void pp_forwarded_strip(struct pp_head *head, const uint8_t *base, bool all)
 {
     uint16_t kept = 0;
     for (uint16_t i = 0; i < head->field_count; i++) {

@@ -44,10 +44,10 @@ bool pp_trusted_has(const struct pp_trusted *trusted, const union pp_sock_addr *
 /* The client is the last address of X-Forwarded-For, from the right, that is not trusted itself:
  * what stands left of it came from the client and proves nothing. The scheme is the last word of
  * X-Forwarded-Proto. */
-void pp_forwarded_read(const struct pp_trusted *trusted, const struct pp_h1_head *head,
+void pp_forwarded_read(const struct pp_trusted *trusted, const struct pp_head *head,
                        const uint8_t *base, struct pp_forwarded *found);
 /* Removes from the head the forwarded fields whose names have an underscore (applications take them
  * for those with a dash), and with `all` those with a dash, too. */
-void pp_forwarded_strip(struct pp_h1_head *head, const uint8_t *base, bool all);
+void pp_forwarded_strip(struct pp_head *head, const uint8_t *base, bool all);
 
 #endif

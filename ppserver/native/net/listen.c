@@ -11,7 +11,8 @@
 #include <limits.h>
 #include <unistd.h>
 
-#include "net/loop_impl.h"
+#include "net/conn.h"
+#include "net/listen.h"
 
 #define SHED_BATCH 16
 #define SHARED_BATCH 4 /* of a socket that is others' as much, when nothing else spreads them */
@@ -39,7 +40,7 @@ int pp_loop_listen(struct pp_loop *loop, int fd, enum pp_listen_kind kind, uint1
         listener->local.family = AF_UNSPEC;
     }
     pp_loop_foreign_reused(loop, fd);
-    rc = pp_poll_add_listener(loop->epoll_fd, fd, listener, kind != PP_LISTEN_ALONE);
+    rc = pp_poll_add_listener(loop->poll_fd, fd, listener, kind != PP_LISTEN_ALONE);
     if (rc != PP_OK) {
         listener->magic = 0;
         pp_mem_free(listener, sizeof *listener);
@@ -57,7 +58,7 @@ void pp_loop_unlisten(struct pp_loop *loop)
     while ((n = pp_list_pop(&loop->listeners)) != NULL) {
         struct pp_listener *listener = PP_CONTAINER(n, struct pp_listener, link);
         if (!listener->paused) {
-            (void)pp_poll_del(loop->epoll_fd, listener->fd);
+            (void)pp_poll_del(loop->poll_fd, listener->fd);
         }
         listener->magic = 0;
         pp_mem_free(listener, sizeof *listener);
@@ -99,7 +100,7 @@ static void accept_pause(struct pp_loop *loop, struct pp_listener *listener)
     if (listener->paused) {
         return;
     }
-    (void)pp_poll_del(loop->epoll_fd, listener->fd);
+    (void)pp_poll_del(loop->poll_fd, listener->fd);
     listener->paused = true;
     pp_stats_add(&loop->slot->counters.accept_pauses, 1);
     if (loop->accept_resume_ms == 0) {
@@ -115,7 +116,7 @@ static bool accept_failed(struct pp_loop *loop, struct pp_listener *listener, in
     }
     if (rc == PP_ERR_SYSTEM) {
         listener->broken = true; /* closed under us: nothing will come of it again */
-        (void)pp_poll_del(loop->epoll_fd, listener->fd);
+        (void)pp_poll_del(loop->poll_fd, listener->fd);
         listener->paused = true;
         if (listener->kind != PP_LISTEN_NEIGHBOUR) { /* whose context may be gone for good */
             pp_stats_error(&loop->slot->counters, PP_ERR_SYSTEM);
@@ -174,8 +175,8 @@ static void requeue(struct pp_loop *loop, struct pp_listener *listener)
         return;
     }
     listener->batches = 0;
-    (void)pp_poll_del(loop->epoll_fd, listener->fd);
-    if (pp_poll_add_listener(loop->epoll_fd, listener->fd, listener, true) != PP_OK) {
+    (void)pp_poll_del(loop->poll_fd, listener->fd);
+    if (pp_poll_add_listener(loop->poll_fd, listener->fd, listener, true) != PP_OK) {
         listener->paused = true; /* pp_listen_resume tries again */
         loop->accept_resume_ms = loop->now_ms + PP_ACCEPT_PAUSE_MS;
     }
@@ -221,7 +222,7 @@ void pp_listen_resume(struct pp_loop *loop)
         if (!listener->paused || listener->broken) {
             continue;
         }
-        if (pp_poll_add_listener(loop->epoll_fd, listener->fd, listener,
+        if (pp_poll_add_listener(loop->poll_fd, listener->fd, listener,
                                  listener->kind != PP_LISTEN_ALONE) == PP_OK) {
             listener->paused = false;
         } else {

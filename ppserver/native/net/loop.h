@@ -1,12 +1,12 @@
-/* One context's loop: epoll, timers, listeners, connections, counters. Owned by one thread at a
+/* One context's loop: poller, timers, listeners, connections, counters. Owned by one thread at a
  * time; nothing here knows Python. The application side (bridge) drives it:
  *
  *   pp_loop_turn(loop, timeout)          detached: flush, wait, accept, receive, parse, time out
- *   while ((conn = pp_loop_take_event(loop, &events)))      attached: run the application
+ *   while ((ex = pp_loop_take_event(loop, &events)))      attached: run the application
  *   while ((owner = pp_loop_take_released(loop)))           attached: drop borrowed buffers
  *
  * A turn does bounded work under one `now`: 1. flush the connections with fresh output; 2. free
- * what was marked for closing; 3. epoll_wait; 4. accept, receive, parse; 5. timers.
+ * what was marked for closing; 3. wait; 4. accept, receive, parse; 5. timers.
  * Sockets of connections are edge-triggered and registered once; other descriptors (asyncio's) are
  * level-triggered and reported by pp_loop_take_foreign. */
 #ifndef PP_NET_LOOP_H
@@ -33,7 +33,7 @@ struct pp_settings {
     uint32_t disconnect_grace_ms; /* how long a peer that shut its side may still be waiting */
     uint32_t silent_ms; /* when TCP gives up a peer that answers nothing; 0 = its affair */
     bool server_header, date_header;
-    const struct pp_h1_out_field *extra_fields; /* owned copy made by pp_loop_new */
+    const struct pp_out_field *extra_fields; /* owned copy made by pp_loop_new */
     size_t extra_count;
     int access_log_fd;                /* -1 = off */
     const char *access_log_prefix;    /* owned copy made by pp_loop_new; NULL = "" */
@@ -43,15 +43,15 @@ struct pp_settings {
 };
 
 struct pp_loop;
-struct pp_conn;
+struct pp_exchange;
 
 /* NULL: errno says why. */
 struct pp_loop *pp_loop_new(const struct pp_settings *settings) PP_MUST_USE;
 /* Closes every connection without a word and frees all. The bridge must have detached each app
- * pointer before (pp_loop_next_conn helps), and drained pp_loop_take_released. */
+ * pointer before (pp_loop_next_exchange helps), and drained pp_loop_take_released. */
 void pp_loop_free(struct pp_loop *loop);
 
-int pp_loop_fd(const struct pp_loop *loop); /* the epoll descriptor */
+int pp_loop_fd(const struct pp_loop *loop); /* becomes readable when a turn has something to do */
 /* Who else accepts from a listening socket. All but the first are registered EPOLLEXCLUSIVE: the
  * kernel wakes the first in line that waits. */
 enum pp_listen_kind {
@@ -61,9 +61,12 @@ enum pp_listen_kind {
     PP_LISTEN_NEIGHBOUR /* another context's, for the time it is busy or stuck */
 };
 /* What comes by a listener: a number of the application's, and with PP_TAG_RAW bytes instead of
- * HTTP (see "raw connections" in net/conn.h). */
+ * HTTP (net/raw.h). */
 #define PP_TAG_RAW 0x8000u
-#define PP_TAG_MAX 0x7fffu
+#define PP_TAG_MAX 0x3fffu
+/* The number of the protocol that a connection with that tag begins with. */
+#define PP_TAG_PROTO(tag) ((tag) >> 14)
+#define PP_TAG_PROTOS 4
 /* Starts accepting from a listening, non-blocking socket that stays the caller's. */
 int pp_loop_listen(struct pp_loop *loop, int fd, enum pp_listen_kind kind,
                    uint16_t tag) PP_MUST_USE;
@@ -75,7 +78,7 @@ int pp_loop_bring(struct pp_loop *loop, int fd, uint16_t tag) PP_MUST_USE;
 /* One turn. timeout_ms < 0: until something happens; the wait is cut short by our own timers, by a
  * wake-up and by work that is already there. Returns how much there is to take: each foreign
  * descriptor counts, and once each events, messages, released owners and dead users; 0 = nothing
- * (also after a signal). Or a PP_ERR code when epoll itself failed. */
+ * (also after a signal). Or a PP_ERR code when the poller itself failed. */
 int pp_loop_turn(struct pp_loop *loop, int timeout_ms) PP_MUST_USE;
 /* The same, but not beyond a time of pp_loop_clock_ms; UINT64_MAX: no such time. */
 int pp_loop_turn_until(struct pp_loop *loop, int timeout_ms, uint64_t until_ms) PP_MUST_USE;
@@ -88,24 +91,28 @@ bool pp_loop_late(struct pp_loop *loop);
 /* Milliseconds until the loop needs a turn for its timers; -1: not before I/O. For add_reader. */
 int pp_loop_wait_ms(struct pp_loop *loop);
 
-#define PP_EV_REQUEST 1u /* a request head is there: pp_conn_head; exactly one per request */
-#define PP_EV_BODY 2u    /* what pp_conn_body_want asked for: bytes, the end, or the failure */
-#define PP_EV_DRAINED 4u /* output fell to PP_OUT_LOW_BYTES or less (after pp_conn_out_full) */
+#define PP_EV_REQUEST 1u /* a request head is there: pp_exchange_head; exactly one per request */
+#define PP_EV_BODY 2u    /* what pp_exchange_want asked for: bytes, the end, or the failure */
+#define PP_EV_DRAINED \
+    4u /* output fell to PP_OUT_LOW_BYTES or less (after pp_exchange_out_full) \
+        */
 #define PP_EV_CLOSED \
     8u /* the peer is gone or was timed out: no more input, output is dropped. \
-          The conn stays valid until pp_conn_finish. Comes once. */
+          The exchange stays valid until pp_exchange_finish. Comes once. */
 #define PP_EV_EOF \
     16u /* the peer shut its side, its request is all here, and either the response \
            has begun or the grace is over; answers can still be sent */
 #define PP_EV_FINISHED 32u /* only with report_finished: the response is complete (access log) */
-#define PP_EV_HEAD 128u    /* what pp_conn_head_wait asked for: no response has begun meanwhile */
-#define PP_EV_IDLE 64u     /* raw: as long as pp_conn_raw_idle says, nothing came and all is sent */
+#define PP_EV_HEAD \
+    128u               /* what pp_exchange_head_wait asked for: no response has begun meanwhile \
+                        */
+#define PP_EV_IDLE 64u /* raw: as long as pp_raw_idle says, nothing came and all is sent */
 
-/* The next connection with something for the application, FIFO, and what it is; NULL when the batch
+/* The next exchange with something for the application, FIFO, and what it is; NULL when the batch
  * is over: after PP_BATCH_REQUESTS, or PP_BATCH_US. The rest comes with the next turn, which then
- * does not block, and begins with sending what was answered. Events of one connection come merged.
+ * does not block, and begins with sending what was answered. Events of one exchange come merged.
  */
-struct pp_conn *pp_loop_take_event(struct pp_loop *loop, unsigned *events);
+struct pp_exchange *pp_loop_take_event(struct pp_loop *loop, unsigned *events);
 /* Whether there is time for one more, for who takes its work from elsewhere. */
 bool pp_loop_batch_goes_on(struct pp_loop *loop);
 /* True when pp_loop_take_event would give something, now or after the next turn (left over from a
@@ -114,16 +121,17 @@ bool pp_loop_pending(const struct pp_loop *loop);
 /* Another batch without a turn: what is ready can be taken, nothing new comes. */
 void pp_loop_batch(struct pp_loop *loop);
 bool pp_loop_pending_events(const struct pp_loop *loop); /* a batch would have something */
-/* Owners (see pp_conn_respond) whose bytes are not needed any more. */
+/* Owners (see pp_exchange_respond) whose bytes are not needed any more. */
 void *pp_loop_take_released(struct pp_loop *loop);
 
-/* Foreign descriptors: level-triggered, `events` as EPOLLIN/EPOLLOUT. */
+/* Foreign descriptors: level-triggered, `events` as PP_POLL_READ and
+ * PP_POLL_WRITE of net/poll.h. */
 int pp_loop_foreign_add(struct pp_loop *loop, int fd, uint32_t events) PP_MUST_USE;
 int pp_loop_foreign_mod(struct pp_loop *loop, int fd, uint32_t events) PP_MUST_USE;
 int pp_loop_foreign_del(struct pp_loop *loop, int fd) PP_MUST_USE;
 bool pp_loop_take_foreign(struct pp_loop *loop, int *fd, uint32_t *events);
 
-/* Large bodies wait for pp_conn_body_take from now on; before, and otherwise, none does. */
+/* Large bodies wait for pp_exchange_take from now on; before, and otherwise, none does. */
 void pp_loop_take_bodies(struct pp_loop *loop);
 /* From any thread, and from a signal handler: makes the running or next turn return soon. */
 void pp_loop_wake(struct pp_loop *loop);

@@ -3,48 +3,29 @@
 #define PP_NET_LOOP_IMPL_H
 
 #include <pthread.h>
-#include <sys/epoll.h>
 
 #include "net/accesslog.h"
 #include "net/balance.h"
+#include "net/block.h"
 #include "net/file.h"
 #include "net/loop.h"
 #include "net/mailbox.h"
+#include "net/out.h"
 #include "net/poll.h"
+#include "net/proto.h"
 #include "net/sock.h"
 #include "net/stats.h"
 
 #define PP_LOOP_MAGIC 0x9e11100bu
 #define PP_LISTENER_MAGIC 0x9e1115edu
 
+#define PP_SMALL_BLOCKS_KEPT 1024
 #define PP_BLOCKS_KEPT 256 /* input and output blocks that stay in their pools */
 #define PP_BODY_BLOCKS_KEPT 32
 #define PP_CONNS_KEPT 1024
 #define PP_ACCEPT_PAUSE_MS 50 /* after running out of descriptors or memory */
 #define PP_LOG_RETRY_MS 100
 #define PP_SCRATCH_BYTES 65536
-
-/* Input of one request: its parsed head, and raw and decoded bytes. */
-struct pp_block {
-    size_t cap;                    /* of data */
-    struct pp_forwarded forwarded; /* of the request, where settings.trusted is */
-    struct pp_h1_head head;
-    uint8_t data[];
-};
-
-/* A piece of the output queue: copied bytes, and behind them at most one borrowed range or one of a
- * file. When it is done with and had an owner, it carries the owner to pp_loop_take_released. */
-struct pp_out {
-    struct pp_out *next;
-    void *owner;             /* the application's, of the borrowed range */
-    const uint8_t *borrowed; /* what is left of it */
-    size_t borrowed_len;
-    struct pp_file *file;       /* counted, or NULL */
-    uint64_t file_at, file_len; /* what is left of it */
-    size_t cap;
-    size_t start, end; /* copied bytes not yet written */
-    uint8_t data[];
-};
 
 struct pp_listener {
     uint32_t magic;
@@ -69,7 +50,7 @@ struct pp_loop {
     bool current; /* now_ms is of this moment: inside a turn, or a flush */
     bool take_bodies;
     pthread_t owner;
-    int epoll_fd;
+    int poll_fd;
     int reserve_fd;  /* given up to shed one waiting connection; -1 = none */
     uint64_t now_ms; /* now_us, in whole milliseconds */
     uint64_t now_us;
@@ -81,14 +62,15 @@ struct pp_loop {
     uint64_t next_id;
 
     struct pp_list conns;  /* all, by pp_conn.all */
-    struct pp_list ready;  /* events for the application, by .ready */
+    struct pp_list ready;  /* exchanges with events for the application, by .ready */
     struct pp_list dirty;  /* fresh output, by .dirty */
-    struct pp_list resume; /* to be read on without an epoll event, by .resume */
-    struct pp_list fresh;  /* accepted, not yet registered with epoll, by .life */
+    struct pp_list resume; /* to be read on without an event, by .resume */
+    struct pp_list fresh;  /* accepted, not yet registered with the poller, by .life */
     struct pp_list dead;   /* closed and let go of by the application, by .life */
     struct pp_list users;  /* dead, but their user pointer has not been taken, by .life */
     struct pp_out *released, *released_tail;
 
+    const struct pp_proto *protos[PP_TAG_PROTOS]; /* by PP_TAG_PROTO of a tag */
     struct pp_wheel wheel;
     struct pp_list listeners;
     uint64_t accept_resume_ms; /* 0: none is paused */
@@ -103,17 +85,17 @@ struct pp_loop {
     uint32_t try_credit; /* how well receives right after accept went, up to PP_TRY_MAX */
     uint32_t try_skipped;
 
-    struct pp_pool conn_pool, block_pool, body_pool, out_pool;
+    struct pp_pool conn_pool, small_pool, block_pool, body_pool, out_pool;
 
     struct pp_foreign *foreign; /* owned, by descriptor number */
     size_t foreign_count;
-    int foreign_ready[PP_EPOLL_EVENTS];
+    int foreign_ready[PP_POLL_EVENTS];
     unsigned foreign_ready_count, foreign_next;
 
     uint64_t date_next_ms; /* when the cached Date has to be made anew */
     char date[30];
     uint8_t scratch[PP_SCRATCH_BYTES];
-    struct epoll_event events[PP_EPOLL_EVENTS];
+    struct pp_poll_event events[PP_POLL_EVENTS];
 };
 
 #define PP_LOOP_ENTER(loop) \
@@ -130,16 +112,7 @@ static inline struct pp_tag_counters *pp_loop_tagged(struct pp_loop *loop, uint1
 }
 
 void pp_loop_set_now(struct pp_loop *loop);
-/* The time that a deadline counts from. Between two turns the application runs, and may have taken
- * any time. */
-static inline uint64_t pp_loop_time(struct pp_loop *loop)
-{
-    if (!loop->current) {
-        pp_loop_set_now(loop);
-    }
-    return loop->now_ms;
-}
-
+uint64_t pp_loop_clock_us(void);
 /* This number is a descriptor of ours now, whatever the application registered it for. */
 void pp_loop_foreign_reused(struct pp_loop *loop, int fd);
 
@@ -150,23 +123,14 @@ const char *pp_loop_date(struct pp_loop *loop);
 void pp_listen_accept(struct pp_loop *loop, struct pp_listener *listener);
 void pp_listen_resume(struct pp_loop *loop); /* after a pause */
 
-/* conn.c, for the loop */
-/* Takes the socket over in any case. tag: its listener's. requests: how many it has had elsewhere.
- */
-void pp_conn_open(struct pp_loop *loop, int fd, const union pp_sock_addr *peer,
-                  const union pp_sock_addr *local, uint16_t tag, uint64_t requests);
-void pp_conn_on_event(struct pp_conn *conn, uint32_t events);
-void pp_conn_on_timer(struct pp_timer *timer, struct pp_loop *loop);
-void pp_conn_register_fresh(struct pp_loop *loop);
-void pp_conn_free_dead(struct pp_loop *loop);
-void pp_conn_flush_dirty(struct pp_loop *loop);
-void pp_conn_resume_all(struct pp_loop *loop);
-void pp_conn_drain(struct pp_conn *conn);
-void pp_conn_drain_all(struct pp_loop *loop);
-void pp_conn_abort_all(struct pp_loop *loop);
-void pp_conn_files_read(struct pp_loop *loop); /* conn_out.c: chunks that are in memory now */
-void pp_conn_orphan_all(struct pp_loop *loop); /* dead ones that the application still holds */
-void pp_out_give(struct pp_loop *loop, struct pp_out *out); /* conn_out.c: back to its pool */
+/* foreign.c */
+void pp_foreign_reset(struct pp_loop *loop); /* a turn begins */
+void pp_foreign_event(struct pp_loop *loop, int fd, uint32_t events);
+void pp_foreign_free(struct pp_loop *loop);
+
+/* settings.c */
+int pp_settings_copy(struct pp_settings *to, const struct pp_settings *from) PP_MUST_USE;
+void pp_settings_free(struct pp_settings *settings);
 
 #ifdef PP_FAILURE_INJECTION
 #define PP_TEST_CLOCK 1

@@ -36,7 +36,7 @@ enum state {
  * the more it carries. What goes beyond adds up to PP_CHUNK_OVERHEAD_MAX. */
 #define FREE_BYTES 32
 
-int pp_h1_body_init(struct pp_h1_body *b, const struct pp_h1_head *head,
+int pp_h1_body_init(struct pp_h1_body *b, const struct pp_head *head,
                     const struct pp_h1_limits *limits)
 {
     *b = (struct pp_h1_body){.limit = limits->body_bytes, .kind = PP_H1_BODY_NONE, .done = true};

@@ -20,7 +20,7 @@ struct pp_h1_body {
 };
 
 /* BODY_TOO_LARGE at once when the declared length is over limits->body_bytes. */
-int pp_h1_body_init(struct pp_h1_body *b, const struct pp_h1_head *head,
+int pp_h1_body_init(struct pp_h1_body *b, const struct pp_head *head,
                     const struct pp_h1_limits *limits) PP_MUST_USE;
 /* Decodes in[0, in_len) to out, which may equal `in` or lie before it in the same buffer (the
  * output is never longer than the input). *consumed: raw bytes eaten; *produced: bytes at out.

@@ -52,11 +52,11 @@ void pp_h1_conn_init(struct pp_h1_conn *c)
 }
 
 int pp_h1_conn_head(struct pp_h1_conn *c, uint8_t *buf, size_t len,
-                    const struct pp_h1_limits *limits, struct pp_h1_head *head)
+                    const struct pp_h1_limits *limits, struct pp_head *head)
 {
     PP_ASSERT(c->req == PP_H1_REQ_HEAD);
     int rc = pp_h1_parse_head(&c->parser, buf, len, limits, head);
-    if (rc == PP_AGAIN) {
+    if (rc == PP_AGAIN || rc == PP_NO_ROOM) {
         return rc;
     }
     if (rc == PP_OK) {
@@ -98,7 +98,7 @@ bool pp_h1_conn_take_continue(struct pp_h1_conn *c)
     return due;
 }
 
-int pp_h1_conn_respond(struct pp_h1_conn *c, struct pp_h1_response *r, uint8_t *out, size_t cap,
+int pp_h1_conn_respond(struct pp_h1_conn *c, struct pp_response *r, uint8_t *out, size_t cap,
                        size_t *written)
 {
     PP_ASSERT(c->res == PP_H1_RES_WAIT);

@@ -54,7 +54,7 @@ struct pp_h1_conn {
 void pp_h1_conn_init(struct pp_h1_conn *c);
 /* In HEAD: as pp_h1_parse_head; at PP_OK the machine is in BODY or DONE. */
 int pp_h1_conn_head(struct pp_h1_conn *c, uint8_t *buf, size_t len,
-                    const struct pp_h1_limits *limits, struct pp_h1_head *head) PP_MUST_USE;
+                    const struct pp_h1_limits *limits, struct pp_head *head) PP_MUST_USE;
 /* In BODY: as pp_h1_body_decode; at PP_OK the machine is in DONE. */
 int pp_h1_conn_body(struct pp_h1_conn *c, const uint8_t *in, size_t in_len, uint8_t *out,
                     size_t *consumed, size_t *produced) PP_MUST_USE;
@@ -65,7 +65,7 @@ bool pp_h1_conn_take_continue(struct pp_h1_conn *c);
  * BODY, or to DONE when r->complete or no body may follow and r->complete. If the request body has
  * not been read to its end, or `draining`, keep_alive becomes false first when r->complete. On an
  * APP_* error nothing changed and another head (500) may be written. */
-int pp_h1_conn_respond(struct pp_h1_conn *c, struct pp_h1_response *r, uint8_t *out, size_t cap,
+int pp_h1_conn_respond(struct pp_h1_conn *c, struct pp_response *r, uint8_t *out, size_t cap,
                        size_t *written) PP_MUST_USE;
 /* In BODY: accounts for len body bytes (0 allowed); more = false ends the response. Tells what to
  * put around the bytes: prefix[0,*prefix_len) (room for 18), then the data if *send_data, then

@@ -127,7 +127,7 @@ static uint8_t method_of(const uint8_t *m, size_t len)
 }
 
 /* Splits buf[off, end) into path and query; notes whether the path has escapes. */
-static void split_path(const uint8_t *buf, uint32_t off, uint32_t end, struct pp_h1_head *head)
+static void split_path(const uint8_t *buf, uint32_t off, uint32_t end, struct pp_head *head)
 {
     uint32_t i = off;
     bool encoded = false;
@@ -143,7 +143,7 @@ static void split_path(const uint8_t *buf, uint32_t off, uint32_t end, struct pp
 }
 
 /* absolute-form (RFC 9112 3.2.2): http and https only, userinfo refused (RFC 9110 4.2.4). */
-static int absolute_form(const uint8_t *buf, uint32_t off, uint32_t end, struct pp_h1_head *head)
+static int absolute_form(const uint8_t *buf, uint32_t off, uint32_t end, struct pp_head *head)
 {
     uint32_t len = end - off, authority;
     if (len > 7 && PP_H1_IS_WORD(buf + off, 7, "http://")) {
@@ -168,7 +168,7 @@ static int absolute_form(const uint8_t *buf, uint32_t off, uint32_t end, struct 
 }
 
 /* The four forms of RFC 9112 3.2, told apart by method and first byte. The target is not empty. */
-static int target_form(const uint8_t *buf, struct pp_h1_head *head)
+static int target_form(const uint8_t *buf, struct pp_head *head)
 {
     uint32_t off = head->target.off, end = off + head->target.len;
     head->path = head->query = head->authority = (struct pp_span){off, 0};
@@ -222,7 +222,7 @@ static int version_of(const uint8_t *v, uint8_t *minor)
 /* ---- what the fields mean together ---- */
 
 struct meaning {
-    const struct pp_h1_field *host;
+    const struct pp_field *host;
     unsigned hosts, lengths, codings;
     bool close, keep_alive, names_upgrade, has_upgrade;
 };
@@ -273,7 +273,7 @@ static int transfer_coding(const uint8_t *value, size_t len)
     return i == len && len > 0 ? PP_ERR_UNKNOWN_TRANSFER_CODING : PP_ERR_BAD_TRANSFER_CODING;
 }
 
-static int read_field(const uint8_t *buf, const struct pp_h1_field *f, struct pp_h1_head *head,
+static int read_field(const uint8_t *buf, const struct pp_field *f, struct pp_head *head,
                       struct meaning *m)
 {
     const uint8_t *value = buf + f->value_off;
@@ -310,7 +310,7 @@ static int read_field(const uint8_t *buf, const struct pp_h1_field *f, struct pp
 
 /* RFC 9112 3.2: exactly one valid Host on 1.1. An empty one is right only where the target does not
  * need it; origin-form does, because http URIs without a host are invalid (RFC 9110 4.2.1). */
-static int check_host(const uint8_t *buf, const struct pp_h1_head *head, const struct meaning *m)
+static int check_host(const uint8_t *buf, const struct pp_head *head, const struct meaning *m)
 {
     if (m->hosts == 0) {
         return head->minor == 0 ? PP_OK : PP_ERR_BAD_HOST;
@@ -323,7 +323,7 @@ static int check_host(const uint8_t *buf, const struct pp_h1_head *head, const s
                : PP_ERR_BAD_HOST;
 }
 
-static int finish(const uint8_t *buf, struct pp_h1_head *head)
+static int finish(const uint8_t *buf, struct pp_head *head)
 {
     struct meaning m = {0};
     head->content_length = 0;
@@ -355,13 +355,13 @@ static int finish(const uint8_t *buf, struct pp_h1_head *head)
 /* ---- the pass ---- */
 
 static void add_field(struct pp_h1_parser *p, const uint8_t *buf, uint32_t value_end_,
-                      struct pp_h1_head *head)
+                      struct pp_head *head)
 {
     uint32_t start = p->VALUE_START, end = value_end_;
     while (end > start && is_space(buf[end - 1])) {
         end--;
     }
-    head->fields[head->field_count++] = (struct pp_h1_field){
+    head->fields[head->field_count++] = (struct pp_field){
         .name_off = p->NAME_START,
         .value_off = start,
         .value_len = end - start,
@@ -401,7 +401,7 @@ static int empty_lines(struct pp_h1_parser *p, const uint8_t *buf, size_t end)
 
 /* Reads buf[p->pos, end) in the request line; leaves p->state at FIELD when it is complete. */
 static int request_line(struct pp_h1_parser *p, const uint8_t *buf, size_t end,
-                        struct pp_h1_head *head)
+                        struct pp_head *head)
 {
     size_t pos = p->pos;
     int rc = PP_AGAIN;
@@ -505,7 +505,7 @@ static int request_line(struct pp_h1_parser *p, const uint8_t *buf, size_t end,
 
 /* Reads buf[p->pos, end) behind the request line, to the end of the empty line. */
 static int field_lines(struct pp_h1_parser *p, uint8_t *buf, size_t end,
-                       const struct pp_h1_limits *limits, struct pp_h1_head *head)
+                       const struct pp_h1_limits *limits, struct pp_head *head)
 {
     size_t pos = p->pos;
     switch ((enum state)p->state) {
@@ -521,6 +521,10 @@ static int field_lines(struct pp_h1_parser *p, uint8_t *buf, size_t end,
         }
         if (head->field_count >= limits->field_count) {
             return PP_ERR_TOO_MANY_FIELDS;
+        }
+        if (PP_UNLIKELY(head->field_count >= head->field_room)) {
+            p->pos = (uint32_t)pos;
+            return PP_NO_ROOM;
         }
         p->NAME_START = (uint32_t)pos;
         p->state = NAME;
@@ -601,7 +605,7 @@ static int field_lines(struct pp_h1_parser *p, uint8_t *buf, size_t end,
 }
 
 int pp_h1_parse_head(struct pp_h1_parser *p, uint8_t *buf, size_t len,
-                     const struct pp_h1_limits *limits, struct pp_h1_head *head)
+                     const struct pp_h1_limits *limits, struct pp_head *head)
 {
     PP_ASSERT(p->pos <= len);
     PP_CHECK(limits->field_count <= PP_FIELDS_MAX);

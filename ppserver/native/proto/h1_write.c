@@ -15,6 +15,7 @@
 
 #define FIXED_BYTES 256        /* status line and our own fields */
 #define INFORMATIONAL_BYTES 64 /* status line and empty line of a 1xx head */
+#define UPGRADE_BYTES 128      /* and of a 101, with its two fields but for the protocol */
 
 struct writer {
     uint8_t *at;         /* borrowed: where the next byte goes */
@@ -37,9 +38,9 @@ static void put_number(struct writer *w, uint64_t n)
     w->at += pp_text_put_decimal(w->at, n);
 }
 
-static void put_field(struct writer *w, const struct pp_h1_out_field *f)
+static void put_field(struct writer *w, const struct pp_out_field *f)
 {
-    PP_CHECK(pp_h1_field_bytes(f) <= (size_t)(w->end - w->at));
+    PP_CHECK(pp_out_field_bytes(f) <= (size_t)(w->end - w->at));
     put(w, f->name, f->name_len);
     PUT(w, ": ");
     if (f->value_len > 0) {
@@ -143,7 +144,7 @@ static void put_status_line(struct writer *w, int status, const uint8_t *reason,
     PUT(w, "\r\n");
 }
 
-static int check_field(const struct pp_h1_out_field *f)
+static int check_field(const struct pp_out_field *f)
 {
     size_t i = 0;
     while (i < f->name_len && pp_h1_is(f->name[i], PP_H1_TCHAR)) {
@@ -156,7 +157,7 @@ static int check_field(const struct pp_h1_out_field *f)
                                                                      : PP_ERR_APP_BAD_HEADER_VALUE;
 }
 
-static int read_length(struct writer *w, const struct pp_h1_out_field *f)
+static int read_length(struct writer *w, const struct pp_out_field *f)
 {
     if (w->has_length || !pp_text_decimal(f->value, f->value_len, &w->length)) {
         return PP_ERR_APP_BAD_CONTENT_LENGTH;
@@ -184,7 +185,7 @@ static bool has_close(const uint8_t *value, size_t len)
 
 /* The same of hop-by-hop fields. What says whom a proxy believes, or which codings are understood,
  * is the application's: it may be one. */
-static void take_hop(struct writer *w, const struct pp_h1_out_field *f, bool *copy)
+static void take_hop(struct writer *w, const struct pp_out_field *f, bool *copy)
 {
     switch (pp_h1_hop_of(f->name, f->name_len)) {
     case PP_H1_HOP_CONNECTION:
@@ -210,7 +211,7 @@ static void take_hop(struct writer *w, const struct pp_h1_out_field *f, bool *co
 }
 
 /* Fields of the application that are ours to write: *copy becomes false. */
-static int take_field(struct writer *w, const struct pp_h1_out_field *f, bool *copy)
+static int take_field(struct writer *w, const struct pp_out_field *f, bool *copy)
 {
 #define NAMED(text) PP_H1_IS_WORD(f->name, f->name_len, text)
     *copy = true;
@@ -235,10 +236,10 @@ static int take_field(struct writer *w, const struct pp_h1_out_field *f, bool *c
 #undef NAMED
 }
 
-static bool has_field(const struct pp_h1_response *r, const struct pp_h1_out_field *wanted)
+static bool has_field(const struct pp_response *r, const struct pp_out_field *wanted)
 {
     for (size_t i = 0; i < r->field_count; i++) {
-        const struct pp_h1_out_field *f = &r->fields[i];
+        const struct pp_out_field *f = &r->fields[i];
         size_t n = 0;
         while (f->name_len == wanted->name_len && n < f->name_len &&
                pp_h1_lower[f->name[n]] == pp_h1_lower[wanted->name[n]]) {
@@ -251,10 +252,10 @@ static bool has_field(const struct pp_h1_response *r, const struct pp_h1_out_fie
     return false;
 }
 
-static int put_app_fields(struct writer *w, const struct pp_h1_response *r)
+static int put_app_fields(struct writer *w, const struct pp_response *r)
 {
     for (size_t i = 0; i < r->field_count; i++) {
-        const struct pp_h1_out_field *f = &r->fields[i];
+        const struct pp_out_field *f = &r->fields[i];
         bool copy;
         int rc = check_field(f);
         if (rc == PP_OK) {
@@ -268,7 +269,7 @@ static int put_app_fields(struct writer *w, const struct pp_h1_response *r)
         }
     }
     for (size_t i = 0; i < r->extra_count; i++) {
-        const struct pp_h1_out_field *f = &r->extra_fields[i];
+        const struct pp_out_field *f = &r->extra_fields[i];
         bool copy;
         if (has_field(r, f)) {
             continue;
@@ -288,8 +289,7 @@ static int put_app_fields(struct writer *w, const struct pp_h1_response *r)
 }
 
 /* How the body is delimited (RFC 9112 6.1-6.3), and the field that says so. */
-static int put_framing(struct writer *w, const struct pp_h1_response *r,
-                       struct pp_h1_framed *framed)
+static int put_framing(struct writer *w, const struct pp_response *r, struct pp_h1_framed *framed)
 {
     bool no_content = r->status == 204;
     bool describes = r->request_head || r->status == 304; /* length without a body: RFC 9110 8.6 */
@@ -333,15 +333,15 @@ static int put_framing(struct writer *w, const struct pp_h1_response *r,
     return PP_OK;
 }
 
-size_t pp_h1_write_bound(const struct pp_h1_response *r)
+size_t pp_h1_write_bound(const struct pp_response *r)
 {
     size_t n = FIXED_BYTES + r->reason_len;
     n += r->field_bytes;
     for (size_t i = 0; r->field_bytes == 0 && i < r->field_count; i++) {
-        n += pp_h1_field_bytes(&r->fields[i]);
+        n += pp_out_field_bytes(&r->fields[i]);
     }
     for (size_t i = 0; i < r->extra_count; i++) {
-        n += pp_h1_field_bytes(&r->extra_fields[i]);
+        n += pp_out_field_bytes(&r->extra_fields[i]);
     }
     return n;
 }
@@ -373,7 +373,7 @@ static void put_connection(struct writer *w, bool keep_alive, uint8_t request_mi
     }
 }
 
-int pp_h1_write_head(const struct pp_h1_response *r, uint8_t *out, size_t cap, size_t *written,
+int pp_h1_write_head(const struct pp_response *r, uint8_t *out, size_t cap, size_t *written,
                      struct pp_h1_framed *framed)
 {
     PP_CHECK(cap >= pp_h1_write_bound(r));
@@ -407,10 +407,10 @@ int pp_h1_write_head(const struct pp_h1_response *r, uint8_t *out, size_t cap, s
     return PP_OK;
 }
 
-int pp_h1_write_informational(int status, const struct pp_h1_out_field *fields, size_t count,
+int pp_h1_write_informational(int status, const struct pp_out_field *fields, size_t count,
                               uint8_t *out, size_t cap, size_t *written)
 {
-    struct pp_h1_response r = {.status = status, .fields = fields, .field_count = count};
+    struct pp_response r = {.status = status, .fields = fields, .field_count = count};
     PP_CHECK(cap >= pp_h1_write_bound(&r) - FIXED_BYTES + INFORMATIONAL_BYTES);
     struct writer w = {.at = out, .end = out + cap};
     if (status < 100 || status > 199 || status == 101) {
@@ -419,6 +419,25 @@ int pp_h1_write_informational(int status, const struct pp_h1_out_field *fields, 
     struct phrase reason = phrase_of(status);
     put_status_line(&w, status, (const uint8_t *)reason.text, reason.len);
     int rc = put_app_fields(&w, &r); /* a Content-Length is checked and dropped: RFC 9110 8.6 */
+    if (rc != PP_OK) {
+        return rc;
+    }
+    PUT(&w, "\r\n");
+    *written = (size_t)(w.at - out);
+    return PP_OK;
+}
+
+int pp_h1_write_upgrade(const char *protocol, const struct pp_out_field *fields, size_t count,
+                        uint8_t *out, size_t cap, size_t *written)
+{
+    struct pp_response r = {.status = 101, .fields = fields, .field_count = count};
+    size_t len = strlen(protocol);
+    PP_CHECK(cap >= pp_h1_write_bound(&r) - FIXED_BYTES + UPGRADE_BYTES + len);
+    struct writer w = {.at = out};
+    PUT(&w, "HTTP/1.1 101 Switching Protocols\r\nupgrade: ");
+    put(&w, protocol, len);
+    PUT(&w, "\r\nconnection: upgrade\r\n");
+    int rc = put_app_fields(&w, &r);
     if (rc != PP_OK) {
         return rc;
     }
