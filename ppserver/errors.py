@@ -33,6 +33,8 @@ class PPServerError(Exception):
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # in the traceback of a program that does not catch it
 
 
 class ConfigError(PPServerError):

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import urllib.error
 import urllib.request
 import weakref
@@ -524,6 +525,8 @@ def test_run_refuses_wrong_settings() -> None:
     with pytest.raises(ConfigError, match=r"^prot: there is no such setting") as caught:
         ppserver.run(app, prot=1)
     assert caught.value.hint == "did you mean port?"
+    shown = "".join(traceback.format_exception(caught.value))
+    assert shown.endswith("did you mean port?\n")  # whoever does not catch it reads it, too
 
 
 def test_no_descriptor_or_thread_is_left_behind() -> None:
