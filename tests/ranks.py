@@ -21,7 +21,8 @@ Pairs = set[tuple[str, str]]
 RANKS: Ranks = {
     "net": (
         # the kernel, one thing a file
-        ("file.h", "park", "poll", "proto.h", "quick", "shm", "spool", "stats", "thread"),
+        ("sys",),
+        ("file.h", "park", "poll", "proto.h", "shm", "spool", "stats", "thread"),
         ("address", "poll_epoll", "sock"),
         ("board.h", "forwarded"),
         # a loop: what it is made of, and what every file may do with it

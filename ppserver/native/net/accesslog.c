@@ -9,15 +9,12 @@
  * Other contexts write to the same pipe or socket. The kernel takes a piece of PIPE_BUF bytes whole
  * or not at all, so pieces end with a line; to a pipe no line is longer, and the target is cut. */
 #include "net/accesslog.h"
+#include "net/sys.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/text.h"
 #include "net/address.h"
@@ -43,7 +40,7 @@ int pp_accesslog_init(struct pp_accesslog *log, int fd, const char *prefix, uint
         return PP_ERR_NO_MEMORY;
     }
     memcpy(log->prefix, prefix == NULL ? "" : prefix, log->prefix_len + 1);
-    if (fstat(fd, &st) < 0 || S_ISREG(st.st_mode)) {
+    if (pp_sys_fstat(fd, &st) < 0 || S_ISREG(st.st_mode)) {
         return PP_OK;
     }
     if (S_ISSOCK(st.st_mode) || S_ISFIFO(st.st_mode)) {
@@ -57,7 +54,7 @@ int pp_accesslog_init(struct pp_accesslog *log, int fd, const char *prefix, uint
         return PP_OK;
     }
     (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    int again = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY | O_APPEND);
+    int again = pp_sys_open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY | O_APPEND);
     if (again >= 0) {
         log->write_fd = again;
     } else {
@@ -70,7 +67,7 @@ void pp_accesslog_fini(struct pp_accesslog *log)
 {
     pp_accesslog_flush(log);
     if (log->write_fd != log->fd) {
-        (void)close(log->write_fd);
+        (void)pp_sys_close(log->write_fd);
     }
     pp_mem_free(log->buf, PP_ACCESSLOG_BYTES);
     pp_mem_free(log->prefix, log->prefix_len + 1);
@@ -170,17 +167,17 @@ void pp_accesslog_line(struct pp_accesslog *log, const union pp_sock_addr *peer,
 static ssize_t write_some(struct pp_accesslog *log, const char *data, size_t len)
 {
     if (log->is_socket) {
-        return send(log->write_fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+        return pp_sys_send(log->write_fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
     }
     if (log->may_block) {
         struct pollfd p = {.fd = log->write_fd, .events = POLLOUT};
-        if (poll(&p, 1, 0) <= 0 || !(p.revents & POLLOUT)) {
+        if (pp_sys_poll(&p, 1, 0) <= 0 || !(p.revents & POLLOUT)) {
             errno = p.revents & (POLLERR | POLLNVAL) ? EPIPE : EAGAIN;
             return -1;
         }
         len = len < PIPE_BUF ? len : PIPE_BUF;
     }
-    return write(log->write_fd, data, len);
+    return pp_sys_write(log->write_fd, data, len);
 }
 
 /* How much of what is left goes into one write: whole lines, as many as a piece takes. */

@@ -1,7 +1,7 @@
 /* Addresses as text (contract: address.h). */
 #include "net/address.h"
+#include "net/sys.h"
 
-#include <arpa/inet.h>
 #include <string.h>
 
 #include "base/text.h"

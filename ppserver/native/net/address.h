@@ -2,7 +2,7 @@
 #ifndef PP_NET_ADDRESS_H
 #define PP_NET_ADDRESS_H
 
-#include <netinet/in.h>
+#include "net/sys.h"
 #include <stddef.h>
 
 #define PP_ADDRESS_TEXT_MAX INET6_ADDRSTRLEN

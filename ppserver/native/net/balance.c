@@ -15,11 +15,10 @@
  * The seam to the connection is small: pp_conn_may_leave, pp_conn_detach and pp_conn_left,
  * pp_conn_open. */
 #include "net/balance.h"
+#include "net/sys.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "net/conn.h"
 
@@ -64,7 +63,7 @@ int pp_loop_join(struct pp_loop *loop, struct pp_board *board, unsigned self, in
     b->doors = copy;
     b->count = count;
     b->local = local;
-    b->pid = (int32_t)getpid();
+    b->pid = (int32_t)pp_sys_getpid();
     __atomic_store_n(&loop->slot->life, PP_SLOT_OPEN, __ATOMIC_RELEASE);
     return PP_OK;
 }
@@ -164,7 +163,7 @@ bool pp_balance_give(struct pp_loop *loop, unsigned slot, int fd, const union pp
     }
     pp_stats_add(&loop->slot->counters.handed_out, 1);
     if (!b->local) {
-        (void)close(fd); /* the message holds the socket now */
+        (void)pp_sys_close(fd); /* the message holds the socket now */
     }
     return true;
 }
@@ -188,11 +187,11 @@ void pp_balance_block(struct pp_loop *loop, enum pp_slot_block why)
 static bool descriptor_free(struct pp_loop *loop)
 {
     if (loop->reserve_fd < 0) {
-        loop->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        loop->reserve_fd = pp_sys_open("/dev/null", O_RDONLY | O_CLOEXEC);
     }
-    int probe = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    int probe = pp_sys_open("/dev/null", O_RDONLY | O_CLOEXEC);
     if (probe >= 0) {
-        (void)close(probe);
+        (void)pp_sys_close(probe);
     }
     return probe >= 0 && loop->reserve_fd >= 0;
 }
@@ -288,12 +287,12 @@ void pp_balance_take(struct pp_loop *loop)
     for (int i = 0; i < TAKE_BATCH && more && b->inbox >= 0; i++) {
         bool starving = loop->slot->blocked == PP_SLOT_NO_DESCRIPTORS && !b->local;
         if (starving && loop->reserve_fd >= 0) { /* what it is for: to get this one further */
-            (void)close(loop->reserve_fd);
+            (void)pp_sys_close(loop->reserve_fd);
             loop->reserve_fd = -1;
         }
         more = take_one(loop, starving);
         if (starving) {
-            loop->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+            loop->reserve_fd = pp_sys_open("/dev/null", O_RDONLY | O_CLOEXEC);
         }
     }
 }

@@ -1,13 +1,10 @@
 /* The board (contract: board.h): a memfd, so that another interpreter of the same process can map
  * it by its descriptor; sealed, so that nobody can shrink it under a reader. */
 #include "net/board.h"
+#include "net/sys.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "net/loop_impl.h"
 
@@ -47,7 +44,7 @@ static int map(int fd, unsigned slots, struct pp_board **board)
     made->fd = fd;
     made->slots = slots;
     made->bytes = board_bytes(slots);
-    made->base = mmap(NULL, made->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    made->base = pp_sys_mmap(NULL, made->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (made->base == MAP_FAILED) {
         int saved = errno;
         pp_mem_free(made, sizeof *made);
@@ -61,18 +58,18 @@ static int map(int fd, unsigned slots, struct pp_board **board)
 int pp_board_new(unsigned slots, struct pp_board **board)
 {
     PP_ASSERT(slots >= 1 && slots <= PP_BOARD_SLOTS_MAX);
-    int fd = memfd_create("ppserver-board", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int fd = pp_sys_memfd_create("ppserver-board", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0) {
         return PP_ERR_SYSTEM;
     }
     int rc = PP_ERR_SYSTEM;
-    if (ftruncate(fd, (off_t)board_bytes(slots)) == 0 &&
-        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0) {
+    if (pp_sys_ftruncate(fd, (off_t)board_bytes(slots)) == 0 &&
+        pp_sys_fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0) {
         rc = map(fd, slots, board);
     }
     if (rc != PP_OK) {
         int saved = errno;
-        (void)close(fd);
+        (void)pp_sys_close(fd);
         errno = saved;
         return rc;
     }
@@ -87,24 +84,25 @@ int pp_board_attach(int fd, struct pp_board **board)
 {
     struct stat st;
     struct head head;
-    int seals = fcntl(fd, F_GET_SEALS);
-    if (seals < 0 || fstat(fd, &st) != 0) {
+    int seals = pp_sys_fcntl(fd, F_GET_SEALS);
+    if (seals < 0 || pp_sys_fstat(fd, &st) != 0) {
         return PP_ERR_SYSTEM;
     }
-    if (!(seals & F_SEAL_SHRINK) || pread(fd, &head, sizeof head, 0) != (ssize_t)sizeof head ||
+    if (!(seals & F_SEAL_SHRINK) ||
+        pp_sys_pread(fd, &head, sizeof head, 0) != (ssize_t)sizeof head ||
         head.magic != BOARD_MAGIC || head.slot_bytes != SLOT_BYTES || head.slots < 1 ||
         head.slots > PP_BOARD_SLOTS_MAX || (uint64_t)st.st_size < board_bytes(head.slots)) {
         errno = EINVAL;
         return PP_ERR_SYSTEM;
     }
-    int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    int own = pp_sys_fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (own < 0) {
         return PP_ERR_SYSTEM;
     }
     int rc = map(own, head.slots, board);
     if (rc != PP_OK) {
         int saved = errno;
-        (void)close(own);
+        (void)pp_sys_close(own);
         errno = saved;
     }
     return rc;
@@ -112,8 +110,8 @@ int pp_board_attach(int fd, struct pp_board **board)
 
 void pp_board_free(struct pp_board *board)
 {
-    (void)munmap(board->base, board->bytes);
-    (void)close(board->fd);
+    (void)pp_sys_munmap(board->base, board->bytes);
+    (void)pp_sys_close(board->fd);
     pp_mem_free(board, sizeof *board);
 }
 
@@ -153,7 +151,7 @@ void pp_slot_sit(struct pp_slot *slot)
     pp_stats_set64(&slot->heartbeat_us, 0);
     pp_stats_set32(&slot->promised, 0);
     no_tagged(slot);
-    __atomic_store_n(&slot->pid, (int32_t)getpid(), __ATOMIC_RELAXED);
+    __atomic_store_n(&slot->pid, (int32_t)pp_sys_getpid(), __ATOMIC_RELAXED);
 }
 
 void pp_slot_leave(struct pp_slot *slot)

@@ -18,6 +18,7 @@
 #include "net/out.h"
 #include "net/proto.h"
 #include "net/raw_impl.h"
+#include "net/sys.h"
 
 #define PP_CONN_MAGIC 0x9e11c044u
 #define PP_CONN_READS_MAX 8         /* recv calls for one connection per turn */
@@ -103,7 +104,7 @@ static_assert(sizeof(struct pp_conn) <= 512, "an idle connection is this struct 
 #define PP_CONN_ENTER(conn) \
     do { \
         PP_CHECK((conn)->magic == PP_CONN_MAGIC); \
-        PP_ASSERT(pthread_equal((conn)->loop->owner, pthread_self())); \
+        PP_ASSERT(pp_sys_pthread_equal((conn)->loop->owner, pp_sys_pthread_self())); \
     } while (0)
 
 /* The time that a deadline counts from. Between two turns the application runs, and may have taken

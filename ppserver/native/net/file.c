@@ -1,13 +1,9 @@
 /* Files and the threads that read them (contract: file.h). */
 #include "net/file.h"
+#include "net/sys.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/uio.h>
-#include <unistd.h>
 
 #include "net/loop_impl.h"
 
@@ -20,16 +16,16 @@ struct pp_file *pp_file_open(const char *path, uint64_t *size)
         return NULL;
     }
     /* NONBLOCK: a FIFO must not hold the open up; regular files know nothing of it. */
-    file->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    file->fd = pp_sys_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     int problem = file->fd < 0 ? errno : 0;
-    if (problem == 0 && fstat(file->fd, &st) != 0) {
+    if (problem == 0 && pp_sys_fstat(file->fd, &st) != 0) {
         problem = errno;
     } else if (problem == 0 && !S_ISREG(st.st_mode)) {
         problem = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
     }
     if (problem != 0) {
         if (file->fd >= 0) {
-            (void)close(file->fd);
+            (void)pp_sys_close(file->fd);
         }
         pp_mem_free(file, sizeof *file);
         errno = problem;
@@ -48,7 +44,7 @@ void pp_file_ref(struct pp_file *file)
 void pp_file_unref(struct pp_file *file)
 {
     if (__atomic_sub_fetch(&file->refs, 1, __ATOMIC_ACQ_REL) == 0) {
-        (void)close(file->fd);
+        (void)pp_sys_close(file->fd);
         pp_mem_free(file, sizeof *file);
     }
 }
@@ -68,7 +64,7 @@ bool pp_file_cold(const struct pp_file *file, uint64_t at, size_t len)
     for (size_t step = 0; step < len; step += PP_FILE_STEP) {
         uint8_t byte;
         struct iovec iov = {.iov_base = &byte, .iov_len = 1};
-        if (preadv2(file->fd, &iov, 1, (off_t)(at + step), RWF_NOWAIT) < 0) {
+        if (pp_sys_preadv2(file->fd, &iov, 1, (off_t)(at + step), RWF_NOWAIT) < 0) {
             return errno == EAGAIN;
         }
     }
@@ -87,7 +83,7 @@ static void read_chunk(const struct pp_file_job *job, uint8_t *buf)
 #endif
     while (got < job->len) {
         size_t n = job->len - got < PP_FILE_STEP ? job->len - got : PP_FILE_STEP;
-        ssize_t rc = pread(job->file->fd, buf, n, (off_t)(job->at + got));
+        ssize_t rc = pp_sys_pread(job->file->fd, buf, n, (off_t)(job->at + got));
         if (rc <= 0) {
             return; /* sendfile meets the same and says so */
         }
@@ -100,28 +96,28 @@ static void *reader(void *arg)
     struct pp_loop *loop = arg;
     struct pp_filer *filer = &loop->filer;
     uint8_t *buf = pp_mem_alloc(PP_FILE_STEP);
-    (void)pthread_mutex_lock(&filer->mutex);
+    (void)pp_sys_pthread_mutex_lock(&filer->mutex);
     while (!filer->stopping) {
         struct pp_file_job *job = filer->first;
         if (job == NULL) {
             filer->idle++;
-            (void)pthread_cond_wait(&filer->wanted, &filer->mutex);
+            (void)pp_sys_pthread_cond_wait(&filer->wanted, &filer->mutex);
             filer->idle--;
             continue;
         }
         filer->first = job->next;
         filer->queued--;
-        (void)pthread_mutex_unlock(&filer->mutex);
+        (void)pp_sys_pthread_mutex_unlock(&filer->mutex);
         if (buf != NULL) {
             read_chunk(job, buf);
         }
-        (void)pthread_mutex_lock(&filer->mutex);
+        (void)pp_sys_pthread_mutex_lock(&filer->mutex);
         job->next = filer->done;
         filer->done = job;
         __atomic_store_n(&filer->news, true, __ATOMIC_RELEASE);
         pp_loop_wake(loop);
     }
-    (void)pthread_mutex_unlock(&filer->mutex);
+    (void)pp_sys_pthread_mutex_unlock(&filer->mutex);
     if (buf != NULL) {
         pp_mem_free(buf, PP_FILE_STEP);
     }
@@ -139,11 +135,11 @@ static void start_reader(struct pp_loop *loop)
         return;
     }
     (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    if (pthread_create(&filer->threads[filer->thread_count], NULL, reader, loop) == 0) {
+    (void)pp_sys_pthread_sigmask(SIG_SETMASK, &all, &before);
+    if (pp_sys_pthread_create(&filer->threads[filer->thread_count], NULL, reader, loop) == 0) {
         filer->thread_count++;
     }
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    (void)pp_sys_pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 struct pp_file_job *pp_filer_read(struct pp_loop *loop, struct pp_conn *conn, struct pp_file *file,
@@ -155,8 +151,8 @@ struct pp_file_job *pp_filer_read(struct pp_loop *loop, struct pp_conn *conn, st
         return NULL;
     }
     if (!filer->ready) {
-        (void)pthread_mutex_init(&filer->mutex, NULL);
-        (void)pthread_cond_init(&filer->wanted, NULL);
+        (void)pp_sys_pthread_mutex_init(&filer->mutex, NULL);
+        (void)pp_sys_pthread_cond_init(&filer->wanted, NULL);
         filer->ready = true;
     }
     pp_file_ref(file);
@@ -164,7 +160,7 @@ struct pp_file_job *pp_filer_read(struct pp_loop *loop, struct pp_conn *conn, st
     job->at = at;
     job->len = len;
     job->conn = conn;
-    (void)pthread_mutex_lock(&filer->mutex);
+    (void)pp_sys_pthread_mutex_lock(&filer->mutex);
     start_reader(loop);
     bool served = filer->thread_count > 0;
     if (served) {
@@ -175,9 +171,9 @@ struct pp_file_job *pp_filer_read(struct pp_loop *loop, struct pp_conn *conn, st
         }
         filer->last = job;
         filer->queued++;
-        (void)pthread_cond_signal(&filer->wanted);
+        (void)pp_sys_pthread_cond_signal(&filer->wanted);
     }
-    (void)pthread_mutex_unlock(&filer->mutex);
+    (void)pp_sys_pthread_mutex_unlock(&filer->mutex);
     if (!served) {
         pp_filer_give(job);
         return NULL;
@@ -191,11 +187,11 @@ struct pp_file_job *pp_filer_done(struct pp_loop *loop)
     if (!__atomic_load_n(&filer->news, __ATOMIC_ACQUIRE)) {
         return NULL;
     }
-    (void)pthread_mutex_lock(&filer->mutex);
+    (void)pp_sys_pthread_mutex_lock(&filer->mutex);
     struct pp_file_job *done = filer->done;
     filer->done = NULL;
     __atomic_store_n(&filer->news, false, __ATOMIC_RELAXED);
-    (void)pthread_mutex_unlock(&filer->mutex);
+    (void)pp_sys_pthread_mutex_unlock(&filer->mutex);
     return done;
 }
 
@@ -212,12 +208,12 @@ void pp_filer_fini(struct pp_loop *loop)
     if (!filer->ready) {
         return;
     }
-    (void)pthread_mutex_lock(&filer->mutex);
+    (void)pp_sys_pthread_mutex_lock(&filer->mutex);
     filer->stopping = true;
-    (void)pthread_cond_broadcast(&filer->wanted);
-    (void)pthread_mutex_unlock(&filer->mutex);
+    (void)pp_sys_pthread_cond_broadcast(&filer->wanted);
+    (void)pp_sys_pthread_mutex_unlock(&filer->mutex);
     for (unsigned i = 0; i < filer->thread_count; i++) {
-        (void)pthread_join(filer->threads[i], NULL);
+        (void)pp_sys_pthread_join(filer->threads[i], NULL);
     }
     lists[0] = filer->first;
     lists[1] = filer->done;
@@ -227,7 +223,7 @@ void pp_filer_fini(struct pp_loop *loop)
             pp_filer_give(job);
         }
     }
-    (void)pthread_cond_destroy(&filer->wanted);
-    (void)pthread_mutex_destroy(&filer->mutex);
+    (void)pp_sys_pthread_cond_destroy(&filer->wanted);
+    (void)pp_sys_pthread_mutex_destroy(&filer->mutex);
     filer->ready = false;
 }

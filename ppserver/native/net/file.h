@@ -7,13 +7,13 @@
 #ifndef PP_NET_FILE_H
 #define PP_NET_FILE_H
 
-#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "net/sys.h"
 
 #define PP_FILE_CHUNK 262144 /* bytes that are looked at, read and sent at a time */
 #define PP_FILE_STEP 65536   /* between two looks */

@@ -1,8 +1,8 @@
 /* Forwarded fields (contract: forwarded.h). Works on the spans of a parsed head, whose names are in
  * lower case; one pass from the right over the list, bounded by its number of entries. */
 #include "net/forwarded.h"
+#include "net/sys.h"
 
-#include <arpa/inet.h>
 #include <string.h>
 #include <strings.h>
 

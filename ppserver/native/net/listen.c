@@ -7,12 +7,11 @@
  * up to take waiting connections and close them, which tells those peers at once, and is then
  * opened again. */
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
-#include <unistd.h>
 
 #include "net/conn.h"
 #include "net/listen.h"
+#include "net/sys.h"
 
 #define SHED_BATCH 16
 #define SHARED_BATCH 4 /* of a socket that is others' as much, when nothing else spreads them */
@@ -75,7 +74,7 @@ static bool shed(struct pp_loop *loop, struct pp_listener *listener)
     int fd = -1;
 
     for (int i = 0; i < SHED_BATCH && loop->reserve_fd >= 0; i++) {
-        (void)close(loop->reserve_fd);
+        (void)pp_sys_close(loop->reserve_fd);
         loop->reserve_fd = -1;
         int rc = pp_sock_accept(listener->fd, &fd, &peer, &gone);
         any |= rc == PP_OK;
@@ -87,7 +86,7 @@ static bool shed(struct pp_loop *loop, struct pp_listener *listener)
             pp_stats_error(&loop->slot->counters, PP_ERR_NO_DESCRIPTORS);
             pp_sock_close(fd);
         }
-        loop->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        loop->reserve_fd = pp_sys_open("/dev/null", O_RDONLY | O_CLOEXEC);
         if (rc != PP_OK) {
             break;
         }
@@ -193,7 +192,7 @@ void pp_listen_accept(struct pp_loop *loop, struct pp_listener *listener)
         return;
     }
     if (loop->reserve_fd < 0) {
-        loop->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        loop->reserve_fd = pp_sys_open("/dev/null", O_RDONLY | O_CLOEXEC);
     }
     bool few = listener->kind == PP_LISTEN_NEIGHBOUR ||
                (listener->kind == PP_LISTEN_SHARED && loop->balance.board == NULL);

@@ -1,9 +1,9 @@
 /* What every file of net/ may use of a loop: its clock, its batch, its owner, its figures
  * (contract: loop.h). The turn is in turn.c. */
 #include "net/loop.h"
+#include "net/sys.h"
 
 #include <string.h>
-#include <time.h>
 
 #include "net/loop_impl.h"
 
@@ -20,7 +20,7 @@ uint64_t pp_loop_clock_us(void)
         return pp_loop_test_clock() * 1000;
     }
 #endif
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+    (void)pp_sys_clock_gettime(CLOCK_MONOTONIC, &ts);
     return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
 }
 
@@ -38,7 +38,7 @@ static int64_t wall_ms(void)
         return pp_loop_test_wall_ms();
     }
 #endif
-    (void)clock_gettime(CLOCK_REALTIME_COARSE, &ts);
+    (void)pp_sys_clock_gettime(CLOCK_REALTIME_COARSE, &ts);
     return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
@@ -78,12 +78,12 @@ bool pp_loop_batch_goes_on(struct pp_loop *loop)
 void pp_loop_adopt(struct pp_loop *loop)
 {
     PP_CHECK(loop->magic == PP_LOOP_MAGIC);
-    loop->owner = pthread_self();
+    loop->owner = pp_sys_pthread_self();
 }
 
 bool pp_loop_owned(const struct pp_loop *loop)
 {
-    return pthread_equal(loop->owner, pthread_self()) != 0;
+    return pp_sys_pthread_equal(loop->owner, pp_sys_pthread_self()) != 0;
 }
 
 int pp_loop_fd(const struct pp_loop *loop)

@@ -15,7 +15,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/socket.h>
 
 #include "base/err.h"
 #include "base/list.h"
@@ -23,6 +22,7 @@
 #include "base/timer.h"
 #include "net/board.h"
 #include "net/forwarded.h"
+#include "net/sys.h"
 #include "proto/h1_conn.h"
 
 struct pp_settings {

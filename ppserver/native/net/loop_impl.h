@@ -2,8 +2,6 @@
 #ifndef PP_NET_LOOP_IMPL_H
 #define PP_NET_LOOP_IMPL_H
 
-#include <pthread.h>
-
 #include "net/accesslog.h"
 #include "net/balance.h"
 #include "net/block.h"
@@ -15,6 +13,7 @@
 #include "net/proto.h"
 #include "net/sock.h"
 #include "net/stats.h"
+#include "net/sys.h"
 
 #define PP_LOOP_MAGIC 0x9e11100bu
 #define PP_LISTENER_MAGIC 0x9e1115edu
@@ -101,7 +100,7 @@ struct pp_loop {
 #define PP_LOOP_ENTER(loop) \
     do { \
         PP_CHECK((loop)->magic == PP_LOOP_MAGIC); \
-        PP_ASSERT(pthread_equal((loop)->owner, pthread_self())); \
+        PP_ASSERT(pp_sys_pthread_equal((loop)->owner, pp_sys_pthread_self())); \
     } while (0)
 
 /* Where connections of a tag are counted beside the context's own counters. */

@@ -2,24 +2,23 @@
  * owner takes the whole stack at once and turns it round, which gives the order of posting. The
  * eventfd is written only by the first of several posts between two turns. */
 #include "net/mailbox.h"
+#include "net/sys.h"
 
 #include <errno.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 int pp_mailbox_init(struct pp_mailbox *box)
 {
     box->stack = NULL;
     box->taken = NULL;
     box->woken = 0;
-    box->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    box->wake_fd = pp_sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     return box->wake_fd < 0 ? PP_ERR_SYSTEM : PP_OK;
 }
 
 void pp_mailbox_fini(struct pp_mailbox *box)
 {
     if (box->wake_fd >= 0) {
-        (void)close(box->wake_fd);
+        (void)pp_sys_close(box->wake_fd);
         box->wake_fd = -1;
     }
 }
@@ -31,7 +30,7 @@ void pp_mailbox_wake(struct pp_mailbox *box)
         return;
     }
     int saved = errno; /* may run inside a signal handler */
-    while (write(box->wake_fd, &one, sizeof one) < 0 && errno == EINTR) {}
+    while (pp_sys_write(box->wake_fd, &one, sizeof one) < 0 && errno == EINTR) {}
     errno = saved;
 }
 

@@ -11,10 +11,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/uio.h>
 
 #include "base/err.h"
 #include "net/file.h"
+#include "net/sys.h"
 
 #define PP_OUT_IOVS_MAX 32
 

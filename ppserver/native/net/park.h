@@ -5,10 +5,10 @@
 #ifndef PP_NET_PARK_H
 #define PP_NET_PARK_H
 
-#include <semaphore.h>
 #include <stdint.h>
 
 #include "base/assert.h"
+#include "net/sys.h"
 
 struct pp_park {
     sem_t sem;

@@ -1,10 +1,8 @@
 /* epoll behind poll.h. Called by the loop's owning thread only. */
 #include "net/poll.h"
-#include "net/quick.h"
+#include "net/sys.h"
 
 #include <errno.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 /* What foreign descriptors may be registered for. */
 static uint32_t wished(uint32_t events)
@@ -27,12 +25,12 @@ static uint32_t neutral(uint32_t events)
 static int ctl(int poll_fd, int op, int fd, uint32_t events, uint64_t data)
 {
     struct epoll_event ev = {.events = events, .data.u64 = data};
-    return epoll_ctl(poll_fd, op, fd, &ev) == 0 ? PP_OK : PP_ERR_SYSTEM;
+    return pp_sys_epoll_ctl(poll_fd, op, fd, &ev) == 0 ? PP_OK : PP_ERR_SYSTEM;
 }
 
 int pp_poll_open(int *poll_fd)
 {
-    int fd = epoll_create1(EPOLL_CLOEXEC);
+    int fd = pp_sys_epoll_create1(EPOLL_CLOEXEC);
     if (fd < 0) {
         return PP_ERR_SYSTEM;
     }
@@ -86,7 +84,7 @@ int pp_poll_wait(int poll_fd, struct pp_poll_event *events, int max, int timeout
 {
     struct epoll_event found[PP_POLL_EVENTS];
     PP_ASSERT(max <= PP_POLL_EVENTS);
-    int n = pp_quick_epoll_wait(poll_fd, found, max, timeout_ms);
+    int n = pp_sys_epoll_wait(poll_fd, found, max, timeout_ms);
     if (n < 0) {
         if (errno != EINTR) {
             return PP_ERR_SYSTEM;

@@ -1,22 +1,15 @@
 /* System calls on sockets (contract: sock.h). Stateless; any thread, one socket per thread. */
 #include "net/sock.h"
-#include "net/quick.h"
+#include "net/sys.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/sockios.h>
-#include <netinet/tcp.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/sendfile.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 int pp_sock_recv(int fd, uint8_t *buf, size_t len, size_t *got)
 {
     PP_ASSERT(len > 0);
     for (;;) {
-        ssize_t n = pp_quick_recv(fd, buf, len, 0);
+        ssize_t n = pp_sys_recv(fd, buf, len, 0);
         if (n >= 0) {
             *got = (size_t)n;
             return PP_OK;
@@ -37,10 +30,10 @@ int pp_sock_send(int fd, const struct iovec *iov, int count, bool more, size_t *
     for (;;) {
         ssize_t n;
         if (count == 1) {
-            n = pp_quick_send(fd, iov->iov_base, iov->iov_len, flags);
+            n = pp_sys_send(fd, iov->iov_base, iov->iov_len, flags);
         } else {
             struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)count};
-            n = pp_quick_sendmsg(fd, &msg, flags);
+            n = pp_sys_sendmsg(fd, &msg, flags);
         }
         if (n > 0) {
             *put = (size_t)n;
@@ -59,7 +52,7 @@ int pp_sock_sendfile(int fd, int file, uint64_t at, size_t len, size_t *put)
 {
     for (;;) {
         off_t offset = (off_t)at;
-        ssize_t n = sendfile(fd, file, &offset, len);
+        ssize_t n = pp_sys_sendfile(fd, file, &offset, len);
         if (n > 0) {
             *put = (size_t)n;
             return PP_OK;
@@ -79,25 +72,27 @@ int pp_sock_sendfile(int fd, int file, uint64_t at, size_t len, size_t *put)
 uint32_t pp_sock_unsent(int fd)
 {
     int bytes = 0;
-    return ioctl(fd, SIOCOUTQ, &bytes) == 0 && bytes > 0 ? (uint32_t)bytes : 0;
+    return pp_sys_ioctl(fd, SIOCOUTQ, &bytes) == 0 && bytes > 0 ? (uint32_t)bytes : 0;
 }
 
 uint32_t pp_sock_queued(int fd)
 {
     struct tcp_info info;
     socklen_t len = sizeof info;
-    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 ? info.tcpi_unacked : UINT32_MAX;
+    return pp_sys_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 ? info.tcpi_unacked
+                                                                          : UINT32_MAX;
 }
 
 bool pp_sock_waiting(int fd)
 {
     int bytes = 0;
-    return ioctl(fd, SIOCINQ, &bytes) == 0 && bytes > 0;
+    return pp_sys_ioctl(fd, SIOCINQ, &bytes) == 0 && bytes > 0;
 }
 
 void pp_sock_shut_write(int fd)
 {
-    (void)shutdown(fd, SHUT_WR); /* ENOTCONN when the peer was faster: the close follows anyway */
+    (void)pp_sys_shutdown(
+        fd, SHUT_WR); /* ENOTCONN when the peer was faster: the close follows anyway */
 }
 
 void pp_sock_end(int fd, bool reset)
@@ -105,15 +100,15 @@ void pp_sock_end(int fd, bool reset)
     struct sockaddr none = {.sa_family = AF_UNSPEC};
 
     /* TCP answers the first with a reset, Unix sockets with an error. */
-    if (!reset || connect(fd, &none, sizeof none) < 0) {
-        (void)shutdown(fd, SHUT_RDWR); /* ENOTCONN when the peer was faster */
+    if (!reset || pp_sys_connect(fd, &none, sizeof none) < 0) {
+        (void)pp_sys_shutdown(fd, SHUT_RDWR); /* ENOTCONN when the peer was faster */
     }
     pp_sock_close(fd);
 }
 
 void pp_sock_close(int fd)
 {
-    (void)close(fd); /* Linux has released the descriptor also when it reports EINTR */
+    (void)pp_sys_close(fd); /* Linux has released the descriptor also when it reports EINTR */
 }
 
 static void addr_copy(union pp_sock_addr *to, const struct sockaddr_storage *from, socklen_t len)
@@ -135,7 +130,8 @@ int pp_sock_accept(int listen_fd, int *fd, union pp_sock_addr *peer, bool *gone)
 
     from.ss_family = AF_UNIX;
     *gone = false;
-    int got = accept4(listen_fd, (struct sockaddr *)&from, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    int got =
+        pp_sys_accept4(listen_fd, (struct sockaddr *)&from, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (got >= 0) {
         addr_copy(peer, &from, len);
         *fd = got;
@@ -183,7 +179,7 @@ int pp_sock_pass(int fd, const void *msg, size_t len, int pass)
     }
     ssize_t put;
     do {
-        put = sendmsg(fd, &hdr, MSG_DONTWAIT | MSG_NOSIGNAL);
+        put = pp_sys_sendmsg(fd, &hdr, MSG_DONTWAIT | MSG_NOSIGNAL);
     } while (put < 0 && errno == EINTR);
     if (put == (ssize_t)len) {
         return PP_OK;
@@ -206,7 +202,7 @@ int pp_sock_passed(int fd, void *msg, size_t len, size_t *got, int *passed)
     *passed = -1;
     ssize_t n;
     do {
-        n = recvmsg(fd, &hdr, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        n = pp_sys_recvmsg(fd, &hdr, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     } while (n < 0 && errno == EINTR);
     if (n < 0) {
         return errno == EAGAIN ? PP_AGAIN : PP_ERR_SYSTEM;
@@ -237,12 +233,12 @@ static void keep_alive(int fd, uint32_t silent_ms, uint32_t stalled_ms)
     unsigned patience = silent_ms > stalled_ms ? silent_ms : stalled_ms;
 
     /* All but the first fail on Unix sockets, where a peer that is gone cannot be silent. */
-    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &each, sizeof each);
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+    (void)pp_sys_setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    (void)pp_sys_setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+    (void)pp_sys_setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &each, sizeof each);
+    (void)pp_sys_setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
     if (stalled_ms > 0) {
-        (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &patience, sizeof patience);
+        (void)pp_sys_setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &patience, sizeof patience);
     }
 }
 
@@ -250,19 +246,20 @@ int pp_sock_prepare_listen(int fd, uint32_t silent_ms, uint32_t stalled_ms)
 {
     int on = 1, type = 0;
     socklen_t len = sizeof type;
-    int flags = fcntl(fd, F_GETFL);
+    int flags = pp_sys_fcntl(fd, F_GETFL);
 
-    if (flags < 0 || getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0) {
+    if (flags < 0 || pp_sys_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0) {
         return PP_ERR_SYSTEM;
     }
     if (type != SOCK_STREAM) {
         errno = EPROTOTYPE;
         return PP_ERR_SYSTEM;
     }
-    if (!(flags & O_NONBLOCK) && fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) {
+    if (!(flags & O_NONBLOCK) && pp_sys_fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) {
         return PP_ERR_SYSTEM;
     }
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* fails on Unix sockets */
+    (void)pp_sys_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on,
+                            sizeof on); /* fails on Unix sockets */
     if (silent_ms > 0) {
         keep_alive(fd, silent_ms, stalled_ms);
     }
@@ -275,7 +272,7 @@ void pp_sock_local(int fd, union pp_sock_addr *addr)
     socklen_t len = sizeof here;
 
     here.ss_family = AF_UNIX;
-    if (getsockname(fd, (struct sockaddr *)&here, &len) == 0) {
+    if (pp_sys_getsockname(fd, (struct sockaddr *)&here, &len) == 0) {
         addr_copy(addr, &here, len);
     } else {
         memset(addr, 0, sizeof *addr);
@@ -288,7 +285,7 @@ int pp_sock_peer(int fd, union pp_sock_addr *addr)
     socklen_t len = sizeof there;
 
     there.ss_family = AF_UNIX;
-    if (getpeername(fd, (struct sockaddr *)&there, &len) != 0) {
+    if (pp_sys_getpeername(fd, (struct sockaddr *)&there, &len) != 0) {
         return PP_ERR_SYSTEM;
     }
     addr_copy(addr, &there, len);
@@ -300,7 +297,7 @@ size_t pp_sock_local_path(int fd, char *buf, size_t cap)
     struct sockaddr_un here;
     socklen_t len = sizeof here;
 
-    if (getsockname(fd, (struct sockaddr *)&here, &len) != 0 || here.sun_family != AF_UNIX ||
+    if (pp_sys_getsockname(fd, (struct sockaddr *)&here, &len) != 0 || here.sun_family != AF_UNIX ||
         len <= offsetof(struct sockaddr_un, sun_path) || here.sun_path[0] == '\0') {
         return 0;
     }

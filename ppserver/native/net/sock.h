@@ -3,15 +3,13 @@
 #ifndef PP_NET_SOCK_H
 #define PP_NET_SOCK_H
 
-#include <netinet/in.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
 
 #include "base/assert.h"
 #include "base/err.h"
+#include "net/sys.h"
 
 /* An address of a family the server speaks; for AF_UNIX only the family is kept. */
 union pp_sock_addr {

@@ -1,13 +1,11 @@
 /* Temporary files (contract: spool.h). */
 #include "net/spool.h"
+#include "net/sys.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/falloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/mem.h"
 
@@ -29,7 +27,7 @@ struct pp_spool_file *pp_spool_file_new(const char *dir, uint64_t size)
     file->dir_bytes = bytes;
     file->fd = -1;
     file->parts_max = parts < PP_SPOOL_PARTS_MAX ? (uint32_t)parts : PP_SPOOL_PARTS_MAX;
-    (void)pthread_mutex_init(&file->mutex, NULL);
+    (void)pp_sys_pthread_mutex_init(&file->mutex, NULL);
     return file;
 }
 
@@ -37,9 +35,9 @@ void pp_spool_file_free(struct pp_spool_file *file)
 {
     PP_ASSERT(file->unused_count == file->parts);
     if (file->fd >= 0) {
-        (void)close(file->fd);
+        (void)pp_sys_close(file->fd);
     }
-    (void)pthread_mutex_destroy(&file->mutex);
+    (void)pp_sys_pthread_mutex_destroy(&file->mutex);
     pp_mem_free(file->unused, file->unused_cap * sizeof *file->unused);
     pp_mem_free(file->dir, file->dir_bytes);
     pp_mem_free(file, sizeof *file);
@@ -58,16 +56,16 @@ static int open_named(const char *dir)
     if (len < 0 || (size_t)len >= sizeof path) {
         return -1;
     }
-    int fd = mkostemp(path, O_CLOEXEC);
+    int fd = pp_sys_mkostemp(path, O_CLOEXEC);
     if (fd >= 0) {
-        (void)unlink(path);
+        (void)pp_sys_unlink(path);
     }
     return fd;
 }
 
 static int open_nameless(const char *dir)
 {
-    int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC | O_EXCL, 0600);
+    int fd = pp_sys_open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC | O_EXCL, 0600);
     return fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL) ? open_named(dir)
                                                                                  : fd;
 }
@@ -88,7 +86,7 @@ static bool grow(uint32_t **list, uint32_t *cap)
 static bool take_part(struct pp_spool_file *file, uint32_t *part)
 {
     bool taken = true;
-    (void)pthread_mutex_lock(&file->mutex);
+    (void)pp_sys_pthread_mutex_lock(&file->mutex);
     if (file->unused_count > 0) {
         *part = file->unused[--file->unused_count];
     } else if (file->parts < file->parts_max &&
@@ -98,7 +96,7 @@ static bool take_part(struct pp_spool_file *file, uint32_t *part)
     } else {
         taken = false;
     }
-    (void)pthread_mutex_unlock(&file->mutex);
+    (void)pp_sys_pthread_mutex_unlock(&file->mutex);
     return taken;
 }
 
@@ -107,15 +105,15 @@ static void give_parts(struct pp_spool_file *file, const uint32_t *parts, uint32
     for (uint32_t i = 0, run; i < count; i += run) {
         for (run = 1; i + run < count && parts[i + run] == parts[i] + run; run++) {}
         /* Where this is not possible the disk keeps them until they are used again. */
-        (void)fallocate(file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                        (off_t)parts[i] * PP_SPOOL_PART, (off_t)run * PP_SPOOL_PART);
+        (void)pp_sys_fallocate(file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                               (off_t)parts[i] * PP_SPOOL_PART, (off_t)run * PP_SPOOL_PART);
     }
-    (void)pthread_mutex_lock(&file->mutex);
+    (void)pp_sys_pthread_mutex_lock(&file->mutex);
     for (uint32_t i = count; i-- > 0;) { /* the next to take them gets them in order */
         file->unused[file->unused_count++] = parts[i];
     }
     PP_CHECK(file->unused_count <= file->parts);
-    (void)pthread_mutex_unlock(&file->mutex);
+    (void)pp_sys_pthread_mutex_unlock(&file->mutex);
 }
 
 /* ---- what is kept in it ---- */
@@ -126,7 +124,7 @@ struct pp_spool *pp_spool_new(struct pp_spool_file *file)
         if ((file->fd = open_nameless(file->dir)) < 0) {
             return NULL;
         }
-        file->process = getpid();
+        file->process = pp_sys_getpid();
     }
     struct pp_spool *spool = pp_mem_zalloc(sizeof *spool);
     if (spool != NULL) {
@@ -137,7 +135,7 @@ struct pp_spool *pp_spool_new(struct pp_spool_file *file)
 
 void pp_spool_free(struct pp_spool *spool)
 {
-    if (spool->part_count > 0 && spool->file->process == getpid()) {
+    if (spool->part_count > 0 && spool->file->process == pp_sys_getpid()) {
         give_parts(spool->file, spool->parts, spool->part_count);
     }
     pp_mem_free(spool->parts, spool->part_cap * sizeof *spool->parts);
@@ -156,7 +154,7 @@ static off_t place_of(const struct pp_spool *spool, uint64_t at, size_t *room)
 static bool put(struct pp_spool *spool, const uint8_t *data, size_t len, off_t place)
 {
     for (size_t done = 0; done < len;) {
-        ssize_t n = pwrite(spool->file->fd, data + done, len - done, place + (off_t)done);
+        ssize_t n = pp_sys_pwrite(spool->file->fd, data + done, len - done, place + (off_t)done);
         if (n < 0 && errno == EINTR) {
             continue;
         }
@@ -204,11 +202,11 @@ int pp_spool_read(const struct pp_spool *spool, uint64_t at, uint8_t *to, size_t
     off_t place = place_of(spool, at, &room);
     size_t len = max < room ? max : room;
     ssize_t n;
-    if (spool->file->process != getpid()) {
+    if (spool->file->process != pp_sys_getpid()) {
         return PP_ERR_SYSTEM;
     }
     do {
-        n = pread(spool->file->fd, to, left < len ? (size_t)left : len, place);
+        n = pp_sys_pread(spool->file->fd, to, left < len ? (size_t)left : len, place);
     } while (n < 0 && errno == EINTR);
     if (n <= 0) {
         return PP_ERR_SYSTEM;

@@ -7,14 +7,13 @@
 #ifndef PP_NET_SPOOL_H
 #define PP_NET_SPOOL_H
 
-#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/types.h>
 
 #include "base/assert.h"
 #include "base/err.h"
+#include "net/sys.h"
 
 #define PP_SPOOL_PART 262144
 #define PP_SPOOL_PARTS_MAX (1u << 22) /* 1 TiB */

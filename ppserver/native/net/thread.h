@@ -2,10 +2,9 @@
 #ifndef PP_NET_THREAD_H
 #define PP_NET_THREAD_H
 
+#include "net/sys.h"
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/types.h>
-#include <time.h>
 
 /* The calling thread, for the functions below. */
 struct pp_thread {

@@ -11,12 +11,11 @@
  * counters may be called from others. Knows no protocol but by name: which one is behind which tag.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <unistd.h>
 
 #include "net/conn.h"
 #include "net/http1.h"
 #include "net/listen.h"
+#include "net/sys.h"
 
 /* ---- life ---- */
 
@@ -45,10 +44,10 @@ static void descriptors_close(struct pp_loop *loop)
 {
     pp_mailbox_fini(&loop->mailbox);
     if (loop->poll_fd >= 0) {
-        (void)close(loop->poll_fd);
+        (void)pp_sys_close(loop->poll_fd);
     }
     if (loop->reserve_fd >= 0) {
-        (void)close(loop->reserve_fd);
+        (void)pp_sys_close(loop->reserve_fd);
     }
 }
 
@@ -82,7 +81,7 @@ struct pp_loop *pp_loop_new(const struct pp_settings *settings)
         return NULL;
     }
     loop->magic = PP_LOOP_MAGIC;
-    loop->owner = pthread_self();
+    loop->owner = pp_sys_pthread_self();
     loop->poll_fd = loop->reserve_fd = loop->mailbox.wake_fd = -1;
     loop->log.fd = loop->log.write_fd = -1;
     loop->next_id = 1;
@@ -127,7 +126,7 @@ struct pp_loop *pp_loop_new(const struct pp_settings *settings)
         pp_poll_add_wake(loop->poll_fd, loop->mailbox.wake_fd) != PP_OK) {
         goto failed;
     }
-    loop->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC); /* -1 is survivable */
+    loop->reserve_fd = pp_sys_open("/dev/null", O_RDONLY | O_CLOEXEC); /* -1 is survivable */
     return loop;
 
 failed:;
