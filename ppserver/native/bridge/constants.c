@@ -36,6 +36,9 @@ int pp_constants_init(struct pp_constants *k)
     if ((k->empty_str = PyUnicode_FromStringAndSize(NULL, 0)) == NULL) {
         return -1;
     }
+    if ((k->eager_names = PyTuple_Pack(2, k->loop, k->eager_start)) == NULL) {
+        return -1;
+    }
     return 0;
 }
 
@@ -52,4 +55,5 @@ void pp_constants_fini(struct pp_constants *k)
     }
     Py_CLEAR(k->empty_bytes);
     Py_CLEAR(k->empty_str);
+    Py_CLEAR(k->eager_names);
 }

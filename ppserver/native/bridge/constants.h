@@ -75,6 +75,7 @@ struct pp_constants {
     PyObject *methods[PP_METHOD_COUNT]; /* str; [PP_METHOD_OTHER] is NULL */
     PyObject *names[PP_H1_NAME_COUNT];  /* bytes, lower-case; [PP_H1_NAME_OTHER] is NULL */
     PyObject *empty_bytes, *empty_str;
+    PyObject *eager_names; /* the keywords that an eager Task is made with */
 };
 int pp_constants_init(struct pp_constants *k); /* -1 with an exception; fini is then still right */
 void pp_constants_fini(struct pp_constants *k);

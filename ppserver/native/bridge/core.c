@@ -413,6 +413,7 @@ static void core_dealloc(PyObject *self)
     pp_kept_fini(&core->kept_requests);
     pp_kept_fini(&core->kept_receives);
     pp_kept_fini(&core->kept_waits);
+    pp_kept_fini(&core->kept_calls);
     pp_constants_fini(&core->k);
     type->tp_free(self);
     Py_DECREF(type);

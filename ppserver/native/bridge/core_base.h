@@ -125,7 +125,7 @@ struct PpCore {
     PyObject *tasks;          /* owned set: the Tasks of requests that have suspended */
     struct pp_untouched worker_untouched;
     struct pp_imprint worker_imprint; /* of the worker, or of none */
-    struct pp_kept kept_requests, kept_receives, kept_waits;
+    struct pp_kept kept_requests, kept_receives, kept_waits, kept_calls;
     struct pp_head_fields head;
     PyObject *seen_start, *seen_body;          /* owned or NULL: message types as last sent */
     PyObject *server_cache;                    /* owned tuple or NULL: the last local address... */

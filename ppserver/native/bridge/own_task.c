@@ -234,14 +234,8 @@ static PyObject *task_new(PpCore *core, PyObject *coro)
         PyObject *args[] = {core->event_loop, coro};
         return PyObject_VectorcallMethod(core->k.create_task, args, 2, NULL);
     }
-    PyObject *kwnames = PyTuple_Pack(2, core->k.loop, core->k.eager_start);
-    if (kwnames == NULL) {
-        return NULL;
-    }
     PyObject *args[] = {coro, core->event_loop, Py_True};
-    PyObject *task = PyObject_Vectorcall(core->state->task_class, args, 1, kwnames);
-    Py_DECREF(kwnames);
-    return task;
+    return PyObject_Vectorcall(core->state->task_class, args, 1, core->k.eager_names);
 }
 
 /* The Task could not be made, and an exception is set: answers, unless a part of it has run. */
@@ -261,8 +255,7 @@ static void fail(PpCall *self, PyObject *coro)
 
 static PpCall *call_new(PpCore *core, const struct pp_app_call *call)
 {
-    PyTypeObject *type = core->state->own_task_type;
-    PpCall *self = (PpCall *)type->tp_alloc(type, 0);
+    PpCall *self = (PpCall *)pp_kept_take(&core->kept_calls, core->state->own_task_type);
     if (self != NULL) {
         self->vectorcall = call_app;
         self->core = (PpCore *)Py_NewRef((PyObject *)core);
@@ -326,7 +319,7 @@ static int call_clear(PyObject *op)
 static void call_dealloc(PyObject *op)
 {
     PpCall *self = (PpCall *)op;
-    PyTypeObject *type = Py_TYPE(op);
+    PpCore *core = self->core;
     PyObject_GC_UnTrack(op);
     if (PP_UNLIKELY(self->send != NULL)) {
         PyObject *exc = PyErr_GetRaisedException();
@@ -335,14 +328,13 @@ static void call_dealloc(PyObject *op)
             PyErr_SetRaisedException(exc);
         }
     }
-    pp_app_call_let_go(self->core, &self->task);
+    pp_app_call_let_go(core, &self->task);
     Py_XDECREF(self->coro);
     Py_XDECREF(self->scope);
     Py_XDECREF(self->receive);
     Py_XDECREF(self->send);
-    Py_DECREF((PyObject *)self->core);
-    type->tp_free(op);
-    Py_DECREF(type);
+    pp_kept_give(&core->kept_calls, op);
+    Py_DECREF((PyObject *)core);
 }
 
 static PyMethodDef call_methods[] = {
