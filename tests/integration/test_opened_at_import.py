@@ -175,8 +175,7 @@ def test_each_library(
             assert EACH not in server.log
         else:
             line = server.wait_for_log(rf".*{EACH}.*")[0]
-            # Without a GIL the collector does not tell which variable holds it.
-            assert serving.FREE_THREADED or re.search(case.named, line)
+            assert re.search(case.named, line)
             assert server.records() == ["import"] * 3
         if case.what == "listener":
             server.wait_for_log(r"(?m)^answered 59$")
@@ -362,7 +361,7 @@ def test_an_address_can_be_listened_on_once(tmp_path: pathlib.Path) -> None:
     )
     with serving.running("shop:app", tmp_path, **options) as server:
         assert serving.get(server.url).text == "ok"
-        holder = "" if serving.FREE_THREADED else r" \(in shop\.sock\)"
+        holder = r" \(in shop\.sock\)"
         assert re.search(rf"{SHARED}.*listens on 127\.0\.0\.1:\d+{holder}", server.log)
 
 

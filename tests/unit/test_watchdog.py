@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import socket
+import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -189,38 +191,46 @@ def test_a_handler_that_blocks_is_busy_on_the_board() -> None:
     assert seen == [1000]
 
 
+@contextlib.contextmanager
+def two_threads(app: Any) -> Iterator[tuple[Core, Any]]:
+    """A core that serves a WSGI application on two threads, and its address."""
+    core = Core()
+    core.serve_wsgi(app, threads=2, on_error=lambda error, environ: None)
+
+    def serve() -> None:
+        core.run_wsgi()
+        core.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        core.add_listener(listener.fileno())
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield core, listener.getsockname()
+        core.stop()
+        thread.join()
+
+
+def asks(address: Any, request: bytes) -> socket.socket:
+    client = socket.create_connection(address, LONG)
+    client.sendall(request)
+    return client
+
+
 def test_threads_that_are_all_busy(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watchdog, "STUCK_SECONDS", 0.05)
     leave = threading.Event()
-    made: list[Core] = []
-    began = threading.Event()
 
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         leave.wait(LONG)
         start_response("200 OK", [])
         return [b"x"]
 
-    def serve(fd: int) -> None:
-        core = Core()
-        core.serve_wsgi(app, threads=2)
-        core.add_listener(fd)
-        made.append(core)
-        began.set()
-        core.run_wsgi()
-        core.close()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.setblocking(False)
-        thread = threading.Thread(target=serve, args=(listener.fileno(),))
-        thread.start()
-        began.wait(LONG)
-        core = made[0]
+    with two_threads(app) as (core, address):
         assert core._waiting() == 0.0
-        clients = [socket.create_connection(listener.getsockname(), LONG) for _ in range(3)]
-        for client in clients:
-            client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        clients = [asks(address, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n") for _ in range(3)]
         busy = BusyThreads(2)
         block_until(lambda: core._waiting() > 0.05)
         for _ in range(2):
@@ -231,14 +241,71 @@ def test_threads_that_are_all_busy(
             client.close()
         block_until(lambda: core._waiting() == 0.0)
         assert core._waiting() == 0.0
-        core.stop()
-        thread.join()
     (record,) = caplog.records
     assert "All 2 threads have been busy" in record.getMessage()
     assert "2 of them in:" in record.getMessage()
     assert "leave.wait" in record.getMessage()
     assert functions(record.getMessage())[:2] == ["app", "wait"]
     assert board.contexts(Board(1)) == []
+
+
+def test_a_client_that_leaves_waits_no_more() -> None:
+    leave, calls = threading.Event(), list[str]()
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        calls.append(environ["PATH_INFO"])
+        leave.wait(LONG)
+        start_response("200 OK", [])
+        return [b"x"]
+
+    with two_threads(app) as (core, address):
+        held = [asks(address, b"GET /held HTTP/1.1\r\nhost: x\r\n\r\n") for _ in range(2)]
+        block_until(lambda: len(calls) == 2)
+        waits = asks(address, b"GET /waits HTTP/1.1\r\nhost: x\r\n\r\n")
+        block_until(lambda: core._waiting() > 0)
+        assert core._waiting() > 0
+        waits.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        waits.close()
+        block_until(lambda: core._waiting() == 0.0)
+        assert core._waiting() == 0.0
+        leave.set()
+        for client in held:
+            assert client.recv(1000)
+            client.close()
+    assert calls == ["/held", "/held"]
+
+
+def test_a_stream_that_takes_the_place_of_one_that_ended_waits_no_more() -> None:
+    """Of bodies that are read as they come half of the threads have one each at a time."""
+    calls: list[str] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        calls.append(environ["PATH_INFO"])
+        body: bytes = environ["wsgi.input"].read()
+        start_response("200 OK", [])
+        return [body]
+
+    def begun(number: int) -> None:
+        block_until(lambda: len(calls) == number)
+
+    head = b"HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n"
+    with two_threads(app) as (core, address):
+        clients = []
+        for path in (b"/1 ", b"/2 ", b"/3 "):
+            clients.append(asks(address, b"POST " + path + head))
+            begun(1)
+        for number, client in enumerate(clients, 1):
+            begun(number)
+            block_until(lambda: core._waiting() == 0.0)
+            assert core._waiting() == 0.0
+            client.sendall(b"hello")
+            answer = b""
+            while not answer.endswith(b"hello"):
+                answer += client.recv(1000)
+            client.close()
+        block_until(lambda: core._waiting() == 0.0)
+        assert core._waiting() == 0.0
+    assert calls == ["/1", "/2", "/3"]
 
 
 @pytest.fixture
