@@ -240,6 +240,25 @@ TEST(net_body_back_pressure)
     rig_stop(&rig);
 }
 
+/* Chunks that come behind a small head need no larger block than those behind any other. */
+TEST(net_body_chunks_behind_a_small_head)
+{
+    struct rig rig;
+    struct pp_settings s = rig_settings();
+    rig_start(&rig, &s);
+    int fd = rig_connect(&rig);
+    rig_say(&rig, fd, "POST /count HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    rig_settle(&rig);
+    CHECK_EQ(rig.loop->small_pool.used_count, 1);
+    rig_say(&rig, fd, "5\r\nhello\r\n");
+    rig_settle(&rig);
+    CHECK_EQ(rig.loop->block_pool.used_count, 1);
+    CHECK_EQ(rig.loop->body_pool.used_count, 0);
+    rig_expect(&rig, fd, "0\r\n\r\n", "HTTP/1.1 200", "\r\n\r\n5 ");
+    (void)close(fd);
+    rig_stop(&rig);
+}
+
 /* An application that takes a large body byte by byte does not make us move it byte by byte. */
 TEST(net_body_taken_in_small_pieces)
 {

@@ -48,8 +48,8 @@ static size_t body_room(struct pp_conn *conn)
     size_t cap = h->body_floor <= PP_BODY_BLOCK_BYTES / 4
                      ? PP_BODY_BLOCK_BYTES
                      : (size_t)h->body_floor + PP_BODY_BLOCK_BYTES;
-    if (block->cap < PP_BLOCK_BYTES && h->h1.body.kind == PP_H1_BODY_LENGTH &&
-        h->in_end + h->h1.body.remaining <= PP_BLOCK_BYTES) {
+    uint64_t wanted = h->h1.body.kind == PP_H1_BODY_LENGTH ? h->h1.body.remaining : BODY_ROOM_MIN;
+    if (block->cap < PP_BLOCK_BYTES && wanted <= PP_BLOCK_BYTES - h->in_end) {
         cap = PP_BLOCK_BYTES;
     }
     if (block->cap < cap && pp_http1_block_grow(h, cap)) {
