@@ -35,6 +35,55 @@ static void let_out(struct rig *rig)
     pp_conn_mark_dirty(only(rig));
 }
 
+/* What came behind the head is the tunnel's; the fields of the 101 are checked like all others. */
+TEST(net_tunnel_behind_a_head)
+{
+    struct rig rig;
+    struct pp_settings s = rig_settings();
+    static const struct pp_out_field fields[] = {
+        {(const uint8_t *)"x-a", (const uint8_t *)"b", 3, 1},
+        {(const uint8_t *)"connection", (const uint8_t *)"keep-alive", 10, 10},
+        {(const uint8_t *)"transfer-encoding", (const uint8_t *)"chunked", 17, 7},
+    };
+    static const struct pp_out_field bad = {(const uint8_t *)"x", (const uint8_t *)"a\r\nb", 1, 4};
+    rig_start(&rig, &s);
+    int fd = rig_connect(&rig);
+    rig_say(&rig, fd,
+            "GET /hold HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: lines\r\n\r\nbehind");
+    rig_settle(&rig);
+    struct pp_exchange *ex = rig.requests->ex;
+    CHECK(pp_exchange_tunnel(ex, "lines", &bad, 1) < 0);
+    CHECK(!pp_exchange_is_raw(ex));
+    CHECK_EQ(pp_exchange_tunnel(ex, "lines", fields, 3), PP_OK);
+    CHECK(pp_exchange_is_raw(ex));
+    CHECK_EQ(pp_exchange_tunnel(ex, "lines", NULL, 0), PP_ERR_APP_FAILED);
+    rig_expect(&rig, fd, "",
+               "HTTP/1.1 101 Switching Protocols\r\nupgrade: lines\r\nconnection: upgrade\r\n"
+               "x-a: b\r\n\r\n",
+               "behind");
+    rig_expect(&rig, fd, "more", "more", "more");
+    CHECK(shutdown(fd, SHUT_WR) == 0);
+    rig_settle(&rig);
+    char byte;
+    CHECK(rig.eof_seen == 1 && rig.closed_seen == 1 && rig.requests == NULL);
+    CHECK_EQ(recv(fd, &byte, 1, 0), 0);
+    CHECK_EQ(rig.loop->slot->in_flight, 0);
+    CHECK(pp_list_empty(&rig.loop->conns) || only(&rig)->holds == 0);
+    (void)close(fd);
+
+    fd = rig_connect(&rig); /* one that is reset */
+    rig_say(&rig, fd,
+            "GET /hold HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: lines\r\n\r\n");
+    rig_settle(&rig);
+    CHECK_EQ(pp_exchange_tunnel(rig.requests->ex, "lines", NULL, 0), PP_OK);
+    struct linger none = {.l_onoff = 1};
+    CHECK(setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof none) == 0);
+    (void)close(fd);
+    rig_settle(&rig);
+    CHECK(rig.requests == NULL && rig.loop->slot->in_flight == 0);
+    rig_stop(&rig);
+}
+
 TEST(net_end_of_stream_while_answering)
 {
     struct rig rig;

@@ -433,7 +433,7 @@ int pp_h1_write_upgrade(const char *protocol, const struct pp_out_field *fields,
     struct pp_response r = {.status = 101, .fields = fields, .field_count = count};
     size_t len = strlen(protocol);
     PP_CHECK(cap >= pp_h1_write_bound(&r) - FIXED_BYTES + UPGRADE_BYTES + len);
-    struct writer w = {.at = out};
+    struct writer w = {.at = out, .end = out + cap};
     PUT(&w, "HTTP/1.1 101 Switching Protocols\r\nupgrade: ");
     put(&w, protocol, len);
     PUT(&w, "\r\nconnection: upgrade\r\n");
