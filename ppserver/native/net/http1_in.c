@@ -306,6 +306,14 @@ static void head_read(struct pp_conn *conn)
         if (rc == PP_AGAIN) {
             break;
         }
+        if (rc == PP_ERR_DISCONNECTED && conn->eof && pp_http1_leftover(h) > 0) {
+            /* The output may have stopped this one before anybody looked whether it is whole. */
+            conn->readable = true; /* the end is to be met again */
+            head_parse(conn);
+            if (h->state != PP_HTTP1_HEAD) {
+                return;
+            }
+        }
         if (rc == PP_ERR_DISCONNECTED) {
             head_eof(conn);
         }
