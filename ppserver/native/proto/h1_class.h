@@ -20,25 +20,6 @@ static inline bool pp_h1_is(uint8_t byte, unsigned classes)
     return (pp_h1_class[byte] & classes) != 0;
 }
 
-/* ASCII case-insensitive comparison with a lower-case word. */
-static inline bool pp_h1_is_word(const uint8_t *data, size_t len, const char *word, size_t word_len)
-{
-    if (len != word_len) {
-        return false;
-    }
-    for (size_t i = 0; i < len; i++) {
-        uint8_t c = data[i];
-        if (c >= 'A' && c <= 'Z') {
-            c |= 0x20;
-        }
-        if (c != (uint8_t)word[i]) {
-            return false;
-        }
-    }
-    return true;
-}
-#define PP_H1_IS_WORD(data, len, word) pp_h1_is_word((data), (len), "" word, sizeof word - 1)
-
 #define PP_H1_ONES 0x0101010101010101ull
 #define PP_H1_HIGH 0x8080808080808080ull
 
@@ -62,6 +43,41 @@ static inline uint64_t pp_h1_load8(const uint8_t *data)
     memcpy(&x, data, 8);
     return x;
 }
+/* Eight bytes of it: only the letters of a lower-case word, its bytes above 0x3F, have a capital.
+ */
+static inline bool pp_h1_is_word8(const uint8_t *data, const char *word)
+{
+    uint64_t w = pp_h1_load8((const uint8_t *)word);
+    return ((pp_h1_load8(data) ^ w) & ~((w & PP_H1_ONES * 0x40) >> 1)) == 0;
+}
+
+/* ASCII case-insensitive comparison with a word of lower-case letters, digits and hyphens. */
+static inline bool pp_h1_is_word(const uint8_t *data, size_t len, const char *word, size_t word_len)
+{
+    if (len != word_len) {
+        return false;
+    }
+    if (len >= 8) {
+        for (size_t i = 0; i + 8 <= len; i += 8) {
+            if (!pp_h1_is_word8(data + i, word + i)) {
+                return false;
+            }
+        }
+        return pp_h1_is_word8(data + len - 8, word + len - 8);
+    }
+    for (size_t i = 0; i < len; i++) {
+        uint8_t c = data[i];
+        if (c >= 'A' && c <= 'Z') {
+            c |= 0x20;
+        }
+        if (c != (uint8_t)word[i]) {
+            return false;
+        }
+    }
+    return true;
+}
+#define PP_H1_IS_WORD(data, len, word) pp_h1_is_word((data), (len), "" word, sizeof word - 1)
+
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define PP_H1_HAVE_WORDS 1
 #else
