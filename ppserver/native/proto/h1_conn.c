@@ -69,7 +69,6 @@ int pp_h1_conn_head(struct pp_h1_conn *c, uint8_t *buf, size_t len,
         return rc;
     }
     c->keep_alive = head->keep_alive && !c->draining;
-    c->upgrade = head->upgrade;
     c->expect_continue = head->expect_continue && !c->body.done;
     req_move(c, c->body.done ? PP_H1_REQ_EV_HEAD : PP_H1_REQ_EV_HEAD_BODY);
     return PP_OK;
@@ -187,6 +186,6 @@ void pp_h1_conn_next(struct pp_h1_conn *c)
     res_move(c, PP_H1_RES_EV_NEXT);
     pp_h1_parser_init(&c->parser);
     c->out_remaining = 0;
-    c->keep_alive = c->head_request = c->expect_continue = c->upgrade = false;
+    c->keep_alive = c->head_request = c->expect_continue = false;
     c->minor = 1;
 }

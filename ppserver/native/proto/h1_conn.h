@@ -47,8 +47,7 @@ struct pp_h1_conn {
     bool keep_alive; /* the connection may carry another request after this one */
     bool head_request;
     bool expect_continue; /* the peer waits for 100 Continue and has not got it */
-    bool upgrade;
-    bool draining; /* set by the owner: answer with Connection: close */
+    bool draining;        /* set by the owner: answer with Connection: close */
 };
 
 void pp_h1_conn_init(struct pp_h1_conn *c);
