@@ -131,6 +131,27 @@ TEST(write_drops_hop_by_hop)
     }
 }
 
+TEST(is_word_of_every_length)
+{
+    static const char *const WORDS[] = {
+        "te",       "date",       "close",          "upgrade",          "http://",
+        "trailers", "connection", "content-length", "proxy-connection", "transfer-encoding"};
+    for (size_t w = 0; w < sizeof WORDS / sizeof WORDS[0]; w++) {
+        size_t len = strlen(WORDS[w]);
+        for (size_t at = 0; at < len; at++) {
+            for (int c = 0x20; c < 256; c++) {
+                uint8_t data[32];
+                memcpy(data, WORDS[w], len);
+                data[at] = (uint8_t)c;
+                bool letter = data[at] >= 'A' && data[at] <= 'Z';
+                bool same = (letter ? c + 32 : c) == WORDS[w][at];
+                CHECK_EQ(pp_h1_is_word(data, len, WORDS[w], len), same);
+            }
+        }
+        CHECK(!pp_h1_is_word((const uint8_t *)WORDS[w], len - 1, WORDS[w], len));
+    }
+}
+
 TEST(hop_by_hop_names)
 {
     static const char *const NAMES[] = {

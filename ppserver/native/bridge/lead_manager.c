@@ -117,7 +117,7 @@ static void watch(struct pp_lead *lead)
  */
 static void abort_all(struct pp_lead *lead)
 {
-    uint64_t until = pp_park_now_us() + PP_LEAD_HANG_US;
+    uint64_t until = pp_loop_clock_us() + PP_LEAD_HANG_US;
     pp_loop_unlisten(lead->loop);
     pp_loop_abort(lead->loop);
     do {
@@ -128,7 +128,7 @@ static void abort_all(struct pp_lead *lead)
         if (pp_loop_in_flight(lead->loop) == 0) {
             break;
         }
-    } while (pp_loop_turn(lead->loop, 20) >= 0 && pp_park_now_us() < until);
+    } while (pp_loop_turn(lead->loop, 20) >= 0 && pp_loop_clock_us() < until);
 }
 
 /* Nobody leads from now on; what was asked before that is done. Leader or before the first. */

@@ -257,7 +257,7 @@ int pp_lead_threads_spawn(struct pp_lead *lead)
 void pp_lead_threads_keep_spare(struct pp_lead *lead)
 {
     if (lead->worker_count >= lead->threads_max || pp_lead_spare(lead) ||
-        (lead->spawn_after_us != 0 && pp_park_now_us() < lead->spawn_after_us)) {
+        (lead->spawn_after_us != 0 && pp_loop_clock_us() < lead->spawn_after_us)) {
         return;
     }
     pp_lead_attach(&lead->manager);
@@ -270,7 +270,7 @@ void pp_lead_threads_keep_spare(struct pp_lead *lead)
             pp_core_report_error(lead->core, NULL);
         }
         PyErr_Clear();
-        lead->spawn_after_us = pp_park_now_us() + PP_LEAD_SPAWN_RETRY_US;
+        lead->spawn_after_us = pp_loop_clock_us() + PP_LEAD_SPAWN_RETRY_US;
     }
     pp_lead_signals(&lead->manager); /* for a signal that came while it waited for the thread */
 }

@@ -258,7 +258,7 @@ void pp_lead_go(struct pp_lead_worker *self, bool always, struct pp_lead_trip *t
     trip->eager = (always || __atomic_load_n(&lead->eager, __ATOMIC_RELAXED) >= PP_LEAD_EAGER_AT) &&
                   pp_lead_spare(lead);
     if (trip->eager) {
-        trip->begin_us = pp_park_now_us();
+        trip->begin_us = pp_loop_clock_us();
         trip->begin_cpu_us = pp_thread_cpu_us(&self->os_thread);
         pp_lead_hand_over(self);
     } else {
@@ -270,7 +270,7 @@ void pp_lead_called(struct pp_lead_worker *self, struct pp_lead_trip *trip)
 {
     if (trip->eager) {
         uint64_t cpu_us = pp_thread_cpu_us(&self->os_thread) - trip->begin_cpu_us;
-        uint64_t us = pp_park_now_us() - trip->begin_us;
+        uint64_t us = pp_loop_clock_us() - trip->begin_us;
         /* One that computes for longer has had to wait for the GIL for that alone. */
         trip->waited = us >= cpu_us + PP_LEAD_TICK_US && cpu_us < PP_LEAD_SWITCH_US;
     }

@@ -94,7 +94,7 @@ static void call_method(PpTransport *t, PyObject *name, PyObject *data)
     turn->status = turn->count > 0 ? 500 : 0;
 }
 
-void pp_par_request(struct pp_lead_worker *self, struct pp_exchange *ex, struct pp_queue_body body)
+void pp_par_request(struct pp_lead_worker *self, struct pp_exchange *ex, struct pp_queue_body *body)
 {
     PpCore *core = self->lead->core;
     const uint8_t *base;
@@ -108,13 +108,13 @@ void pp_par_request(struct pp_lead_worker *self, struct pp_exchange *ex, struct 
     }
     if (t != NULL) {
         name = pp_par_route(t->protocol, (const char *)base + head->path.off, head->path.len);
-        data = body.len > 0
-                   ? PyBytes_FromStringAndSize((const char *)body.data, (Py_ssize_t)body.len)
+        data = body != NULL && body->len > 0
+                   ? PyBytes_FromStringAndSize((const char *)body->data, (Py_ssize_t)body->len)
                    : Py_NewRef(core->k.empty_bytes);
         access = data != NULL ? pp_access_of(core, ex) : NULL;
     }
-    if (body.data != NULL) {
-        pp_mem_free(body.data, body.cap);
+    if (body != NULL) {
+        pp_queue_body_drop(body);
     }
     if (t == NULL) {
         return;

@@ -40,7 +40,7 @@ static void settle_raw(PpTransport *t, struct pp_par_turn *turn)
     if (t->closing) {
         pp_raw_close(ex);
     } else if (t->protocol->low_latency) {
-        pp_raw_flush(ex);
+        pp_exchange_flush(ex);
     }
     if (!t->closing && turn->count == 0 && t->protocol->idle_ms != 0) {
         pp_raw_idle(ex, t->protocol->idle_ms); /* the callback's time was no silence */

@@ -17,7 +17,7 @@ struct pp_queued {
 
 void pp_queue_init(struct pp_queue *q, struct pp_lead *lead, bool whole,
                    void (*run)(struct pp_lead_worker *self, struct pp_exchange *ex,
-                               struct pp_queue_body body))
+                               struct pp_queue_body *body))
 {
     q->lead = lead;
     q->run = run;
@@ -26,6 +26,7 @@ void pp_queue_init(struct pp_queue *q, struct pp_lead *lead, bool whole,
     pp_list_init(&q->waiting);
     pp_list_init(&q->ready);
     pp_list_init(&q->streams_waiting);
+    pp_loop_take_bodies(lead->loop);
 }
 
 void pp_queue_fini(struct pp_queue *q)
@@ -42,7 +43,10 @@ void pp_queue_body_drop(struct pp_queue_body *body)
     } else if (body->data != NULL) {
         pp_mem_free(body->data, body->cap);
     }
-    body->data = NULL;
+    if (body->rest != NULL) {
+        pp_mem_free(body->rest, body->rest_cap);
+    }
+    body->data = body->rest = NULL;
     body->spooled = false;
 }
 
@@ -79,7 +83,7 @@ static struct pp_queue_body queued_take(struct pp_queued *p)
 {
     struct pp_queue_body body = p->body;
     struct pp_queue *q = p->queue;
-    q->gathered_bytes -= body.cap;
+    q->gathered_bytes -= body.cap + body.rest_cap;
     pp_list_remove(&p->link);
     if (q->lead->waiting_since_ms != 0 && pp_list_empty(&q->ready)) {
         __atomic_store_n(&q->lead->waiting_since_ms, 0, __ATOMIC_RELAXED);
@@ -156,8 +160,8 @@ static int spool_begin(struct pp_queued *p)
     return PP_OK;
 }
 
-/* Keeps len more bytes of an awaited body: PP_OK, BODY_TOO_LARGE if there is no room for them, or
- * NO_MEMORY. */
+/* Keeps len more bytes of an awaited body, in a file from now on if memory has no room for them:
+ * PP_OK, BODY_TOO_LARGE if there is none, or NO_MEMORY. */
 static int keep(struct pp_queued *p, const uint8_t *data, size_t len)
 {
     if (!p->body.spooled) {
@@ -180,39 +184,88 @@ static int keep(struct pp_queued *p, const uint8_t *data, size_t len)
     return PP_OK;
 }
 
+/* Receives up to `room` bytes for a file. What that does not take is the rest of the body, and the
+ * result BODY_TOO_LARGE. */
+static int take_for_file(struct pp_queued *p, size_t room, enum pp_body_status *status)
+{
+    struct pp_queue_body *body = &p->body;
+    size_t len;
+    uint8_t *to = pp_mem_alloc(room);
+    if (to == NULL) {
+        return PP_ERR_NO_MEMORY;
+    }
+    *status = pp_exchange_take(p->ex, to, room, &len);
+    int rc = len > 0 ? keep(p, to, len) : PP_OK;
+    if (rc == PP_ERR_BODY_TOO_LARGE) {
+        PP_ASSERT(body->rest == NULL);
+        body->rest = to;
+        body->rest_len = len;
+        body->rest_cap = room;
+        p->queue->gathered_bytes += room;
+        return rc;
+    }
+    pp_mem_free(to, room);
+    return rc;
+}
+
+/* Receives a large body where it is kept: what is here, and what is ahead. PP_OK, BODY_TOO_LARGE or
+ * NO_MEMORY. */
+static int take(struct pp_queued *p, size_t here, size_t ahead, enum pp_body_status *status)
+{
+    size_t len, room = here + ahead, left = p->body_max - p->body.len;
+    int rc = PP_ERR_BODY_TOO_LARGE;
+    if (!p->body.spooled && left > here) {
+        room = left < room ? left : room;
+        rc = make_room(p, room);
+    }
+    if (rc == PP_ERR_BODY_TOO_LARGE && p->queue->spool != NULL) {
+        return take_for_file(p, room, status);
+    }
+    if (rc == PP_OK) {
+        *status = pp_exchange_take(p->ex, p->body.data + p->body.len, room, &len);
+        p->body.len += len;
+    }
+    return rc;
+}
+
 /* Takes what has come of an awaited body: PP_OK when it is whole, PP_AGAIN, or PP_ERR_*. */
 static int gather(struct pp_queued *p)
 {
+    bool taken = false; /* once: a peer that sends fast leaves time to the others */
     for (;;) {
         const uint8_t *data;
-        size_t len;
+        size_t len, ahead = taken ? 0 : pp_exchange_ahead(p->ex);
         enum pp_body_status status = pp_exchange_peek(p->ex, &data, &len);
         if (status == PP_BODY_FAILED) {
             return PP_ERR_DISCONNECTED;
         }
-        int rc = keep(p, data, len);
-        if (rc != PP_OK) {
-            return rc;
+        int rc = ahead > 0 ? take(p, len, ahead, &status) : keep(p, data, len);
+        if (rc != PP_OK || status == PP_BODY_FAILED) {
+            return rc != PP_OK ? rc : PP_ERR_DISCONNECTED;
         }
-        if (len > 0) {
+        if (ahead > 0) {
+            taken = true;
+        } else if (len > 0) {
             pp_exchange_consume(p->ex, len);
         }
         if (status == PP_BODY_END) {
             p->whole = true;
             return PP_OK;
         }
-        if (len == 0) {
+        if (ahead == 0 && len == 0) {
             pp_exchange_want(p->ex);
             return PP_AGAIN;
         }
     }
 }
 
-static void run(struct pp_queue *q, struct pp_lead_worker *self, struct pp_exchange *ex,
-                struct pp_queue_body body)
+static void run_queued(struct pp_lead_worker *self, struct pp_queued *p)
 {
+    struct pp_queue *q = p->queue;
+    struct pp_exchange *ex = p->ex;
+    struct pp_queue_body body = queued_take(p);
     pp_lead_attach(self);
-    q->run(self, ex, body);
+    q->run(self, ex, &body);
 }
 
 /* The request waits for a thread from now on. */
@@ -230,7 +283,12 @@ static bool start(struct pp_queue *q, struct pp_lead_worker *self, struct pp_exc
                   struct pp_queued *p)
 {
     if (!self->manager && pp_list_empty(&q->ready)) {
-        run(q, self, ex, p != NULL ? queued_take(p) : (struct pp_queue_body){0});
+        if (p != NULL) {
+            run_queued(self, p);
+        } else {
+            pp_lead_attach(self);
+            q->run(self, ex, NULL);
+        }
         return self->word != 0;
     }
     if (p == NULL && (p = queued_new(q, ex, 0, 0)) == NULL) {
@@ -365,9 +423,7 @@ bool pp_queue_run_ready(struct pp_queue *q, struct pp_lead_worker *self)
             pp_loop_batch(loop); /* events have their own time: a long queue hides none */
             break;
         }
-        struct pp_queued *p = PP_CONTAINER(q->ready.next, struct pp_queued, link);
-        struct pp_exchange *first = p->ex;
-        run(q, self, first, queued_take(p));
+        run_queued(self, PP_CONTAINER(q->ready.next, struct pp_queued, link));
         if (self->word == 0) {
             return false;
         }

@@ -24,7 +24,10 @@ struct pp_queue_body {
         struct pp_spool *spool; /* owned */
     };
     size_t len, cap; /* cap: allocated for data */
-    bool streams;    /* more follows: the application reads it from the connection */
+    /* What came behind the bytes of a file that took no more: owned (pp_mem) or NULL. */
+    uint8_t *rest;
+    size_t rest_len, rest_cap;
+    bool streams; /* more follows: the application reads it from the connection */
     bool spooled;
 };
 
@@ -36,9 +39,9 @@ struct pp_queue_slot {
 
 struct pp_queue {
     struct pp_lead *lead; /* borrowed */
-    /* Runs the application for the request on ex. body is taken over. Attached; never raises. May
-     * lose the lead: self->word tells. */
-    void (*run)(struct pp_lead_worker *self, struct pp_exchange *ex, struct pp_queue_body body);
+    /* Runs the application for the request on ex. What body has is taken over; NULL: there is
+     * none. Attached; never raises. May lose the lead: self->word tells. */
+    void (*run)(struct pp_lead_worker *self, struct pp_exchange *ex, struct pp_queue_body *body);
     bool whole;                  /* it gets whole bodies; one beyond PP_QUEUE_GATHER_MAX is a 413 */
     struct pp_spool_file *spool; /* owned: for large bodies, or NULL. Constant. */
     uint32_t streams_max;        /* threads that may be with requests whose body is on its way */
@@ -47,13 +50,13 @@ struct pp_queue {
     struct pp_list streams_waiting; /* pp_queued whose body is read by the application, once not too
                                        many do */
     uint32_t streams;               /* with the application, or about to be */
-    size_t gathered_bytes;          /* allocated for bodies in `waiting` and `ready` */
+    size_t gathered_bytes;          /* allocated for bodies in the lists */
 };
 
 /* For the threads of lead. whole: see above. */
 void pp_queue_init(struct pp_queue *q, struct pp_lead *lead, bool whole,
                    void (*run)(struct pp_lead_worker *self, struct pp_exchange *ex,
-                               struct pp_queue_body body));
+                               struct pp_queue_body *body));
 void pp_queue_fini(struct pp_queue *q);
 /* ex has a new request: runs the application, or awaits its body, or a thread. May attach. False:
  * leadership lost. */

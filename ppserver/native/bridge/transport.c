@@ -33,7 +33,7 @@ PpTransport *pp_transport_new(struct pp_par *par, struct pp_exchange *ex)
     pp_lead_ref(&par->lead);
     t->par = par;
     t->protocol = &par->protocols[tag];
-    t->began_us = pp_park_now_us();
+    t->began_us = pp_loop_clock_us();
     pp_list_init(&t->link);
     if (t->ip == NULL) {
         Py_DECREF((PyObject *)t);

@@ -142,7 +142,7 @@ static PyObject *transport_sendfile_ranged(PyObject *self, PyObject *args)
 static PyObject *transport_elapsed(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     PpTransport *t = (PpTransport *)self;
-    return PyFloat_FromDouble((double)(pp_park_now_us() - t->began_us) / 1e6);
+    return PyFloat_FromDouble((double)(pp_loop_clock_us() - t->began_us) / 1e6);
 }
 
 static PyObject *transport_next_send_id(PyObject *self, PyObject *Py_UNUSED(ignored))
@@ -264,12 +264,12 @@ static PyObject *get_stopwatch_start(PyObject *self, void *Py_UNUSED(closure))
 
 static PyObject *get_stopwatch_stop(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure))
 {
-    return PyLong_FromUnsignedLongLong(pp_park_now_us());
+    return PyLong_FromUnsignedLongLong(pp_loop_clock_us());
 }
 
 static PyObject *get_stopwatch_elapsed(PyObject *self, void *Py_UNUSED(closure))
 {
-    return PyLong_FromUnsignedLongLong(pp_park_now_us() - ((PpTransport *)self)->began_us);
+    return PyLong_FromUnsignedLongLong(pp_loop_clock_us() - ((PpTransport *)self)->began_us);
 }
 
 static PyObject *get_sock_type(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure))

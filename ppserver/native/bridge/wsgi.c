@@ -36,20 +36,20 @@ static void refuse(struct pp_lead_worker *self, struct pp_exchange *ex)
     pp_lead_report(self);
 }
 
-/* The environ for call with its wsgi.input; NULL with an exception. body is taken over. */
-static PyObject *make_environ(PpWsgiCall *call, struct pp_queue_body body)
+/* The environ for call with its wsgi.input; NULL with an exception. What body has is taken over. */
+static PyObject *make_environ(PpWsgiCall *call, struct pp_queue_body *body)
 {
     PpCore *core = call->core;
     PyObject *input;
-    if (body.data != NULL || body.streams) {
-        input = pp_wsgi_input_new(call->w, body.streams ? call : NULL, core->state, body);
+    if (body != NULL && (body->data != NULL || body->streams)) {
+        input = pp_wsgi_input_new(call->w, body->streams ? call : NULL, core->state, *body);
     } else {
         input = Py_NewRef(call->w->k.empty_input);
     }
     if (input == NULL) {
         return NULL;
     }
-    PyObject *env = pp_wsgi_environ_new(core, call->w, call->ex, input, &body);
+    PyObject *env = pp_wsgi_environ_new(core, call->w, call->ex, input, body);
     Py_DECREF(input);
     return env;
 }
@@ -68,9 +68,10 @@ static void run_call(PpWsgiCall *call, PyObject *env, PyObject *access)
 
 /* What the queue runs. */
 static void run_request(struct pp_lead_worker *self, struct pp_exchange *ex,
-                        struct pp_queue_body body)
+                        struct pp_queue_body *body)
 {
     struct pp_wsgi *w = pp_wsgi_of(self->lead);
+    bool streams = body != NULL && body->streams;
     int gc = pp_compat_gc_pause();
     PpWsgiCall *call = pp_wsgi_call_new(self->lead->core, w, self, ex);
     PyObject *env = call != NULL ? make_environ(call, body) : NULL;
@@ -80,17 +81,17 @@ static void run_request(struct pp_lead_worker *self, struct pp_exchange *ex,
             call->ex = NULL;
             call->ended = true;
             Py_DECREF((PyObject *)call);
-        } else {
-            pp_queue_body_drop(&body);
+        } else if (body != NULL) {
+            pp_queue_body_drop(body);
         }
-        if (body.streams) {
+        if (streams) {
             pp_queue_stream_ended(&w->queue);
         }
         refuse(self, ex);
         return;
     }
     PyObject *access = pp_access_of(call->core, ex);
-    call->streams = body.streams;
+    call->streams = streams;
     pp_exchange_set_app(ex, &call->slot);
     struct pp_lead_trip trip;
     pp_lead_go(self, false, &trip);

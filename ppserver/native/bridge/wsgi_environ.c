@@ -458,7 +458,7 @@ PyObject *pp_wsgi_environ_new(PpCore *core, struct pp_wsgi *w, struct pp_exchang
     if (put_request(core, k, env, head, base) < 0 || put_fields(k, env, head, base, &host) < 0 ||
         put_remote(k, env, ex) < 0 || put_server(k, env, ex, base + host.off, host.len) < 0 ||
         (input != NULL && PyDict_SetItem(env, k->wsgi_input, input) < 0) ||
-        put_body(k, env, head, body) < 0) {
+        (body != NULL && put_body(k, env, head, body) < 0)) {
         Py_DECREF(env);
         return NULL;
     }

@@ -2,8 +2,8 @@
  *
  * A body that was awaited before the application ran is here as a whole, in memory or in a
  * temporary file. Otherwise bytes, or those behind what was awaited, are read from the connection
- * when they are asked for (the first read sends 100 Continue if the client waits for it), straight
- * into the result where possible, through a small buffer for lines. read(n) returns less than n
+ * when they are asked for (the first read sends 100 Continue if the client waits for it): many
+ * straight into the result, few and lines through a buffer. read(n) returns less than n
  * bytes only at the end of the body. A body that fails (peer gone, time-out, malformed, too large)
  * raises ClientDisconnected, an OSError. */
 #include "bridge/wsgi_input.h"
@@ -13,7 +13,8 @@
 
 #include <string.h>
 
-#define LINE_BYTES 8192
+#define BUFFER_BYTES 65536
+#define DIRECT_BYTES 16384 /* so many are not worth a way through the buffer */
 #define FIRST_BYTES 65536
 #define GROW_BYTES_MAX (64 * 1024 * 1024)
 
@@ -24,7 +25,9 @@ typedef struct {
     struct pp_wsgi *w;         /* counted if file is set, else NULL */
     struct pp_queue_body file; /* owned, if spooled; its bytes come before those of the call */
     uint64_t file_at;          /* what of it has been read */
-    uint8_t *buf;              /* owned (pp_mem) or NULL */
+    uint8_t *rest;             /* owned (pp_mem) or NULL: what comes behind buffer or file... */
+    size_t rest_at, rest_len, rest_cap; /* ...and how much of it has been read */
+    uint8_t *buf;                       /* owned (pp_mem) or NULL */
     size_t start, end, cap;
     bool eof;  /* nothing behind the buffer */
     bool busy; /* atomic: a method is at work */
@@ -43,6 +46,11 @@ PyObject *pp_wsgi_input_new(struct pp_wsgi *w, PpWsgiCall *call, PpState *state,
     in->w = NULL;
     in->file = (struct pp_queue_body){0};
     in->file_at = 0;
+    in->rest = body.rest;
+    in->rest_at = 0;
+    in->rest_len = body.rest_len;
+    in->rest_cap = body.rest_cap;
+    body.rest = NULL;
     in->buf = NULL;
     in->start = in->end = in->cap = 0;
     if (body.spooled) {
@@ -83,6 +91,9 @@ static void input_dealloc(PyObject *self)
     Py_CLEAR(in->call);
     if (in->buf != NULL) {
         pp_mem_free(in->buf, in->cap);
+    }
+    if (in->rest != NULL) {
+        pp_mem_free(in->rest, in->rest_cap);
     }
     if (in->w != NULL) {
         pp_queue_body_drop(&in->file);
@@ -160,6 +171,12 @@ static Py_ssize_t fetch(PpWsgiInput *in, uint8_t *dst, size_t max)
     if (file_left(in) > 0) {
         return fetch_file(in, dst, max);
     }
+    if (in->rest_at < in->rest_len) {
+        size_t left = in->rest_len - in->rest_at, n = left < max ? left : max;
+        memcpy(dst, in->rest + in->rest_at, n);
+        in->rest_at += n;
+        return (Py_ssize_t)n;
+    }
     struct pp_wsgi_op op = {.call = in->call, .kind = PP_WSGI_OP_READ, .dst = dst, .cap = max};
     pp_wsgi_op_run(&op);
     if (op.rc != PP_OK) {
@@ -171,19 +188,42 @@ static Py_ssize_t fetch(PpWsgiInput *in, uint8_t *dst, size_t max)
     return (Py_ssize_t)op.got;
 }
 
+/* More bytes into the empty buffer: 1, 0 at the end, -1 with an exception. */
+static int refill(PpWsgiInput *in)
+{
+    if (in->eof) {
+        return 0;
+    }
+    if (in->buf == NULL) {
+        if ((in->buf = pp_mem_alloc(BUFFER_BYTES)) == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        in->cap = BUFFER_BYTES;
+    }
+    PP_ASSERT(in->start == in->end);
+    in->start = in->end = 0;
+    Py_ssize_t got = fetch(in, in->buf, in->cap);
+    if (got > 0) {
+        in->end = (size_t)got;
+    }
+    return got < 0 ? -1 : got > 0;
+}
+
 /* Up to max bytes into out, fewer only at the end. -1 with an exception. */
 static Py_ssize_t fill(PpWsgiInput *in, uint8_t *out, size_t max)
 {
     size_t n = take_buffered(in, out, max);
     while (n < max) {
-        Py_ssize_t got = fetch(in, out + n, max - n);
+        bool direct = max - n >= DIRECT_BYTES;
+        Py_ssize_t got = direct ? fetch(in, out + n, max - n) : refill(in);
         if (got < 0) {
             return -1;
         }
         if (got == 0) {
             break;
         }
-        n += (size_t)got;
+        n += direct ? (size_t)got : take_buffered(in, out + n, max - n);
     }
     return (Py_ssize_t)n;
 }
@@ -233,29 +273,6 @@ static PyObject *read_bytes(PpWsgiInput *in, Py_ssize_t size)
         (void)_PyBytes_Resize(&result, room);
     }
     return result;
-}
-
-/* More bytes into the line buffer: 1, 0 at the end, -1 with an exception. */
-static int refill(PpWsgiInput *in)
-{
-    if (in->eof) {
-        return 0;
-    }
-    if (in->buf == NULL) {
-        size_t cap = in->w != NULL ? FIRST_BYTES : LINE_BYTES;
-        if ((in->buf = pp_mem_alloc(cap)) == NULL) {
-            PyErr_NoMemory();
-            return -1;
-        }
-        in->cap = cap;
-    }
-    PP_ASSERT(in->start == in->end);
-    in->start = in->end = 0;
-    Py_ssize_t got = fetch(in, in->buf, in->cap);
-    if (got > 0) {
-        in->end = (size_t)got;
-    }
-    return got < 0 ? -1 : got > 0;
 }
 
 /* A line with its end, at most `max` bytes of it. */

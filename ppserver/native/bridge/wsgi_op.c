@@ -30,7 +30,7 @@ static bool apply_output(PpWsgiCall *call, struct pp_wsgi_op *op)
         return true;
     }
     /* Often the socket takes it at once, and nobody has to wait. */
-    pp_loop_flush(call->w->lead.loop);
+    pp_exchange_flush(ex);
     op->closed = pp_exchange_closed(ex);
     if (op->closed || !pp_exchange_out_full(ex)) {
         return true;
@@ -42,14 +42,18 @@ static bool apply_output(PpWsgiCall *call, struct pp_wsgi_op *op)
 static bool apply_read(PpWsgiCall *call, struct pp_wsgi_op *op)
 {
     const uint8_t *data;
-    size_t len;
+    size_t len, ahead = pp_exchange_ahead(call->ex);
     enum pp_body_status status = pp_exchange_peek(call->ex, &data, &len);
-    if (len > 0) {
-        size_t n = len < op->cap ? len : op->cap;
-        memcpy(op->dst, data, n);
-        pp_exchange_consume(call->ex, n);
-        op->got = n;
-        op->eof = status == PP_BODY_END && n == len;
+    if (ahead > 0 && len < op->cap) {
+        status = pp_exchange_take(call->ex, op->dst, op->cap, &op->got);
+        op->eof = status == PP_BODY_END;
+    } else if (len > 0) {
+        op->got = len < op->cap ? len : op->cap;
+        memcpy(op->dst, data, op->got);
+        pp_exchange_consume(call->ex, op->got);
+        op->eof = status == PP_BODY_END && op->got == len;
+    }
+    if (op->got > 0) {
         return true;
     }
     switch (status) {

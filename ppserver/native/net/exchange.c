@@ -373,6 +373,16 @@ bool pp_exchange_out_full(struct pp_exchange *ex)
     return true;
 }
 
+void pp_exchange_flush(struct pp_exchange *ex)
+{
+    struct pp_conn *conn = ex->conn;
+
+    ENTER(ex);
+    if (conn->state == PP_CONN_OPEN && conn->out.bytes > 0) {
+        pp_conn_flush(conn);
+    }
+}
+
 void pp_exchange_fail(struct pp_exchange *ex, int status)
 {
     ENTER(ex);

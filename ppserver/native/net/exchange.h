@@ -114,6 +114,8 @@ enum pp_progress pp_exchange_progress(const struct pp_exchange *ex); /* of the r
 int pp_exchange_status(const struct pp_exchange *ex); /* of the started response, 0 before */
 /* True when more than PP_OUT_HIGH_BYTES wait; then PP_EV_DRAINED will come (or PP_EV_CLOSED). */
 bool pp_exchange_out_full(struct pp_exchange *ex);
+/* Writes what its connection has queued now, instead of with the next turn. */
+void pp_exchange_flush(struct pp_exchange *ex);
 /* The application failed: before the response start a 500 is sent (status or other 5xx), after it
  * the connection is closed in a way the peer can tell from a complete response. */
 void pp_exchange_fail(struct pp_exchange *ex, int status);

@@ -160,6 +160,7 @@ void pp_loop_stuck(struct pp_loop *loop, bool stuck); /* says so in the slot; an
 uint64_t pp_loop_now_ms(const struct pp_loop *loop);
 /* The same clock, read now. */
 uint64_t pp_loop_clock_ms(void);
+uint64_t pp_loop_clock_us(void);
 
 /* Messages from other threads (net/mailbox.c): an intrusive stack, taken in the order posted. */
 struct pp_msg {

@@ -111,7 +111,6 @@ static inline struct pp_tag_counters *pp_loop_tagged(struct pp_loop *loop, uint1
 }
 
 void pp_loop_set_now(struct pp_loop *loop);
-uint64_t pp_loop_clock_us(void);
 /* This number is a descriptor of ours now, whatever the application registered it for. */
 void pp_loop_foreign_reused(struct pp_loop *loop, int fd);
 

@@ -58,10 +58,3 @@ void pp_park_wait_woken(struct pp_park *park)
 {
     while (pp_park_wait(park, -1) != PP_PARK_WOKEN) {}
 }
-
-uint64_t pp_park_now_us(void)
-{
-    struct timespec now;
-    (void)pp_sys_clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}

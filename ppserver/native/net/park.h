@@ -29,7 +29,4 @@ enum pp_park_end pp_park_wait(struct pp_park *park, int64_t timeout_us);
 /* Waits for a wake-up whatever signals come. */
 void pp_park_wait_woken(struct pp_park *park);
 
-/* Monotonic microseconds, for measuring how long something took. */
-uint64_t pp_park_now_us(void);
-
 #endif

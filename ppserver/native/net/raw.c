@@ -388,14 +388,6 @@ static const struct pp_exchange_ops exchange_ops = {
     .finish = finish,
 };
 
-void pp_raw_flush(struct pp_exchange *ex)
-{
-    PP_CONN_ENTER(ex->conn);
-    if (is_open(ex->conn) && ex->conn->out.bytes > 0) {
-        pp_conn_flush(ex->conn);
-    }
-}
-
 void pp_raw_close(struct pp_exchange *ex)
 {
     PP_CONN_ENTER(ex->conn);

@@ -13,7 +13,6 @@
 #include "net/exchange.h"
 
 bool pp_exchange_is_raw(const struct pp_exchange *ex);
-void pp_raw_flush(struct pp_exchange *ex); /* now, instead of with the next turn */
 void pp_raw_close(struct pp_exchange *ex); /* once what is queued is written */
 /* Whether it was our side that closed: at the application's word, or because the loop drains. */
 bool pp_raw_ours(const struct pp_exchange *ex);
