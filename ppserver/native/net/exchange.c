@@ -290,7 +290,7 @@ size_t pp_exchange_ahead(const struct pp_exchange *ex)
 enum pp_body_status pp_exchange_take(struct pp_exchange *ex, uint8_t *to, size_t room, size_t *len)
 {
     ENTER(ex);
-    PP_ASSERT(ex->held);
+    PP_CHECK(ex->held && ex->ops->take != NULL); /* which pp_exchange_ahead says */
     return ex->ops->take(ex, to, room, len);
 }
 

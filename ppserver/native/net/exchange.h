@@ -99,11 +99,11 @@ int pp_exchange_send_file(struct pp_exchange *ex, struct pp_file *file, uint64_t
                           uint64_t len) PP_MUST_USE;
 int pp_exchange_informational(struct pp_exchange *ex, int status, const struct pp_out_field *fields,
                               size_t count) PP_MUST_USE;
-/* Accepts an upgrade to `protocol` (RFC 9110 section 7.8) with a 101 and those fields beside
- * Upgrade and Connection; writes the access line. From then on the exchange is bytes both ways, as
- * a raw one (raw.h), beginning with what came behind the request's head; pp_exchange_head must not
- * be asked any more. PP_OK, also when the peer is gone. APP_*: nothing was written; APP_FAILED: it
- * is too late, or the request has a body, or asks for no upgrade. */
+/* Accepts an upgrade to `protocol`, a constant of the caller's (RFC 9110 section 7.8), with a 101
+ * and those fields beside Upgrade and Connection; writes the access line. From then on the exchange
+ * is bytes both ways, as a raw one (raw.h), beginning with what came behind the request's head;
+ * pp_exchange_head must not be asked any more. PP_OK, also when the peer is gone. APP_*: nothing
+ * was written; APP_FAILED: it is too late, or the request has a body, or asks for no upgrade. */
 int pp_exchange_tunnel(struct pp_exchange *ex, const char *protocol,
                        const struct pp_out_field *fields, size_t count) PP_MUST_USE;
 /* The application has given its head and not yet a piece of the body: PP_EV_HEAD comes after

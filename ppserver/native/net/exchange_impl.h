@@ -17,7 +17,7 @@ struct pp_exchange_ops {
     bool (*client_varies)(const struct pp_exchange *ex);               /* NULL: false */
     enum pp_body_status (*peek)(struct pp_exchange *ex, const uint8_t **data, size_t *len);
     void (*consume)(struct pp_exchange *ex, size_t len);
-    size_t (*ahead)(const struct pp_exchange *ex); /* NULL: 0 */
+    size_t (*ahead)(const struct pp_exchange *ex); /* NULL: 0, and then no take either */
     enum pp_body_status (*take)(struct pp_exchange *ex, uint8_t *to, size_t room, size_t *len);
     void (*want)(struct pp_exchange *ex); /* NULL: BODY comes unasked */
     int (*respond)(struct pp_exchange *ex, struct pp_response *r, const uint8_t *data, size_t len,
