@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self, TypeVar, cast
 
-from ppserver._native import Core
+from ppserver._native import CORE_SETTINGS, Core
 from ppserver.app import hooks
 from ppserver.app.lifespan import Lifespan
 from ppserver.app.loader import load, recognise
@@ -42,22 +42,6 @@ from ppserver.types import Stats
 logger = logging.getLogger("ppserver.error")
 
 _DRAIN_BEGINS_WITHIN = 2.0
-_CORE_OPTIONS = (
-    "limit_request_line",
-    "limit_request_fields",
-    "limit_request_head",
-    "limit_pipeline",
-    "limit_concurrency",
-    "max_request_body_size",
-    "timeout_keep_alive",
-    "timeout_request_header",
-    "timeout_body_idle",
-    "timeout_write",
-    "disconnect_grace",
-    "tcp_keep_alive",
-    "server_header",
-    "date_header",
-)
 
 
 _Answer = TypeVar("_Answer")
@@ -74,7 +58,7 @@ def make_core(config: Config, seat: Seat | None = None) -> Core:
 
     On a ``seat`` it writes its load to the board.
     """
-    options: dict[str, Any] = {name: getattr(config, name) for name in _CORE_OPTIONS}
+    options: dict[str, Any] = {name: getattr(config, name) for name in CORE_SETTINGS}
     options.update(headers=config.response_headers, **logs.access_options(config))
     if config.proxy_headers:
         options["trusted_proxies"] = TrustedProxies(config.forwarded_allow_ips).packed()
