@@ -11,7 +11,6 @@ import contextlib
 import io
 import json
 import re
-import tomllib
 from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -165,6 +164,8 @@ def from_file(path: str) -> dict[str, object]:
 
     Raises ConfigError if it cannot be read, is not TOML, or names no setting.
     """
+    import tomllib  # Of use with a file only; every context would keep it.
+
     try:
         text = Path(path).read_bytes().decode()
         data: dict[str, Any] = tomllib.loads(text)

@@ -8,7 +8,6 @@ same everywhere: field ``limit_pipeline``, flag ``--limit-pipeline``, environmen
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import inspect
 import os
@@ -144,6 +143,8 @@ def options_of(cls: type) -> Mapping[str, Option]:
 
 def suggest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """A did-you-mean hint for ``word``, or ``""`` if nothing known is near."""
+    import difflib  # Of use for mistakes only; every context would keep it.
+
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return f"did you mean {near[0]}?" if near else ""
 

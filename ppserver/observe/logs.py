@@ -17,7 +17,6 @@ import re
 import resource
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -112,6 +111,8 @@ def keep() -> None:
 
 
 def _load(path: str) -> None:
+    import tomllib  # Of use with such a file only; every context would keep it.
+
     try:
         if path.endswith((".toml", ".json")):
             with open(path, "rb") as file:

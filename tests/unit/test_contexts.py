@@ -125,7 +125,7 @@ def test_the_pid_file_of_a_server_that_runs_is_left_alone(tmp_path: pathlib.Path
     ) as first:
         assert first.stdout is not None
         assert first.stdout.readline() == "held\n"
-        with pytest.raises(StartupError, match=f"process {first.pid}$"):
+        with pytest.raises(StartupError, match=rf"process {first.pid}\n"):
             with pidfile.held(Config(pid=str(path))):
                 pass
         assert path.read_text() == f"{first.pid}\n"

@@ -36,7 +36,7 @@ def test_each_python_has_one_layout(
 ) -> None:
     """Of the files with layouts the preprocessor leaves one, also for Pythons that are not here."""
     (tmp_path / "bridge").mkdir()
-    (tmp_path / "bridge" / "freeze.h").touch()
+    (tmp_path / "bridge" / "freeze_header.h").touch()
     major, minor = version.split(".")
     macros = {
         "PY_VERSION_HEX": f"0x{int(major):02X}{int(minor):02X}0000",

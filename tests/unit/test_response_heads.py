@@ -63,7 +63,8 @@ def check(answers: dict[str, bytes], count: int) -> None:
         head = answer.partition(b"\r\n\r\n")[0]
         fields = [line for line in head.split(b"\r\n") if line.startswith(b"x-")]
         assert fields == [b": ".join(field) for field in fields_of(name, count)]
-        assert answer.endswith(b"\r\n\r\n.")
+        # In chunks, if the body came later than a head waits for it.
+        assert answer.endswith((b"\r\n\r\n.", b"\r\n\r\n1\r\n.\r\n0\r\n\r\n"))
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 48, 49, 200])

@@ -1,4 +1,4 @@
-/* Every fixed limit of the server. What a user may set has its default in ppserver/config.py. */
+/* Every fixed limit of the server. What a user may set has its default in ppserver/config/. */
 #ifndef PP_BASE_LIMITS_H
 #define PP_BASE_LIMITS_H
 

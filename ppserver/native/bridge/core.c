@@ -1,6 +1,6 @@
 /* The type of the Core object: one context's loop and its place to run Python.
  *
- * It owns the native loop, the application and the settings, and offers what server.py needs:
+ * It owns the native loop, the application and the settings, and offers what the Python side needs:
  * listening, draining, counters; what it serves is added by the files below it (core->mode).
  * Everything runs on the thread that drives the loop, except wake(), drain() and the counters,
  * which any thread and any signal handler may call. */

@@ -212,9 +212,9 @@ PyMethodDef pp_par_methods[] = {
     {"serve_parallel", (PyCFunction)(void (*)(void))serve_parallel, METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR(
          "serve_parallel(protocols, *, threads=1, on_error=None)\n\nServe protocols of the "
-         "parallel "
-         "API; run_wsgi() does the work. protocols: tuple of (class or instance, parent); its "
-         "position is the tag of its listeners. threads: how many callbacks may run at a time.")},
+         "parallel API; run_wsgi() does the work. protocols: tuple of dicts, each what a protocol "
+         "is by name; its position is the tag of its listeners. threads: how many callbacks may "
+         "run at a time.")},
     {"bring", bring, METH_VARARGS,
      PyDoc_STR("bring(fd, tag)\n\nServe a connected, non-blocking stream socket by the raw "
                "protocol of that tag; the descriptor is the core's from then on. From any thread. "
