@@ -32,6 +32,10 @@ void pp_accesslog_fini(struct pp_accesslog *log);     /* writes what can be writ
 void pp_accesslog_line(struct pp_accesslog *log, const union pp_sock_addr *peer,
                        const struct pp_head *head, const uint8_t *base, int status);
 void pp_accesslog_flush(struct pp_accesslog *log);
+static inline bool pp_accesslog_on(const struct pp_accesslog *log)
+{
+    return log->fd >= 0;
+}
 static inline bool pp_accesslog_pending(const struct pp_accesslog *log)
 {
     return log->used != 0;

@@ -434,7 +434,7 @@ static void finish(struct pp_exchange *ex)
     if (!ex->closed && h->h1.res != PP_H1_RES_DONE) {
         fail(ex, 500);
     }
-    if (ex->status != 0 && h->in != NULL) {
+    if (pp_accesslog_on(&conn->loop->log) && ex->status != 0 && h->in != NULL) {
         pp_http1_log(h);
     }
     pp_exchange_released(ex);
